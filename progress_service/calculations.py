@@ -1,0 +1,195 @@
+"""The rules of progress: pure functions over values, without a clock or a database.
+
+Percentages of contents are whole numbers from 0 to 100. Scores are counted in ten-thousandths of a point and
+passing scores in hundredths of a per cent, so that every comparison is one of whole numbers.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+ACTIVE, PAUSED, DROPPED, COMPLETED = STATUSES = ("active", "paused", "dropped", "completed")
+
+POINT = 10_000
+"""Units in which a score of 1 is kept."""
+
+
+class CriteriaNotMet(Exception):
+    """A record was to be completed although its best score does not reach the passing score."""
+
+
+class Module(NamedTuple):
+    """The denominators of a module's progress, over its current contents that have a weight."""
+
+    total_weight: int
+    total_contents: int
+
+
+class Content(NamedTuple):
+    """What the catalog says of a content: whose it is, how it completes and how much it counts."""
+
+    module_id: str
+    weight: int
+    completion_threshold: int
+    passing_score: int | None
+    retired: bool
+
+    @property
+    def counted_weight(self) -> int:
+        """The weight in the module's progress: none while the content is retired."""
+        return 0 if self.retired else self.weight
+
+
+class Update(NamedTuple):
+    """One report about a learner and a content; what is not reported changes nothing."""
+
+    user_id: str
+    content_id: str
+    occurred_at: datetime
+    progress_percentage: int = 0
+    time_spent_seconds: int = 0
+    score: int | None = None
+    max_score: int | None = None
+    position: str | None = None
+    completes: bool = False
+    """Completes the record whatever its percentage."""
+
+
+class Record(NamedTuple):
+    """How far one learner is with one content."""
+
+    id: UUID
+    user_id: str
+    module_id: str
+    content_id: str
+    started_at: datetime
+    last_activity_at: datetime
+    furthest_percentage: int = 0
+    time_spent_seconds: int = 0
+    score: int | None = None
+    max_score: int | None = None
+    position: str | None = None
+    position_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def progress_percentage(self) -> int:
+        """The percentage as shown: 100 belongs to completed records alone."""
+        return min(self.furthest_percentage, 99) if self.completed_at is None else 100
+
+
+class Enrollment(NamedTuple):
+    """How far one learner is with one module."""
+
+    user_id: str
+    module_id: str
+    status: str
+    enrolled_at: datetime
+    weighted_sum: int = 0
+    """The sum of weight x percentage over the module's current contents."""
+    completed_contents: int = 0
+    time_spent_seconds: int = 0
+    completed_at: datetime | None = None
+    last_activity_at: datetime | None = None
+
+
+def apply(record: Record, update: Update, content: Content) -> Record:
+    """Fold an update into a record.
+
+    The result does not depend on the order, grouping or repetition of the updates, but for added time and for dates.
+    Raises CriteriaNotMet where the update asks for a completion that the passing score forbids.
+    """
+    at = update.occurred_at
+    furthest = max(record.furthest_percentage, update.progress_percentage)
+    score, max_score = best_score(record.score, record.max_score, update.score, update.max_score)
+    completed_at = record.completed_at
+    if completed_at is None:
+        passed = is_passed(score, max_score, content.passing_score)
+        if update.completes and not passed:
+            raise CriteriaNotMet
+        if passed and (update.completes or furthest >= content.completion_threshold):
+            completed_at = at
+    position, position_at = record.position, record.position_at
+    if update.position is not None and (position_at is None or at >= position_at):
+        position, position_at = update.position, at
+    return record._replace(
+        started_at=min(record.started_at, at),
+        last_activity_at=max(record.last_activity_at, at),
+        furthest_percentage=furthest,
+        time_spent_seconds=record.time_spent_seconds + update.time_spent_seconds,
+        score=score,
+        max_score=max_score,
+        position=position,
+        position_at=position_at,
+        completed_at=completed_at,
+    )
+
+
+def best_score(
+    score: int | None, max_score: int | None, other: int | None, other_max: int | None
+) -> tuple[int | None, int | None]:
+    """Return the score with the higher ratio to its maximum; of equal ratios, the one with the larger maximum."""
+    if other is None or other_max is None:
+        return score, max_score
+    if score is None or max_score is None:
+        return other, other_max
+    ahead = other * max_score - score * other_max
+    if ahead > 0 or (ahead == 0 and other_max > max_score):
+        return other, other_max
+    return score, max_score
+
+
+def is_passed(score: int | None, max_score: int | None, passing_score: int | None) -> bool:
+    """Tell whether a score reaches the passing score; where there is none, everything passes."""
+    if passing_score is None:
+        return True
+    return score is not None and max_score is not None and score * 10_000 >= passing_score * max_score
+
+
+def count(enrollment: Enrollment, before: Record, after: Record, content: Content) -> Enrollment:
+    """Carry the change of a record over to its enrollment's totals."""
+    last = enrollment.last_activity_at
+    return enrollment._replace(
+        weighted_sum=enrollment.weighted_sum
+        + content.counted_weight * (after.progress_percentage - before.progress_percentage),
+        completed_contents=enrollment.completed_contents + (content.counted_weight > 0 and completes(before, after)),
+        time_spent_seconds=enrollment.time_spent_seconds + after.time_spent_seconds - before.time_spent_seconds,
+        last_activity_at=after.last_activity_at if last is None else max(last, after.last_activity_at),
+    )
+
+
+def completes(before: Record | Enrollment, after: Record | Enrollment) -> bool:
+    """Tell whether this change is the completion."""
+    return before.completed_at is None and after.completed_at is not None
+
+
+def change(enrollment: Enrollment, status: str | None, enrolled_at: datetime | None) -> Enrollment:
+    """Give an enrollment another status or date, where they are given; a completed one keeps its status."""
+    if status is None or enrollment.status == COMPLETED:
+        status = enrollment.status
+    return enrollment._replace(status=status, enrolled_at=enrolled_at or enrollment.enrolled_at)
+
+
+def settle(enrollment: Enrollment, module: Module, at: datetime) -> Enrollment:
+    """Complete an active or paused enrollment, at the given time, where all counted contents are completed."""
+    if enrollment.status not in (ACTIVE, PAUSED) or not 0 < module.total_contents == enrollment.completed_contents:
+        return enrollment
+    return enrollment._replace(status=COMPLETED, completed_at=at)
+
+
+def rounded_down(numerator: int, denominator: int) -> float | None:
+    """Divide, rounding down to two decimals; None where there is nothing to divide by.
+
+    The one rounding rule: nothing reads 100 before it is complete.
+    """
+    return numerator * 100 // denominator / 100 if denominator else None
+
+
+def module_percentage(weighted_sum: int, total_weight: int) -> float:
+    """Return a module's progress, in per cent as shown; 0 where no content has a weight."""
+    return rounded_down(weighted_sum, total_weight) or 0.0
+
+
+def score_percentage(score: int | None, max_score: int | None) -> float | None:
+    """Return a score in per cent of its maximum, as shown."""
+    return None if score is None or max_score is None else rounded_down(score * 100, max_score)
