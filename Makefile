@@ -1,0 +1,64 @@
+PYTHON ?= python3
+PORT ?= 8000
+export PORT
+
+python = .venv/bin/python
+flask = $(python) -m flask
+pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
+
+.PHONY: help run test lint clean
+.DELETE_ON_ERROR:
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+run: export UPDATE = {"contentId": "sql-welcome", "progressPercentage": 40, "timeSpentSeconds": 120}
+run: .venv/runtime instance/development.key ## Serve a demo catalog on 127.0.0.1:8000 (or PORT=...)
+	@set -e; \
+	if [ -z "$$PROGRESS_JWT_SECRET_KEY$$PROGRESS_JWT_PUBLIC_KEY" ]; then \
+		PROGRESS_JWT_SECRET_KEY=$$(cat instance/development.key); export PROGRESS_JWT_SECRET_KEY; \
+	fi; \
+	$(flask) db upgrade; \
+	$(flask) catalog load progress_service/demo_catalog.json; \
+	if [ -n "$$PROGRESS_JWT_SECRET_KEY" ]; then \
+		token() { $(flask) token --sub "$$1" --role "$$2" --expires 86400; }; \
+		sam=$$(token sam student); ines=$$(token ines instructor); ada=$$(token ada admin); \
+		api=http://127.0.0.1:$$PORT/api/progress; \
+		printf '\n# %s\ncurl -H "Authorization: Bearer %s" %s\n' \
+			"sam, a student, reports progress" "$$sam" \
+			"-H 'Content-Type: application/json' -d '$$UPDATE' $$api" \
+			"sam looks at the dashboard" "$$sam" "$$api/me" \
+			"ines, an instructor, looks at the statistics of a module" "$$ines" "$$api/stats/sql-basics" \
+			"ada, an admin, looks at sam in that module" "$$ada" "$$api/sam/sql-basics"; \
+		echo; \
+	fi; \
+	exec $(python) -m gunicorn -c python:progress_service.serving wsgi:app
+
+test: .venv/dev ## Run the tests on SQLite and PostgreSQL, with branch coverage (ARGS="-k word" for some)
+	@$(python) -m pytest --cov $(ARGS)
+
+lint: .venv/dev ## Check style and types
+	@$(python) -m ruff check
+	@$(python) -m ruff format --check
+	@$(python) -m mypy
+
+clean: ## Remove what these targets made, but for the key and the data in instance/
+	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+instance/development.key:
+	@mkdir -p instance
+	@umask 077 && $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
+
+.venv/bin/pip:
+	@$(PYTHON) -m venv .venv
+
+.venv/runtime: setup.cfg pyproject.toml | .venv/bin/pip
+	@echo "Installing into .venv ..."
+	@$(pip_install) .
+	@touch $@
+
+.venv/dev: setup.cfg pyproject.toml | .venv/bin/pip
+	@echo "Installing into .venv, with what tests and checks need ..."
+	@$(pip_install) '.[dev]'
+	@touch .venv/runtime $@

@@ -1,0 +1,37 @@
+"""How far each learner is: a service that records, calculates and analyses learning progress."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from progress_service import auth, cli, config, errors, logs, storage
+from progress_service.analytics.views import analytics
+from progress_service.catalog.views import catalog
+from progress_service.extensions import db, migrate
+from progress_service.operations.views import operations
+from progress_service.progress.views import progress
+from progress_service.serialization import JSONProvider
+
+PACKAGE = Path(__file__).parent
+MIGRATIONS = next(path for path in (PACKAGE / "migrations", PACKAGE.parent / "migrations") if path.is_dir())
+
+
+def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
+    """Make the application, with settings from the environment and, before them, from the mapping."""
+    app = Flask(__name__, static_folder=None)
+    app.json = JSONProvider(app)
+    config.load(app, overrides)
+    logs.register(app)
+    errors.register(app)
+    auth.register(app)
+    db.init_app(app)
+    migrate.init_app(app, db, directory=str(MIGRATIONS))
+    storage.prepare(app)
+    app.register_blueprint(progress)
+    app.register_blueprint(analytics)
+    app.register_blueprint(catalog)
+    app.register_blueprint(operations)
+    cli.register(app)
+    return app

@@ -1,0 +1,1 @@
+"""Statistics of a module, for those who teach it."""

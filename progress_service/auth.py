@@ -1,0 +1,137 @@
+"""Who is calling, and what each role may do: the contract's table, a policy for each of its rows."""
+
+from collections.abc import Mapping
+from enum import Flag, StrEnum, auto
+from typing import Any, NamedTuple
+
+from flask import Flask
+from flask_jwt_extended import get_jwt, verify_jwt_in_request
+from sqlalchemy import Connection, select
+
+from progress_service.errors import Problem, forbidden, render
+from progress_service.extensions import jwt
+from progress_service.models import ModuleInstructor
+from progress_service.validation import is_user_id
+
+
+class Role(StrEnum):
+    STUDENT = "student"
+    INSTRUCTOR = "instructor"
+    ADMIN = "admin"
+    SERVICE = "service"
+
+
+class Reach(Flag):
+    """Whose data a role may touch in an operation."""
+
+    NONE = 0
+    OWN = auto()
+    TAUGHT = auto()
+    ANY = auto()
+
+
+NONE, OWN, TAUGHT, ANY = Reach.NONE, Reach.OWN, Reach.TAUGHT, Reach.ANY
+
+
+class Policy(NamedTuple):
+    """How far each role reaches in an operation."""
+
+    student: Reach
+    instructor: Reach
+    admin: Reach
+    service: Reach
+
+
+READ_DASHBOARD = Policy(student=OWN, instructor=OWN, admin=ANY, service=ANY)
+READ_LEARNER_MODULE = Policy(student=OWN, instructor=OWN | TAUGHT, admin=ANY, service=ANY)
+SEND_UPDATES = Policy(student=OWN, instructor=OWN, admin=ANY, service=ANY)
+READ_STATISTICS = Policy(student=NONE, instructor=TAUGHT, admin=ANY, service=ANY)
+READ_CATALOG = Policy(student=NONE, instructor=TAUGHT, admin=ANY, service=ANY)
+WRITE_CATALOG = Policy(student=NONE, instructor=NONE, admin=ANY, service=ANY)
+ERASE = Policy(student=NONE, instructor=NONE, admin=ANY, service=ANY)
+
+
+class Caller(NamedTuple):
+    """Who is calling, by the token alone."""
+
+    id: str
+    role: Role
+
+    @property
+    def may_date(self) -> bool:
+        """Only those who report for others know when something happened."""
+        return self.role in (Role.ADMIN, Role.SERVICE)
+
+
+def identify() -> Caller:
+    """Return who is calling; 401 without a valid token, 403 for a subject or a role that this service does not know."""
+    verify_jwt_in_request()
+    claims = get_jwt()
+    role = claims.get("role")
+    if role not in list(Role):
+        raise forbidden("The token's role has no rights here.")
+    if not is_user_id(claims["sub"]):
+        raise forbidden("The token's subject is not an identifier of a user.")
+    return Caller(claims["sub"], Role(role))
+
+
+def admit(caller: Caller, policy: Policy) -> Reach:
+    """Return how far the caller reaches; 403 where the role has no part in the operation."""
+    reach: Reach = getattr(policy, caller.role)
+    if not reach:
+        raise forbidden(f"The role {caller.role} may not do this.")
+    return reach
+
+
+def authorize(
+    connection: Connection, caller: Caller, reach: Reach, *, learner: str | None, module: str | None = None
+) -> None:
+    """Refuse with 403 what is out of the caller's reach: another learner's data, a module that they do not teach."""
+    if ANY in reach or (OWN in reach and learner == caller.id):
+        return
+    if TAUGHT in reach and module is not None and teaches(connection, caller, module):
+        return
+    raise forbidden("This is not yours to see or change.")
+
+
+def teaches(connection: Connection, caller: Caller, module: str) -> bool:
+    taught = select(ModuleInstructor.user_id).filter_by(module_id=module, user_id=caller.id)
+    return connection.execute(taught).first() is not None
+
+
+def register(app: Flask) -> None:
+    """Bind token verification to an application: every way to a bad token is 401 with a challenge (RFC 6750)."""
+    jwt.init_app(app)
+
+
+@jwt.token_verification_loader
+def _is_complete(_: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
+    return "exp" in claims and isinstance(claims.get("sub"), str)
+
+
+@jwt.unauthorized_loader
+def _no_token(_: str) -> Any:
+    return _unauthorized("This needs a token.", "Bearer")
+
+
+@jwt.invalid_token_loader
+def _bad_token(_: str) -> Any:
+    return _invalid_token("The token is not valid.")
+
+
+@jwt.expired_token_loader
+def _expired_token(_header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
+    return _invalid_token("The token has expired.")
+
+
+@jwt.token_verification_failed_loader
+def _incomplete_token(_header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
+    return _invalid_token("The token lacks a subject or an expiry.")
+
+
+def _invalid_token(detail: str) -> Any:
+    return _unauthorized(detail, f'Bearer error="invalid_token", error_description="{detail}"')
+
+
+def _unauthorized(detail: str, challenge: str) -> Any:
+    return render(Problem(401, detail, headers={"WWW-Authenticate": challenge}))

@@ -1,0 +1,1 @@
+"""Modules, their contents, and who is enrolled in them, as the platform's own services publish them."""

@@ -1,0 +1,115 @@
+"""What the platform publishes, and what it reads back."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+
+from progress_service.calculations import ACTIVE, DROPPED, PAUSED
+from progress_service.recorder import PublishedContent
+from progress_service.validation import Identifier, Instant, Number, Pattern, StrictSchema, Text, UserId
+
+REPEATED = ["Is given more than once."]
+
+
+class ContentSchema(StrictSchema):
+    """A content, with what it takes to complete it and how much it counts."""
+
+    id = Identifier(required=True)
+    title = Text(200, required=True)
+    type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True)
+    section = Text(200, load_default=None, allow_none=False)
+    weight = Number(0, 10_000, load_default=1)
+    completionThreshold = Number(1, 100, load_default=100, attribute="completion_threshold")
+    passingScore = Number(0, 100, places=2, load_default=None, allow_none=False, attribute="passing_score")
+
+    @post_load
+    def make_content(self, data: dict[str, Any], **kwargs: Any) -> PublishedContent:
+        return PublishedContent(**data)
+
+
+class ModuleSchema(StrictSchema):
+    """A module with all its contents, in order."""
+
+    title = Text(200, required=True)
+    instructorIds = fields.List(UserId(), load_default=list, attribute="instructor_ids")
+    contents = fields.Nested(ContentSchema, many=True, required=True)
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_repeated(self, data: Any, original: Any, **kwargs: Any) -> None:
+        """Name every identifier that is given before, also where its neighbours have faults of their own."""
+        faults: dict[str, Any] = {}
+        if isinstance(original, dict):
+            instructor_ids, contents = original.get("instructorIds"), original.get("contents")
+            if isinstance(instructor_ids, list):
+                faults["instructorIds"] = dict.fromkeys(_repeated(instructor_ids), REPEATED)
+            if isinstance(contents, list):
+                ids = [content.get("id") if isinstance(content, dict) else None for content in contents]
+                faults["contents"] = {place: {"id": REPEATED} for place in _repeated(ids)}
+        if any(faults.values()):
+            raise ValidationError(faults)
+
+
+class EnrollmentChangeSchema(StrictSchema):
+    """What to change of an enrollment; a learner completes a module by learning only."""
+
+    status = fields.String(validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]))
+    enrolledAt = Instant(attribute="enrolled_at")
+
+
+class IdentifiedModuleSchema(ModuleSchema):
+    id = Identifier(required=True)
+
+
+class CatalogSchema(StrictSchema):
+    """A file with modules."""
+
+    modules = fields.Nested(IdentifiedModuleSchema, many=True, required=True)
+
+
+class EnrollmentLineSchema(EnrollmentChangeSchema):
+    """A line of a file with enrollments."""
+
+    userId = UserId(required=True, attribute="user_id")
+    moduleId = Identifier(required=True, attribute="module_id")
+
+
+class PublishedContentSchema(StrictSchema):
+    id = fields.String(required=True)
+    title = fields.String(required=True)
+    type = fields.String(required=True)
+    section = fields.String(required=True, allow_none=True)
+    weight = fields.Integer(required=True)
+    completionThreshold = fields.Integer(required=True)
+    passingScore = fields.Float(required=True, allow_none=True)
+
+
+class PublishedModuleSchema(StrictSchema):
+    """A module as last published, with every default filled in."""
+
+    id = fields.String(required=True)
+    title = fields.String(required=True)
+    instructorIds = fields.List(fields.String(), required=True)
+    contents = fields.Nested(PublishedContentSchema, many=True, required=True)
+
+
+class ListedModuleSchema(StrictSchema):
+    id = fields.String(required=True)
+    title = fields.String(required=True)
+    totalContents = fields.Integer(required=True)
+
+
+class ModuleListSchema(StrictSchema):
+    """The modules that the caller may see."""
+
+    modules = fields.Nested(ListedModuleSchema, many=True, required=True)
+
+
+def _repeated(values: Sequence[Any]) -> Iterator[int]:
+    """Yield the places of strings that stand at an earlier place too."""
+    seen = set()
+    for place, value in enumerate(values):
+        if isinstance(value, str):
+            if value in seen:
+                yield place
+            seen.add(value)

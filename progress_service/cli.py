@@ -1,0 +1,142 @@
+"""The `flask` commands."""
+
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup, with_appcontext
+from flask_jwt_extended import create_access_token
+from marshmallow import ValidationError
+from sqlalchemy import Connection
+
+from progress_service import importing, recorder, recount, storage
+from progress_service.auth import Role
+from progress_service.calculations import Update
+from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
+from progress_service.errors import Fault
+from progress_service.progress.schemas import OTHERS_UPDATE
+from progress_service.recorder import ContentElsewhere, EnrollmentChange, PublishedModule
+from progress_service.validation import faults_of, is_user_id, parse_json
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+catalog = AppGroup("catalog", help="The modules and their contents.")
+progress = AppGroup("progress", help="The learners' progress.")
+
+
+def register(app: Flask) -> None:
+    """Add the commands to an application."""
+    for command in (catalog, progress, token):
+        app.cli.add_command(command)
+
+
+@catalog.command("load")
+@click.argument("file", type=FILE)
+def load_catalog(file: Path) -> None:
+    """Publish the modules of a JSON FILE, all or none."""
+    try:
+        modules = CatalogSchema().load(parse_json(file.read_bytes()))["modules"]
+    except (ValueError, ValidationError) as error:
+        faults = faults_of(error) if isinstance(error, ValidationError) else [Fault("", "Is not JSON.")]
+        raise click.ClickException(_list(f"{file} is refused:", faults)) from error
+    published = [PublishedModule(**module) for module in sorted(modules, key=lambda module: module["id"])]
+    now = datetime.now(UTC)
+
+    def work(connection: Connection) -> None:
+        for module in published:
+            try:
+                recorder.publish(connection, module, now=now)
+            except ContentElsewhere as refused:
+                faults = [Fault(module.contents[place].id, str(refused.__doc__)) for place in refused.places]
+                raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
+
+    storage.write(work)
+    click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
+
+
+@progress.command("import")
+@click.option("--enrollments", type=FILE, help="A file with enrollments.")
+@click.option("--updates", type=FILE, help="A file with updates.")
+def import_file(enrollments: Path | None, updates: Path | None) -> None:
+    """Import a file, CSV or JSON lines, plain or gzip; one that is given again adds nothing."""
+    if enrollments and not updates:
+        source = importing.Source(enrollments, ENROLLMENTS)
+    elif updates and not enrollments:
+        source = importing.Source(updates, UPDATES)
+    else:
+        raise click.UsageError("Give one of --enrollments and --updates.")
+    stored = 0
+    try:
+        with click.progressbar(length=source.count(), label=source.path.name, file=sys.stderr) as bar:
+            for line, added in importing.run(source, datetime.now(UTC)):
+                bar.update(line - bar.pos)
+                stored += added
+    except importing.BadLines as bad:
+        faults = [Fault(f"line {line} {fault.pointer}".rstrip(), fault.detail) for line, fault in bad.faults]
+        raise click.ClickException(
+            _list(f"{stored} {source.kind.name} stored; nothing of the chunk with these lines is:", faults)
+        ) from bad
+    except (OSError, EOFError, zlib.error) as error:
+        raise click.ClickException(f"{source.path} cannot be read: {error}") from error
+    click.echo(f"{stored} {source.kind.name} stored.")
+
+
+@progress.command("verify")
+@click.option("--repair", is_flag=True, help="Store the recounted figures.")
+def verify(repair: bool) -> None:
+    """Recount every total from the records; exit status 1 if any has drifted, repaired or not."""
+    drifted: Counter[str] = Counter()
+
+    def work(connection: Connection) -> None:
+        for drift in recount.drifts(connection):
+            drifted[drift.module_id] += 1
+            learner = f" learner {drift.user_id}" if drift.user_id else ""
+            click.echo(
+                f"module {drift.module_id}{learner}: {drift.figure} is {drift.stored}, recounted {drift.recounted}"
+            )
+
+    storage.read(work)
+    click.echo(f"{drifted.total()} figures differ from their recount.")
+    if repair:
+        for module_id in drifted:
+            storage.write(partial(recorder.repair, module_id=module_id, now=datetime.now(UTC)))
+        click.echo(f"{len(drifted)} modules repaired.")
+    sys.exit(bool(drifted))
+
+
+@click.command()
+@click.option("--sub", required=True, help="The caller: an identifier of a user or a service.")
+@click.option("--role", required=True, type=click.Choice([role.value for role in Role]))
+@click.option("--expires", default=3600, show_default=True, type=click.IntRange(min=1), help="Lifetime in seconds.")
+@with_appcontext
+def token(sub: str, role: str, expires: int) -> None:
+    """Print a token signed with the development key."""
+    if not is_user_id(sub):
+        raise click.BadParameter("is not an identifier of a user.", param_hint="--sub")
+    if not current_app.config.get("JWT_SECRET_KEY"):
+        raise click.ClickException("Tokens can be made with PROGRESS_JWT_SECRET_KEY only.")
+    click.echo(create_access_token(sub, additional_claims={"role": role}, expires_delta=timedelta(seconds=expires)))
+
+
+def _store_updates(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:
+    updates = [Update(**{"occurred_at": now, **line}) for line in lines]
+    recorder.record(connection, updates, auto_enroll=current_app.config["AUTO_ENROLL"], now=now)
+
+
+def _store_enrollments(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:
+    recorder.enroll(connection, [EnrollmentChange(**line) for line in lines], now=now)
+
+
+UPDATES = importing.Kind("updates", OTHERS_UPDATE, _store_updates)
+ENROLLMENTS = importing.Kind("enrollments", EnrollmentLineSchema(), _store_enrollments)
+
+
+def _list(title: str, faults: Sequence[Fault]) -> str:
+    return "\n".join([title, *(f"  {fault.pointer}: {fault.detail}" for fault in faults)])

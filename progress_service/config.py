@@ -1,0 +1,78 @@
+"""Settings: their defaults, how they are read from the environment, and what must be said before the service starts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+from jwt.algorithms import requires_cryptography
+from sqlalchemy import make_url
+
+DEFAULTS: dict[str, Any] = {
+    "SQLALCHEMY_DATABASE_URI": "sqlite:///progress.db",
+    "MAX_CONTENT_LENGTH": 1024 * 1024,
+    "PROVIDE_AUTOMATIC_OPTIONS": False,
+    "AUTO_ENROLL": True,
+    "JWT_TOKEN_LOCATION": ["headers"],
+    "JWT_DECODE_LEEWAY": 10,
+    "POOL_SIZE": 4,
+    "POOL_TIMEOUT": 3,
+}
+SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+"""The least length of a secret for each algorithm (RFC 7518, section 3.2)."""
+
+
+class ConfigurationError(Exception):
+    """The service cannot start with these settings; says which to give."""
+
+
+def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
+    """Configure an application from defaults, the environment (`PROGRESS_...`) and overrides, in this order."""
+    app.config.from_mapping(DEFAULTS)
+    app.config.from_prefixed_env("PROGRESS", loads=_parse)
+    app.config.from_mapping(overrides or {})
+    for name, default in DEFAULTS.items():
+        app.config[name] = _typed(name, app.config[name], type(default))
+    _check_key(app.config)
+    app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config))
+
+
+def _parse(text: str) -> str | bool:
+    """Read what a variable says: a boolean in any case, or text, since a secret of digits is one."""
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """Give a setting that was written as text its type."""
+    if not isinstance(value, str) or kind is str:
+        return value
+    if kind is bool and value in ("1", "0"):
+        return value == "1"
+    if kind is int and value.isdecimal():
+        return int(value)
+    wanted = "true or false" if kind is bool else "a whole number"
+    raise ConfigurationError(f"PROGRESS_{name} must be {wanted}, not {value!r}.")
+
+
+def _check_key(config: dict[str, Any]) -> None:
+    secret, public_key = config.get("JWT_SECRET_KEY"), config.get("JWT_PUBLIC_KEY")
+    if bool(secret) == bool(public_key):
+        raise ConfigurationError(
+            "Tokens need one key: give PROGRESS_JWT_SECRET_KEY (HS256),"
+            " or PROGRESS_JWT_PUBLIC_KEY with PROGRESS_JWT_ALGORITHM (such as RS256)."
+        )
+    algorithm = config.setdefault("JWT_ALGORITHM", "HS256" if secret else "RS256")
+    if algorithm not in (SECRET_BYTES if secret else requires_cryptography):
+        raise ConfigurationError(f"PROGRESS_JWT_ALGORITHM {algorithm} does not go with the key that is given.")
+    least = SECRET_BYTES.get(algorithm, 0)
+    if secret and len(secret.encode()) < least:
+        raise ConfigurationError(f"PROGRESS_JWT_SECRET_KEY must have at least {least} bytes for {algorithm}.")
+    config["JWT_DECODE_ALGORITHMS"] = [algorithm]
+    for claim in ("ISSUER", "AUDIENCE"):  # of the tokens that `flask token` makes
+        config.setdefault(f"JWT_ENCODE_{claim}", config.get(f"JWT_DECODE_{claim}"))
+
+
+def _engine_options(config: dict[str, Any]) -> dict[str, Any]:
+    url = make_url(config["SQLALCHEMY_DATABASE_URI"])
+    if url.get_backend_name() == "sqlite":
+        return {}
+    return {"pool_size": config["POOL_SIZE"], "max_overflow": 0, "pool_timeout": config["POOL_TIMEOUT"]}

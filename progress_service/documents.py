@@ -1,0 +1,83 @@
+"""Records and enrollments as every answer shows them: the functions that make them, and their schemas."""
+
+from typing import Any
+
+from marshmallow import fields, validate
+
+from progress_service import calculations
+from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment, Module, Record
+from progress_service.validation import StrictSchema
+
+IN_PROGRESS, NOT_STARTED = "in_progress", "not_started"
+
+
+class RecordSchema(StrictSchema):
+    """How far one learner is with one content."""
+
+    id = fields.UUID(required=True)
+    userId = fields.String(required=True)
+    moduleId = fields.String(required=True)
+    contentId = fields.String(required=True)
+    status = fields.String(required=True, validate=validate.OneOf([IN_PROGRESS, COMPLETED]))
+    progressPercentage = fields.Integer(required=True, validate=validate.Range(0, 100))
+    timeSpentSeconds = fields.Integer(required=True)
+    score = fields.Float(required=True, allow_none=True)
+    maxScore = fields.Float(required=True, allow_none=True)
+    scorePercentage = fields.Float(required=True, allow_none=True, validate=validate.Range(0, 100))
+    position = fields.String(required=True, allow_none=True)
+    startedAt = fields.AwareDateTime(required=True)
+    completedAt = fields.AwareDateTime(required=True, allow_none=True)
+    lastActivityAt = fields.AwareDateTime(required=True)
+
+
+class EnrollmentSchema(StrictSchema):
+    """How far one learner is with one module."""
+
+    userId = fields.String(required=True)
+    moduleId = fields.String(required=True)
+    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
+    progressPercentage = fields.Float(required=True, validate=validate.Range(0, 100))
+    completedContents = fields.Integer(required=True)
+    totalContents = fields.Integer(required=True)
+    timeSpentSeconds = fields.Integer(required=True)
+    enrolledAt = fields.AwareDateTime(required=True)
+    completedAt = fields.AwareDateTime(required=True, allow_none=True)
+    lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
+
+
+def record_document(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "userId": record.user_id,
+        "moduleId": record.module_id,
+        "contentId": record.content_id,
+        "status": IN_PROGRESS if record.completed_at is None else COMPLETED,
+        "progressPercentage": record.progress_percentage,
+        "timeSpentSeconds": record.time_spent_seconds,
+        "score": _points(record.score),
+        "maxScore": _points(record.max_score),
+        "scorePercentage": calculations.score_percentage(record.score, record.max_score),
+        "position": record.position,
+        "startedAt": record.started_at,
+        "completedAt": record.completed_at,
+        "lastActivityAt": record.last_activity_at,
+    }
+
+
+def enrollment_document(enrollment: Enrollment, module: Module) -> dict[str, Any]:
+    return {
+        "userId": enrollment.user_id,
+        "moduleId": enrollment.module_id,
+        "status": enrollment.status,
+        "progressPercentage": calculations.module_percentage(enrollment.weighted_sum, module.total_weight),
+        "completedContents": enrollment.completed_contents,
+        "totalContents": module.total_contents,
+        "timeSpentSeconds": enrollment.time_spent_seconds,
+        "enrolledAt": enrollment.enrolled_at,
+        "completedAt": enrollment.completed_at,
+        "lastActivityAt": enrollment.last_activity_at,
+    }
+
+
+def _points(units: int | None) -> float | None:
+    return None if units is None else units / POINT

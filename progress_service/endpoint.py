@@ -1,0 +1,162 @@
+"""What every operation does before and after its view, in the contract's order of refusals.
+
+The token, the role, the shape of the request, whose data it is; then the view, in one transaction; then the answer.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, NamedTuple
+
+from flask import Response, current_app, request
+from marshmallow import Schema, ValidationError
+from sqlalchemy import Connection
+
+from progress_service import auth, storage
+from progress_service.auth import Caller, Policy, Reach
+from progress_service.errors import Problem, invalid, malformed, not_found
+from progress_service.serialization import encode
+from progress_service.validation import StrictSchema, faults_of, is_identifier, is_user_id, parse_json
+
+
+@dataclass(slots=True)
+class Call:
+    """One authorized call: who makes it, with what, when, and the transaction that it runs in."""
+
+    connection: Connection
+    caller: Caller
+    reach: Reach
+    now: datetime
+    body: Any
+    query: Mapping[str, Any]
+
+    def reaches(self, learner: str) -> bool:
+        """Tell whether a learner is within the caller's reach."""
+        return Reach.ANY in self.reach or learner == self.caller.id
+
+
+class Answer(NamedTuple):
+    """What a view answers: a document, and the status where it is not 200."""
+
+    document: Mapping[str, Any] | None
+    status: int = 200
+
+
+NOTHING = Answer(None, 204)
+
+View = Callable[..., Answer]
+BodySchema = Schema | Callable[[Caller], Schema]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is declared of a view: who may call it, what it takes, and what it answers."""
+
+    policy: Policy
+    body: BodySchema | None
+    body_required: bool
+    query: Schema
+    answers: Mapping[int, Schema | None]
+
+
+class NoQuery(StrictSchema):
+    """An operation without query parameters."""
+
+
+def endpoint(
+    policy: Policy,
+    *,
+    body: BodySchema | None = None,
+    body_required: bool = True,
+    query: Schema | None = None,
+    answers: Mapping[int, Schema | None],
+) -> Callable[[View], Callable[..., Response]]:
+    """Turn a view of a `Call` into a guarded route.
+
+    GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
+    answer is given, and may run again where it loses a race.
+    """
+    operation = Operation(policy, body, body_required, query or NoQuery(), answers)
+
+    def decorate(view: View) -> Callable[..., Response]:
+        @wraps(view)
+        def guarded(**path: str) -> Response:
+            caller = auth.identify()
+            reach = auth.admit(caller, policy)
+            now = datetime.now(UTC)
+            is_read = request.method in ("GET", "HEAD")
+            if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:
+                path["user_id"] = caller.id
+            _check_path(path)
+            parameters = _load_query(operation.query)
+            loaded = _load_body(operation, caller)
+
+            def work(connection: Connection) -> Answer:
+                if "user_id" in path or "module_id" in path:
+                    learner, module = path.get("user_id"), path.get("module_id")
+                    auth.authorize(connection, caller, reach, learner=learner, module=module)
+                return view(Call(connection, caller, reach, now, loaded, parameters), **path)
+
+            answer = (storage.read if is_read else storage.write)(work)
+            return respond(answer)
+
+        guarded.operation = operation  # type: ignore[attr-defined]  # read by the test of every route's policy
+        return guarded
+
+    return decorate
+
+
+def respond(answer: Answer) -> Response:
+    """Render an answer as JSON, or as nothing where there is no document."""
+    if answer.document is None:
+        response = Response(status=answer.status)
+        del response.headers["Content-Type"]
+        return response
+    return Response(encode(answer.document), answer.status, content_type="application/json")
+
+
+def _check_path(path: Mapping[str, str]) -> None:
+    for name, value in path.items():
+        if not (is_user_id if name == "user_id" else is_identifier)(value):
+            raise not_found()
+
+
+def _load_query(schema: Schema) -> Any:
+    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    if repeated:
+        raise malformed(f"A query parameter may be given once: {', '.join(sorted(repeated))}.")
+    try:
+        return schema.load(request.args.to_dict())
+    except ValidationError as error:
+        raise malformed("A query parameter is unknown or wrong.", faults_of(error)) from error
+
+
+def _load_body(operation: Operation, caller: Caller) -> Any:
+    if operation.body is None:
+        return None
+    schema = operation.body if isinstance(operation.body, Schema) else operation.body(caller)
+    try:
+        return schema.load(_read_object(operation.body_required))
+    except ValidationError as error:
+        raise invalid(faults_of(error)) from error
+
+
+def _read_object(required: bool) -> dict[str, Any]:
+    """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
+    body = request.get_data(cache=False)
+    if len(body) > limit:
+        raise Problem(413, f"The body must have at most {limit} bytes.")
+    if not body and not required:
+        return {}
+    if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+        raise Problem(415, "The body must be application/json in UTF-8.")
+    try:
+        value = parse_json(body)
+    except ValueError as error:
+        raise malformed("The body is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise malformed("The body must be a JSON object.")
+    return value

@@ -1,0 +1,181 @@
+"""The tables: what is stored, and which states are impossible.
+
+The constraints hold what a table can hold of the rules; `calculations` holds the rest. Percentages of contents are
+whole, scores are in ten-thousandths of a point, passing scores in hundredths of a per cent, durations in seconds.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    SmallInteger,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
+
+from progress_service.calculations import STATUSES
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC, on databases that keep the time zone and on those that drop it."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        instant: datetime = value
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+# Identifiers sort by code point on every database, so that pages and locks have one order everywhere.
+IDENTIFIER = String(128).with_variant(String(128, collation="C"), "postgresql")
+Identifier = Annotated[str, mapped_column(IDENTIFIER)]
+Key = Annotated[str, mapped_column(IDENTIFIER, primary_key=True)]
+Small = Annotated[int, mapped_column(SmallInteger)]
+
+
+class Base(DeclarativeBase):
+    # Constraints are named by one rule, so that migrations can drop them by name on every database.
+    registry = registry(
+        metadata=MetaData(
+            naming_convention={
+                "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+                "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+                "ck": "ck_%(table_name)s_%(constraint_name)s",
+                "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+                "pk": "pk_%(table_name)s",
+            }
+        ),
+        type_annotation_map={datetime: UtcDateTime, int: BigInteger},
+    )
+
+
+class Module(Base):
+    """A module as last published, with the denominators of its progress."""
+
+    __tablename__ = "modules"
+    __table_args__ = (CheckConstraint("total_weight >= total_contents AND total_contents >= 0", "totals"),)
+
+    id: Mapped[Key]
+    title: Mapped[str] = mapped_column(String(200))
+    total_weight: Mapped[int]
+    total_contents: Mapped[int]
+
+
+class ModuleInstructor(Base):
+    """An instructor teaches a module."""
+
+    __tablename__ = "module_instructors"
+
+    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id), primary_key=True)
+    user_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True, index=True)
+    ordinal: Mapped[int]
+
+
+class Content(Base):
+    """A content of a module; one that the module was last published without is retired, and stays its module's."""
+
+    __tablename__ = "contents"
+    __table_args__ = (
+        UniqueConstraint("module_id", "id"),
+        CheckConstraint("weight BETWEEN 0 AND 10000", "weight"),
+        CheckConstraint("completion_threshold BETWEEN 1 AND 100", "completion_threshold"),
+        CheckConstraint("passing_score BETWEEN 0 AND 10000", "passing_score"),
+    )
+
+    id: Mapped[Key]
+    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id))
+    ordinal: Mapped[int]
+    title: Mapped[str] = mapped_column(String(200))
+    type: Mapped[str] = mapped_column(String(32))
+    section: Mapped[str | None] = mapped_column(String(200))
+    weight: Mapped[Small]
+    completion_threshold: Mapped[Small]
+    passing_score: Mapped[Small | None]
+    retired: Mapped[bool]
+
+
+class Enrollment(Base):
+    """One learner in one module, with the totals of their records; this row is the lock for both."""
+
+    __tablename__ = "enrollments"
+    __table_args__ = (
+        CheckConstraint(f"status IN {STATUSES}", "status"),
+        CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
+        CheckConstraint("weighted_sum >= 0 AND completed_contents >= 0 AND time_spent_seconds >= 0", "totals"),
+        Index(None, "module_id", "user_id"),
+    )
+
+    user_id: Mapped[Key]
+    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id), primary_key=True)
+    status: Mapped[str] = mapped_column(String(9))
+    weighted_sum: Mapped[int]
+    completed_contents: Mapped[int]
+    time_spent_seconds: Mapped[int]
+    enrolled_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    last_activity_at: Mapped[datetime | None]
+
+
+class ProgressRecord(Base):
+    """One learner on one content: the fold of all updates about them."""
+
+    __tablename__ = "progress_records"
+    __table_args__ = (
+        UniqueConstraint("user_id", "content_id"),
+        ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
+        ForeignKeyConstraint(["module_id", "content_id"], ["contents.module_id", "contents.id"]),
+        CheckConstraint("furthest_percentage BETWEEN 0 AND 100", "furthest_percentage"),
+        CheckConstraint(
+            "progress_percentage = CASE WHEN completed_at IS NOT NULL THEN 100"
+            " WHEN furthest_percentage > 99 THEN 99 ELSE furthest_percentage END",
+            "progress_percentage",
+        ),
+        CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
+        CheckConstraint("(score IS NULL) = (max_score IS NULL) AND score >= 0 AND score <= max_score", "score"),
+        CheckConstraint("max_score BETWEEN 1 AND 10000000000", "max_score"),
+        CheckConstraint("(position IS NULL) = (position_at IS NULL)", "position"),
+        CheckConstraint("started_at <= last_activity_at", "last_activity_at"),
+        Index(None, "module_id", "content_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[Identifier]
+    module_id: Mapped[Identifier]
+    content_id: Mapped[Identifier]
+    progress_percentage: Mapped[Small]
+    furthest_percentage: Mapped[Small]
+    time_spent_seconds: Mapped[int]
+    score: Mapped[int | None]
+    max_score: Mapped[int | None]
+    position: Mapped[str | None] = mapped_column(String(255))
+    position_at: Mapped[datetime | None]
+    started_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None]
+    last_activity_at: Mapped[datetime]
+
+
+class ImportedChunk(Base):
+    """A file's content up to a chunk's end, by its digest, that an import has applied together with the chunk."""
+
+    __tablename__ = "imported_chunks"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    lines: Mapped[int]
+    imported_at: Mapped[datetime]

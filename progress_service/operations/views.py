@@ -1,0 +1,39 @@
+"""The endpoints for those who run the service. They need no token and are not to be reached through the gateway."""
+
+from functools import cache
+
+from alembic.script import ScriptDirectory
+from flask import Blueprint, Response, current_app
+from sqlalchemy import Connection, text
+
+from progress_service import storage
+from progress_service.endpoint import Answer, respond
+from progress_service.errors import unavailable
+
+operations = Blueprint("operations", __name__)
+
+
+@operations.get("/healthz")
+def healthz() -> Response:
+    """Tell that the process lives."""
+    return respond(Answer({"status": "ok"}))
+
+
+@operations.get("/readyz")
+def readyz() -> Response:
+    """Tell whether the database can be reached and has the newest migration."""
+    if storage.read(_revision) != _newest_revision(current_app.extensions["migrate"].directory):
+        raise unavailable()
+    return respond(Answer({"status": "ready"}))
+
+
+def _revision(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
+
+
+@cache
+def _newest_revision(directory: str) -> str | None:
+    return ScriptDirectory(directory).get_current_head()

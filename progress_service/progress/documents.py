@@ -1,0 +1,88 @@
+"""The dashboard and the view of a module, put together from what the queries found."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, Enrollment, Module, rounded_down
+from progress_service.documents import NOT_STARTED, enrollment_document, record_document
+from progress_service.progress.queries import ContentProgress, EnrolledModule
+
+
+def dashboard_document(
+    user_id: str, modules: Sequence[EnrolledModule], unfinished: Any, status: str | None
+) -> dict[str, Any]:
+    """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
+    return {
+        "userId": user_id,
+        "summary": _summary([one for one in modules if one.enrollment.status != DROPPED]),
+        "continue": _continue(unfinished) if unfinished else None,
+        "modules": [
+            {**enrollment_document(one.enrollment, one.module), "title": one.title}
+            for one in modules
+            if status in (None, one.enrollment.status)
+        ],
+    }
+
+
+def _summary(modules: Sequence[EnrolledModule]) -> dict[str, Any]:
+    enrollments = [one.enrollment for one in modules]
+    total = sum((Fraction(one.enrollment.weighted_sum, one.module.total_weight or 1) for one in modules), Fraction())
+    activity = [one.last_activity_at for one in enrollments if one.last_activity_at]
+    return {
+        "enrolledModules": len(modules),
+        "activeModules": sum(one.status == ACTIVE for one in enrollments),
+        "completedModules": sum(one.status == COMPLETED for one in enrollments),
+        "totalContents": sum(one.module.total_contents for one in modules),
+        "completedContents": sum(one.completed_contents for one in enrollments),
+        "progressPercentage": rounded_down(total.numerator, total.denominator * len(modules)),
+        "timeSpentSeconds": sum(one.time_spent_seconds for one in enrollments),
+        "lastActivityAt": max(activity, default=None),
+    }
+
+
+def _continue(row: Any) -> dict[str, Any]:
+    return {
+        "moduleId": row.module_id,
+        "contentId": row.content_id,
+        "title": row.title,
+        "progressPercentage": row.progress_percentage,
+        "position": row.position,
+        "lastActivityAt": row.last_activity_at,
+    }
+
+
+def module_document(
+    module_id: str, title: str, module: Module, enrollment: Enrollment | None, contents: Sequence[ContentProgress]
+) -> dict[str, Any]:
+    """Show a module's contents in order with a learner's records, and their sums by type."""
+    return {
+        "module": {"id": module_id, "title": title},
+        "enrollment": enrollment_document(enrollment, module) if enrollment else None,
+        "contents": [_content(one) for one in contents],
+        "byType": [_type(kind, contents) for kind in dict.fromkeys(one.type for one in contents)],
+    }
+
+
+def _content(content: ContentProgress) -> dict[str, Any]:
+    record = record_document(content.record) if content.record else None
+    return {
+        "contentId": content.id,
+        "title": content.title,
+        "type": content.type,
+        "section": content.section,
+        "weight": content.weight,
+        "progress": record,
+        "status": record["status"] if record else NOT_STARTED,
+    }
+
+
+def _type(kind: str, contents: Sequence[ContentProgress]) -> dict[str, Any]:
+    ours = [one for one in contents if one.type == kind]
+    counted = [one for one in ours if one.weight > 0]
+    return {
+        "type": kind,
+        "totalContents": len(counted),
+        "completedContents": sum(one.record is not None and one.record.completed_at is not None for one in counted),
+        "timeSpentSeconds": sum(one.record.time_spent_seconds for one in ours if one.record),
+    }

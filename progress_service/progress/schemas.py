@@ -1,0 +1,163 @@
+"""What updates must look like, and what answers about progress look like."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from progress_service.auth import Caller, Role
+from progress_service.calculations import POINT, STATUSES
+from progress_service.documents import NOT_STARTED, EnrollmentSchema, RecordSchema
+from progress_service.validation import Identifier, Instant, Number, StrictSchema, Text, UserId
+
+BATCH_LIMIT = 1000
+HIGHEST_SCORE = 1_000_000
+
+
+class EffortSchema(StrictSchema):
+    """What a learner did with a content."""
+
+    timeSpentSeconds = Number(0, 14_400, attribute="time_spent_seconds")
+    score = Number(0, HIGHEST_SCORE, places=4)
+    maxScore = Number(Decimal(1) / POINT, HIGHEST_SCORE, places=4, attribute="max_score")
+    position = Text(255)
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
+        """A score says nothing without its maximum, and is within it."""
+        if not isinstance(original, dict):
+            return
+        for given, missing in (("score", "maxScore"), ("maxScore", "score")):
+            if given in original and missing not in original:
+                raise ValidationError(f"Must come together with {given}.", missing)
+        if "score" in data and "max_score" in data and data["score"] > data["max_score"]:
+            raise ValidationError("Must not be more than maxScore.", "score")
+
+
+class UpdateSchema(EffortSchema):
+    """One update."""
+
+    contentId = Identifier(required=True, attribute="content_id")
+    progressPercentage = Number(0, 100, floor=True, attribute="progress_percentage")
+    userId = UserId(required=True, attribute="user_id")
+    occurredAt = Instant(attribute="occurred_at")
+
+
+class Updates(fields.Nested):
+    """A list of updates, whose length is looked at first: what is too long is not read."""
+
+    default_error_messages = {"length": f"Must be a list of 1 to {BATCH_LIMIT} updates."}
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(UpdateSchema, many=True, **kwargs)
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, list) or not 1 <= len(value) <= BATCH_LIMIT:
+            raise self.make_error("length")
+        return super()._deserialize(value, *args, **kwargs)
+
+
+class BatchSchema(StrictSchema):
+    """Updates to be applied together."""
+
+    updates = Updates(required=True)
+
+
+OWN_UPDATE, OTHERS_UPDATE = UpdateSchema(partial=("userId",)), UpdateSchema()
+OWN_BATCH, OTHERS_BATCH = BatchSchema(partial=("updates.userId",)), BatchSchema()
+
+
+def update_schema(caller: Caller) -> UpdateSchema:
+    """Return what a caller's update must look like: a service has no progress of its own and says whose it is."""
+    return OTHERS_UPDATE if caller.role is Role.SERVICE else OWN_UPDATE
+
+
+def batch_schema(caller: Caller) -> BatchSchema:
+    return OTHERS_BATCH if caller.role is Role.SERVICE else OWN_BATCH
+
+
+class DashboardQuery(StrictSchema):
+    status = fields.String(validate=validate.OneOf(STATUSES))
+
+
+class RecordedSchema(StrictSchema):
+    """A record and its enrollment, as an update has left them."""
+
+    progress = fields.Nested(RecordSchema, required=True)
+    enrollment = fields.Nested(EnrollmentSchema, required=True)
+
+
+class BatchRecordedSchema(StrictSchema):
+    """What a batch did."""
+
+    received = fields.Integer(required=True)
+    started = fields.Integer(required=True)
+    completed = fields.Integer(required=True)
+    enrollmentsCompleted = fields.Integer(required=True)
+
+
+class SummarySchema(StrictSchema):
+    enrolledModules = fields.Integer(required=True)
+    activeModules = fields.Integer(required=True)
+    completedModules = fields.Integer(required=True)
+    totalContents = fields.Integer(required=True)
+    completedContents = fields.Integer(required=True)
+    progressPercentage = fields.Float(required=True, allow_none=True)
+    timeSpentSeconds = fields.Integer(required=True)
+    lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class ContinueSchema(StrictSchema):
+    """Where the learner left off."""
+
+    moduleId = fields.String(required=True)
+    contentId = fields.String(required=True)
+    title = fields.String(required=True)
+    progressPercentage = fields.Integer(required=True)
+    position = fields.String(required=True, allow_none=True)
+    lastActivityAt = fields.AwareDateTime(required=True)
+
+
+class TitledEnrollmentSchema(EnrollmentSchema):
+    title = fields.String(required=True)
+
+
+class DashboardSchema(StrictSchema):
+    """A learner's progress in all their modules."""
+
+    userId = fields.String(required=True)
+    summary = fields.Nested(SummarySchema, required=True)
+    resume = fields.Nested(ContinueSchema, required=True, allow_none=True, data_key="continue")
+    modules = fields.Nested(TitledEnrollmentSchema, many=True, required=True)
+
+
+class TitleSchema(StrictSchema):
+    id = fields.String(required=True)
+    title = fields.String(required=True)
+
+
+class ContentProgressSchema(StrictSchema):
+    contentId = fields.String(required=True)
+    title = fields.String(required=True)
+    type = fields.String(required=True)
+    section = fields.String(required=True, allow_none=True)
+    weight = fields.Integer(required=True)
+    progress = fields.Nested(RecordSchema, required=True, allow_none=True)
+    status = fields.String(required=True, validate=validate.OneOf([NOT_STARTED, "in_progress", "completed"]))
+
+
+class TypeProgressSchema(StrictSchema):
+    type = fields.String(required=True)
+    totalContents = fields.Integer(required=True)
+    completedContents = fields.Integer(required=True)
+    timeSpentSeconds = fields.Integer(required=True)
+
+
+class ModuleProgressSchema(StrictSchema):
+    """A learner's progress in one module, content by content."""
+
+    module = fields.Nested(TitleSchema, required=True)
+    enrollment = fields.Nested(EnrollmentSchema, required=True, allow_none=True)
+    contents = fields.Nested(ContentProgressSchema, many=True, required=True)
+    byType = fields.Nested(TypeProgressSchema, many=True, required=True)

@@ -1,0 +1,146 @@
+"""The endpoints about a learner's progress."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import Blueprint, current_app
+
+from progress_service import recorder
+from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
+from progress_service.calculations import CriteriaNotMet, Update
+from progress_service.documents import enrollment_document, record_document
+from progress_service.endpoint import NOTHING, Answer, Call, endpoint
+from progress_service.errors import Fault, Problem, forbidden, invalid, not_found
+from progress_service.progress import queries
+from progress_service.progress.documents import dashboard_document, module_document
+from progress_service.progress.schemas import (
+    BatchRecordedSchema,
+    DashboardQuery,
+    DashboardSchema,
+    EffortSchema,
+    ModuleProgressSchema,
+    RecordedSchema,
+    batch_schema,
+    update_schema,
+)
+from progress_service.recorder import NotEnrolled, Recorded, Refused, UnknownContent
+
+progress = Blueprint("progress", __name__, url_prefix="/api/progress")
+RECORDED = RecordedSchema()
+
+
+@progress.post("")
+@endpoint(SEND_UPDATES, body=update_schema, answers={201: RECORDED, 200: RECORDED})
+def send_update(call: Call) -> Answer:
+    """Record an update: 201 where it starts the record, 200 otherwise."""
+    recorded = _record(call, [call.body])
+    return Answer(_recorded_document(recorded), 201 if recorded.started else 200)
+
+
+@progress.post("/batch")
+@endpoint(SEND_UPDATES, body=batch_schema, answers={200: BatchRecordedSchema()})
+def send_batch(call: Call) -> Answer:
+    """Record up to 1000 updates in order, all or nothing."""
+    updates = call.body["updates"]
+    recorded = _record(call, updates, place="/updates/{}")
+    return Answer(
+        {
+            "received": len(updates),
+            "started": recorded.started,
+            "completed": recorded.completed,
+            "enrollmentsCompleted": recorded.enrollments_completed,
+        }
+    )
+
+
+@progress.put("/<record_id>/complete")
+@endpoint(SEND_UPDATES, body=EffortSchema(), body_required=False, answers={200: RECORDED})
+def complete(call: Call, record_id: str) -> Answer:
+    """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
+    key = queries.record_key(call.connection, record_id)
+    if key is None or not call.reaches(key.user_id):
+        raise not_found()
+    recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
+    (record,) = recorded.records.values()
+    if str(record.id) != record_id:  # it went away while this waited for its learner
+        raise not_found()
+    return Answer(_recorded_document(recorded))
+
+
+@progress.get("/<user_id>")
+@endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()})
+def read_dashboard(call: Call, user_id: str) -> Answer:
+    """Read a learner's progress in all their modules, and where they left off."""
+    modules = queries.enrolled_modules(call.connection, user_id)
+    unfinished = queries.last_unfinished(call.connection, user_id)
+    return Answer(dashboard_document(user_id, modules, unfinished, call.query.get("status")))
+
+
+@progress.get("/<user_id>/<module_id>")
+@endpoint(READ_LEARNER_MODULE, answers={200: ModuleProgressSchema()})
+def read_module(call: Call, user_id: str, module_id: str) -> Answer:
+    """Read a learner's progress in one module, content by content."""
+    found = queries.enrolled_module(call.connection, user_id, module_id)
+    if found is None:
+        raise not_found("There is no such module.")
+    return Answer(module_document(module_id, *found, queries.contents(call.connection, user_id, module_id)))
+
+
+@progress.delete("/<user_id>/<module_id>")
+@endpoint(ERASE, answers={204: None})
+def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
+    """Start a learner's progress in one module again."""
+    recorder.reset(call.connection, user_id, module_id)
+    return NOTHING
+
+
+@progress.delete("/<user_id>")
+@endpoint(ERASE, answers={204: None})
+def erase_learner(call: Call, user_id: str) -> Answer:
+    """Erase every trace of a learner."""
+    recorder.erase(call.connection, user_id)
+    return NOTHING
+
+
+def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") -> Recorded:
+    """Record what a request reports; a refusal points to the updates in the body."""
+    alien = [
+        Fault(place.format(index) + pointer, detail)
+        for index, body in enumerate(bodies)
+        for pointer, detail, is_alien in (
+            (
+                "/occurredAt",
+                "Is told by those who report for others.",
+                "occurred_at" in body and not call.caller.may_date,
+            ),
+            ("/userId", "Is somebody else.", not call.reaches(body.get("user_id", call.caller.id))),
+        )
+        if is_alien
+    ]
+    if alien:
+        raise forbidden("This is not yours to report.", faults=alien)
+    defaults = {"user_id": call.caller.id, "occurred_at": call.now}
+    updates = [Update(**{**defaults, **body}) for body in bodies]
+
+    def faults(refused: Refused, detail: str) -> list[Fault]:
+        return [Fault(place.format(index) + "/contentId", detail) for index in refused.places]
+
+    try:
+        return recorder.record(call.connection, updates, auto_enroll=current_app.config["AUTO_ENROLL"], now=call.now)
+    except UnknownContent as refused:
+        raise invalid(faults(refused, "Is not in the catalog."), slug="unknown-content") from refused
+    except NotEnrolled as refused:
+        not_enrolled = faults(refused, "The learner is not enrolled in this content's module.")
+        raise forbidden("Learners must be enrolled first.", slug="not-enrolled", faults=not_enrolled) from refused
+    except CriteriaNotMet as refused:
+        detail = "The best score does not reach the content's passing score."
+        raise Problem(409, detail, slug="completion-criteria-not-met") from refused
+
+
+def _recorded_document(recorded: Recorded) -> dict[str, Any]:
+    """Show the one record that a request has changed, and its enrollment."""
+    (record,), (enrollment,) = recorded.records.values(), recorded.enrollments.values()
+    return {
+        "progress": record_document(record),
+        "enrollment": enrollment_document(enrollment, recorded.modules[enrollment.module_id]),
+    }

@@ -1,0 +1,28 @@
+"""How gunicorn serves the application: ``gunicorn -c python:progress_service.serving wsgi:app``.
+
+Options on gunicorn's command line win over what is said here. There is no access log: the application
+writes one line for each request itself.
+"""
+
+import os
+from pathlib import Path
+
+bind = f"127.0.0.1:{os.environ.get('PORT') or 8000}"
+
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY") or (os.cpu_count() or 1) + 1)
+threads = 4
+
+timeout = 30
+graceful_timeout = 30
+# Longer than gateways keep idle connections (60 s as a rule), so that none reuses one that closes here.
+keepalive = 75
+
+# Two identifiers of 128 characters, percent-encoded, and a cursor: well below.
+limit_request_line = 2048
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# Workers touch a file to show that they live; on a disk that blocks, they would be taken for dead.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+control_socket_disable = True

@@ -1,0 +1,183 @@
+"""The statements of the write path, built once for each dialect.
+
+Each takes its rows as one table (see `rows`), so that a request runs the same statements with one update or a thousand.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Executable,
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute
+
+from progress_service import calculations
+from progress_service.models import Base, Content, Enrollment, Module, ProgressRecord
+from progress_service.rows import Rows
+
+
+def columns(model: type[Base], value: Any) -> list[InstrumentedAttribute[Any]]:
+    """Return the columns that make a value of `calculations`, in the value's order."""
+    return [getattr(model, name) for name in value._fields]
+
+
+def values(row: Sequence[Any], *kinds: Any) -> Iterator[Any]:
+    """Cut a row into values; one that an outer join did not find is None."""
+    start = 0
+    for kind in kinds:
+        part = row[start : start + len(kind._fields)]
+        yield None if part[0] is None else kind(*part)
+        start += len(part)
+
+
+MODULE = columns(Module, calculations.Module)
+CONTENT = columns(Content, calculations.Content)
+ENROLLMENT = columns(Enrollment, calculations.Enrollment)
+RECORD = columns(ProgressRecord, calculations.Record)
+
+
+class Statements:
+    """The statements for one dialect, each beside the rows that it takes."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._insert: Any = (postgresql if dialect.name == "postgresql" else sqlite).insert
+
+        def rows(model: type[Base], *names: str, **others: Any) -> Rows:
+            kinds = {name: model.__table__.c[name].type for name in names}
+            return Rows(dialect, **kinds, **others)
+
+        content_id = Content.__table__.c.id.type
+        self.keys = rows(Enrollment, "user_id", "enrolled_at", content_id=content_id, place=BigInteger())
+        self.lock_modules_of_contents = shared_locks(
+            select(Content.module_id).join(self.keys.table, Content.id == self.keys.c.content_id)
+        )
+        self.lock_enrollments_of_contents = self._lock_enrollments(self._first_updates())
+        self.read = self._read()
+
+        self.enrollment_keys = rows(Enrollment, "user_id", "module_id", "enrolled_at")
+        self.lock_modules = shared_locks(select(self.enrollment_keys.c.module_id))
+        self.lock_enrollments = self._lock_enrollments(
+            select(self.enrollment_keys.table)
+            .where(self.enrollment_keys.c.module_id.in_(select(Module.id)))
+            .subquery("learners")
+        )
+        self.read_enrollments = (
+            select(*MODULE, *ENROLLMENT)
+            .join(Enrollment, Enrollment.module_id == Module.id)
+            .join(self.enrollment_keys.table, _same(Enrollment, self.enrollment_keys, "user_id", "module_id"))
+        )
+
+        self.records = rows(ProgressRecord, *calculations.Record._fields, "progress_percentage")
+        self.store_records = self._upsert(ProgressRecord, self.records, ["user_id", "content_id"])
+        self.enrollments = rows(Enrollment, *calculations.Enrollment._fields)
+        self.store_enrollments = (
+            update(Enrollment)
+            .where(_same(Enrollment, self.enrollments, "user_id", "module_id"))
+            .values({name: self.enrollments.c[name] for name in calculations.Enrollment._fields[2:]})
+        )
+
+        self.contents = rows(Content, *(column.name for column in Content.__table__.c))
+        self.store_contents = self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id)
+
+    def _first_updates(self) -> FromClause:
+        """Select each learner and module of the keys once, with the first of their times."""
+        key = self.keys.c
+        ranked = (
+            select(
+                key.user_id,
+                Content.module_id,
+                key.enrolled_at,
+                func.row_number().over(partition_by=[key.user_id, Content.module_id], order_by=key.place).label("nth"),
+            )
+            .join(Content, Content.id == key.content_id)
+            .subquery("ranked")
+        )
+        enrolled = exists().where(Enrollment.user_id == ranked.c.user_id, Enrollment.module_id == ranked.c.module_id)
+        return select(ranked).where(ranked.c.nth == 1, or_(bindparam("auto_enroll"), enrolled)).subquery("learners")
+
+    def _lock_enrollments(self, learners: FromClause) -> Any:
+        """Lock the learners' enrollments in order, making those that are missing.
+
+        An update that changes nothing still locks its row on PostgreSQL; it returns only the enrollments that are new.
+        """
+        key = learners.c
+        enrolling = select(
+            key.user_id,
+            key.module_id,
+            literal(calculations.ACTIVE),
+            key.enrolled_at,
+            literal(0),
+            literal(0),
+            literal(0),
+        )
+        names = ["user_id", "module_id", "status", "enrolled_at"]
+        totals = ["weighted_sum", "completed_contents", "time_spent_seconds"]
+        return (
+            self._insert(Enrollment)
+            .from_select([*names, *totals], enrolling.where(true()).order_by(key.user_id, key.module_id))
+            .on_conflict_do_update(
+                index_elements=["user_id", "module_id"], set_={"status": Enrollment.status}, where=false()
+            )
+            .returning(Enrollment.user_id, Enrollment.module_id)
+        )
+
+    def _read(self) -> Executable:
+        key = self.keys.c
+        return (
+            select(key.user_id, key.content_id, *CONTENT, *MODULE, *ENROLLMENT, *RECORD)
+            .join(Content, Content.id == key.content_id)
+            .join(Module, Module.id == Content.module_id)
+            .outerjoin(Enrollment, and_(Enrollment.user_id == key.user_id, Enrollment.module_id == Content.module_id))
+            .outerjoin(ProgressRecord, _same(ProgressRecord, self.keys, "user_id", "content_id"))
+        )
+
+    def _upsert(self, model: type[Base], rows: Rows, key: list[str], *owner: str) -> Any:
+        """Insert the rows or replace those with the same key, unless they belong to another owner."""
+        names = list(rows.columns)
+        statement = self._insert(model).from_select(
+            names,
+            select(*(rows.c[name] for name in names)).where(true()).order_by(*(rows.c[name] for name in key)),
+        )
+        fixed = {*key, *owner, "id"}
+        return statement.on_conflict_do_update(
+            index_elements=key,
+            set_={name: statement.excluded[name] for name in names if name not in fixed},
+            where=and_(true(), *(getattr(model, name) == statement.excluded[name] for name in owner)),
+        )
+
+
+def shared_locks(modules: Select[Any]) -> Select[Any]:
+    """Hold off catalog changes of the modules until the transaction ends, in one order."""
+    return _locks(func.pg_advisory_xact_lock_shared, modules)
+
+
+def exclusive_lock(module_id: str) -> Select[Any]:
+    """Hold off updates of the module until the transaction ends."""
+    return _locks(func.pg_advisory_xact_lock, select(literal(module_id).label("module_id")))
+
+
+def _locks(lock: Any, modules: Select[Any]) -> Select[Any]:
+    # By code point, as Python sorts, so that every transaction takes the locks of several modules in one order.
+    module_id = modules.subquery("modules").c.module_id.collate("C").label("module_id")
+    ordered = select(module_id).distinct().order_by("module_id").subquery("ordered")
+    return select(ordered.c.module_id, lock(func.hashtextextended(ordered.c.module_id, 0)))
+
+
+def _same(model: type[Base], rows: Rows, *names: str) -> ColumnElement[bool]:
+    return and_(*(getattr(model, name) == rows.c[name] for name in names))

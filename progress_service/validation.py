@@ -1,0 +1,203 @@
+"""What may stand in a request: strict fields for schemas, and how the faults that they find are named.
+
+Nothing is coerced: a number is a JSON number and means the decimal that was written.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_FLOOR, Decimal
+from typing import Any, NoReturn
+
+from marshmallow import RAISE, Schema, ValidationError, fields
+
+from progress_service.errors import Fault
+
+RESERVED_USER_IDS = {"me", "stats", "batch", "events"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CLOCK_SKEW = timedelta(minutes=5)
+"""How far ahead of this service's clock a caller's clock may be."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@|+~-]{0,127}")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
+_WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+
+
+class StrictSchema(Schema):
+    """A schema that refuses what it does not know."""
+
+    class Meta:
+        unknown = RAISE
+
+
+def is_identifier(value: str) -> bool:
+    return _IDENTIFIER.fullmatch(value) is not None
+
+
+def is_user_id(value: str) -> bool:
+    return is_identifier(value) and value not in RESERVED_USER_IDS
+
+
+class Text(fields.Field[str]):
+    """A string of Unicode characters, at most so many; NUL, which databases cannot keep, is refused."""
+
+    default_error_messages = {
+        "invalid": "Must be a string.",
+        "long": "Must have at most {limit} characters.",
+        "characters": "Contains characters that are not text.",
+    }
+
+    def __init__(self, limit: int, **kwargs: Any) -> None:
+        super().__init__(metadata={"maxLength": limit}, **kwargs)
+        self.limit = limit
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        if len(value) > self.limit:
+            raise self.make_error("long", limit=self.limit)
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise self.make_error("characters")
+        return value
+
+
+class Pattern(fields.Field[str]):
+    """A string that matches a regular expression from end to end."""
+
+    default_error_messages = {"invalid": "Must be a string.", "pattern": "Must match {pattern}."}
+
+    def __init__(self, pattern: str, **kwargs: Any) -> None:
+        super().__init__(metadata={"pattern": f"^{pattern}$"}, **kwargs)
+        self.pattern = re.compile(pattern, re.ASCII)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        if not self.pattern.fullmatch(value):
+            raise self.make_error("pattern", pattern=self.metadata["pattern"])
+        return value
+
+
+class Identifier(Pattern):
+    """An identifier that another service gave."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(_IDENTIFIER.pattern, **kwargs)
+
+
+class UserId(Identifier):
+    """An identifier of a user, which is none of the words that paths use."""
+
+    default_error_messages = {"reserved": "Is a reserved word."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        user_id = super()._deserialize(value, attr, data, **kwargs)
+        if user_id in RESERVED_USER_IDS:
+            raise self.make_error("reserved")
+        return user_id
+
+
+class Number(fields.Field[int]):
+    """A JSON number in a range, with at most so many decimals; loads as a whole number of its smallest units.
+
+    With `places=2`, 33.7 loads as 3370. With `floor=True` the decimals beyond are dropped instead of refused.
+    """
+
+    default_error_messages = {
+        "invalid": "Must be a number.",
+        "range": "Must be from {least} to {most}.",
+        "whole": "Must be a whole number.",
+        "places": "Must have at most {places} decimals.",
+    }
+
+    def __init__(self, least: int | Decimal, most: int, *, places: int = 0, floor: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.least, self.most, self.places, self.floor = least, most, places, floor
+        self.unit = Decimal(1).scaleb(-places)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not isinstance(value, int | Decimal) or isinstance(value, bool):
+            raise self.make_error("invalid")
+        if not self.least <= value <= self.most:
+            raise self.make_error("range", least=self.least, most=self.most)
+        if isinstance(value, int):
+            return value * int(10**self.places)
+        kept = value.quantize(self.unit, ROUND_FLOOR)
+        if kept != value and not self.floor:
+            raise self.make_error("places" if self.places else "whole", places=self.places)
+        return int(kept.scaleb(self.places))
+
+
+class Instant(fields.Field[datetime]):
+    """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast."""
+
+    default_error_messages = {
+        "invalid": "Must be a time with an offset, such as 2026-01-31T12:00:00Z.",
+        "early": "Must be in 1970 or later.",
+        "late": "Must not be more than 5 minutes ahead.",
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+            raise self.make_error("invalid")
+        try:
+            instant = datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise self.make_error("invalid") from error
+        if instant < EPOCH:
+            raise self.make_error("early")
+        if instant > datetime.now(UTC) + CLOCK_SKEW:
+            raise self.make_error("late")
+        return instant
+
+
+class WrittenWhole(fields.Field[int]):
+    """A whole number in a query parameter."""
+
+    default_error_messages = {"invalid": "Must be a whole number from {least} to {most}."}
+
+    def __init__(self, least: int, most: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.least, self.most = least, most
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not _WRITTEN_WHOLE.fullmatch(value) or not self.least <= int(value) <= self.most:
+            raise self.make_error("invalid", least=self.least, most=self.most)
+        return int(value)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse JSON with its numbers as written: whole numbers and decimals. Raises ValueError for anything else."""
+    try:
+        return _DECODER.decode(body.decode())
+    except (RecursionError, ArithmeticError) as error:
+        raise ValueError("beyond what JSON may hold here") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant)
+
+
+def written_number(text: str) -> int | Decimal | str:
+    """Return the number that a cell of a table means, or the text itself where it means none."""
+    return parse_json(text.encode()) if len(text) < 100 and _WRITTEN_NUMBER.fullmatch(text) else text
+
+
+def faults_of(error: ValidationError) -> list[Fault]:
+    """List every fault that a schema found, with JSON pointers."""
+    return list(_walk("", error.messages))
+
+
+def _walk(pointer: str, messages: Any) -> Iterator[Fault]:
+    if isinstance(messages, Mapping):
+        for key, inner in messages.items():
+            step = "" if key == "_schema" else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            yield from _walk(pointer + step, inner)
+    else:
+        for message in messages:
+            yield Fault(pointer.encode(errors="replace").decode(), message)

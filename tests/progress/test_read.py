@@ -1,0 +1,349 @@
+"""What is read of a learner's progress: the dashboard, the view of a module, and that answers are as declared."""
+
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from progress_service.endpoint import Operation
+from tests.callers import Caller
+from tests.conftest import Callers, Publish
+from tests.progress import moment, refusal, send, stored
+
+ALGEBRA: list[dict[str, Any]] = [
+    {"id": "intro", "section": "Basics"},
+    {"id": "quiz", "type": "quiz", "weight": 2, "passingScore": 50},
+    {"id": "outro"},
+    {"id": "extra", "type": "quiz", "weight": 0, "title": "For the curious"},
+]
+EMPTY_SUMMARY = {
+    "enrolledModules": 0,
+    "activeModules": 0,
+    "completedModules": 0,
+    "totalContents": 0,
+    "completedContents": 0,
+    "progressPercentage": None,
+    "timeSpentSeconds": 0,
+    "lastActivityAt": None,
+}
+
+
+@pytest.fixture(autouse=True)
+def _catalog(publish: Publish, service: Callers) -> None:
+    """Modules to learn from, one that nobody enrolls in, and a learner who is there as noise."""
+    publish("algebra", ALGEBRA, title="Algebra I")
+    publish("biology", ["cells", "genes"], instructor_ids=["iris"])
+    publish("chess", ["rules"])
+    publish("drawing", ["lines"])
+    noise = {"userId": "nora", "progressPercentage": 77, "timeSpentSeconds": 1000, "occurredAt": moment(1)}
+    updates = [noise | {"contentId": content} for content in ("intro", "quiz", "cells", "rules")]
+    assert service().post("/api/progress/batch", json={"updates": updates}).status_code == 200
+
+
+def learn(service: Caller, content: str, minute: float, **fields: Any) -> dict[str, Any]:
+    return send(service, content, userId="sam", occurredAt=moment(minute), **fields)
+
+
+def enroll(service: Caller, module: str, **fields: str) -> dict[str, Any]:
+    response = service.put(f"/api/enrollments/sam/{module}", json=fields)
+    assert response.status_code in {200, 201}, response.text
+    return dict(response.get_json())
+
+
+def read(caller: Caller, path: str) -> dict[str, Any]:
+    response = caller.get(f"/api/progress/{path}")
+    assert response.status_code == 200, response.text
+    return dict(response.get_json())
+
+
+def refusals(caller: Caller, *paths: str) -> set[tuple[int, str]]:
+    """Return in which ways reading is refused."""
+    return {refusal(caller.get(f"/api/progress/{path}"))[:2] for path in paths}
+
+
+def shown(caller: Caller, query: str = "") -> list[str]:
+    return [module["moduleId"] for module in read(caller, f"sam{query}")["modules"]]
+
+
+def test_the_dashboard_adds_up_a_learners_modules(service: Callers, student: Callers) -> None:
+    learn(service(), "quiz", 2, progressPercentage=100, score=1, maxScore=2, timeSpentSeconds=60)
+    algebra = learn(service(), "intro", 5, progressPercentage=33, timeSpentSeconds=5, position="p")["enrollment"]
+    chess = learn(service(), "rules", 4, progressPercentage=100, timeSpentSeconds=7)["enrollment"]
+    learn(service(), "genes", 9, progressPercentage=50, timeSpentSeconds=9)
+    biology = enroll(service(), "biology", status="dropped")
+    drawing = enroll(service(), "drawing", status="paused")
+    assert read(student(), "sam") == {
+        "userId": "sam",
+        "summary": {
+            "enrolledModules": 3,
+            "activeModules": 1,
+            "completedModules": 1,
+            "totalContents": 5,
+            "completedContents": 2,
+            "progressPercentage": 52.75,  # of 58.25, 100 and 0
+            "timeSpentSeconds": 72,
+            "lastActivityAt": moment(5),
+        },
+        "continue": {
+            "moduleId": "algebra",
+            "contentId": "intro",
+            "title": "Intro",
+            "progressPercentage": 33,
+            "position": "p",
+            "lastActivityAt": moment(5),
+        },
+        "modules": [
+            biology | {"title": "Biology"},
+            algebra | {"title": "Algebra I"},
+            chess | {"title": "Chess"},
+            drawing | {"title": "Drawing"},
+        ],
+    }
+
+
+def test_the_progress_of_the_summary_is_the_mean_of_the_modules_exact_values(
+    publish: Publish, service: Callers
+) -> None:
+    for number in (1, 2):
+        publish(f"thirds-{number}", [f"{number}-{letter}" for letter in "abc"])
+        learn(service(), f"{number}-a", 1, progressPercentage=100)
+        learn(service(), f"{number}-b", 1, progressPercentage=99 if number == 2 else 100)
+    dashboard = read(service(), "sam")
+    assert {one["moduleId"]: one["progressPercentage"] for one in dashboard["modules"]} == {
+        "thirds-1": 66.66,
+        "thirds-2": 66.33,
+    }
+    assert dashboard["summary"]["progressPercentage"] == 66.5  # and not 66.49, the mean of what is shown
+
+
+def test_the_modules_are_in_the_order_of_latest_activity(service: Callers) -> None:
+    for content, minute in (("cells", 3), ("rules", 5), ("intro", 1), ("genes", 2)):
+        learn(service(), content, minute)
+    enroll(service(), "drawing")
+    assert shown(service()) == ["chess", "biology", "algebra", "drawing"]
+    learn(service(), "intro", 9)
+    assert shown(service()) == ["algebra", "chess", "biology", "drawing"]
+
+
+@pytest.mark.parametrize(
+    ("status", "modules"),
+    [("active", ["algebra"]), ("paused", ["drawing"]), ("dropped", ["biology"]), ("completed", ["chess"])],
+)
+def test_the_status_filters_the_modules_and_nothing_else(service: Callers, status: str, modules: list[str]) -> None:
+    for content in ("intro", "cells", "rules"):
+        learn(service(), content, 1, progressPercentage=100)
+    enroll(service(), "biology", status="dropped")
+    enroll(service(), "drawing", status="paused")
+    everything, filtered = read(service(), "sam"), read(service(), f"sam?status={status}")
+    assert filtered == everything | {"modules": [one for one in everything["modules"] if one["moduleId"] in modules]}
+    assert shown(service(), f"?status={status}") == modules
+
+
+def test_query_parameters_that_are_wrong_repeated_or_unknown_are_refused(student: Callers) -> None:
+    wrong = ["sam?status=", "sam?status=Active", "sam?status=not_started", "sam?status=active&status=paused"]
+    unknown = ["sam?colour=red", "sam/algebra?status=active"]
+    assert refusals(student(), *wrong, *unknown) == {(400, "malformed-request")}
+
+
+def test_the_learner_continues_with_the_unfinished_record_last_worked_on(publish: Publish, service: Callers) -> None:
+    def resumed() -> str | None:
+        shown = read(service(), "sam")["continue"]
+        return shown and str(shown["contentId"])
+
+    assert resumed() is None
+    for content, minute in (("intro", 5), ("quiz", 4), ("extra", 3), ("cells", 6), ("rules", 7)):
+        learn(service(), content, minute, progressPercentage=20)
+    assert resumed() == "rules"
+    learn(service(), "rules", 8, progressPercentage=100)
+    assert resumed() == "cells"
+    enroll(service(), "biology", status="dropped")
+    assert resumed() == "intro"
+    enroll(service(), "algebra", status="paused")
+    assert resumed() == "intro"
+    publish("algebra", ALGEBRA[1:])
+    assert resumed() == "quiz"
+    learn(service(), "extra", 9)
+    assert resumed() == "extra"
+    learn(service(), "extra", 10, progressPercentage=100)
+    learn(service(), "quiz", 11, progressPercentage=100, score=1, maxScore=1)
+    assert resumed() is None
+
+
+def test_a_record_that_fails_its_passing_score_is_continued_at_99(service: Callers) -> None:
+    learn(service(), "quiz", 1, progressPercentage=100, score=1, maxScore=3)
+    assert read(service(), "sam")["continue"] == {
+        "moduleId": "algebra",
+        "contentId": "quiz",
+        "title": "Quiz",
+        "progressPercentage": 99,
+        "position": None,
+        "lastActivityAt": moment(1),
+    }
+
+
+@pytest.mark.parametrize("learner", ["sam", "nobody"])
+def test_a_learner_nobody_has_heard_of_has_an_empty_dashboard(admin: Callers, learner: str) -> None:
+    assert read(admin(), learner) == {"userId": learner, "summary": EMPTY_SUMMARY, "continue": None, "modules": []}
+
+
+def test_who_has_dropped_everything_has_an_empty_summary(service: Callers) -> None:
+    learn(service(), "cells", 1, progressPercentage=40, timeSpentSeconds=9)
+    enroll(service(), "biology", status="dropped")
+    dashboard = read(service(), "sam")
+    assert (dashboard["summary"], dashboard["continue"]) == (EMPTY_SUMMARY, None)
+    assert [module["status"] for module in dashboard["modules"]] == ["dropped"]
+
+
+def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type(service: Callers, student: Callers) -> None:
+    quiz = learn(service(), "quiz", 1, progressPercentage=100, score=1, maxScore=2, timeSpentSeconds=60)["progress"]
+    extra = learn(service(), "extra", 2, progressPercentage=100, timeSpentSeconds=5)["progress"]
+    document = learn(service(), "outro", 3, progressPercentage=40, timeSpentSeconds=7)
+    expected: list[tuple[str, str, str, str | None, int, dict[str, Any] | None]] = [
+        ("intro", "Intro", "video", "Basics", 1, None),
+        ("quiz", "Quiz", "quiz", None, 2, quiz),
+        ("outro", "Outro", "video", None, 1, document["progress"]),
+        ("extra", "For the curious", "quiz", None, 0, extra),
+    ]
+    assert read(student(), "sam/algebra") == {
+        "module": {"id": "algebra", "title": "Algebra I"},
+        "enrollment": document["enrollment"],
+        "contents": [
+            {
+                "contentId": content_id,
+                "title": title,
+                "type": kind,
+                "section": section,
+                "weight": weight,
+                "progress": record,
+                "status": record["status"] if record else "not_started",
+            }
+            for content_id, title, kind, section, weight, record in expected
+        ],
+        "byType": [
+            {"type": "video", "totalContents": 2, "completedContents": 0, "timeSpentSeconds": 7},
+            {"type": "quiz", "totalContents": 1, "completedContents": 1, "timeSpentSeconds": 65},
+        ],
+    }
+    assert document["enrollment"]["progressPercentage"] == 60
+
+
+def test_the_view_of_a_module_without_enrollment_shows_what_there_is_to_learn(student: Callers) -> None:
+    document = read(student(), "sam/algebra")
+    assert document["enrollment"] is None
+    assert [content["status"] for content in document["contents"]] == ["not_started"] * 4
+    assert {content["progress"] for content in document["contents"]} == {None}
+    assert [one["totalContents"] for one in document["byType"]] == [2, 1]
+    assert {one["completedContents"] + one["timeSpentSeconds"] for one in document["byType"]} == {0}
+
+
+def test_retired_content_is_not_shown_but_its_time_stays_with_the_enrollment(
+    publish: Publish, service: Callers
+) -> None:
+    learn(service(), "intro", 1, progressPercentage=100, timeSpentSeconds=8)
+    quiz = learn(service(), "quiz", 2, progressPercentage=50, timeSpentSeconds=5)["progress"]
+    publish("algebra", [ALGEBRA[0] | {"weight": 3}, ALGEBRA[2]])
+    learn(service(), "quiz", 3, timeSpentSeconds=2)
+    document = read(service(), "sam/algebra")
+    assert [content["contentId"] for content in document["contents"]] == ["intro", "outro"]
+    assert [one["type"] for one in document["byType"]] == ["video"]
+    current = {"progressPercentage": 75, "completedContents": 1, "totalContents": 2, "timeSpentSeconds": 15}
+    assert current.items() <= document["enrollment"].items()
+    assert current.items() <= read(service(), "sam")["modules"][0].items()
+
+    publish("algebra", ALGEBRA)
+    document = read(service(), "sam/algebra")
+    assert document["contents"][1]["progress"] == quiz | {"timeSpentSeconds": 7, "lastActivityAt": moment(3)}
+    assert document["enrollment"]["progressPercentage"] == 50
+
+
+@pytest.mark.parametrize(("role", "sub"), [("student", "sam"), ("instructor", "ines"), ("admin", "ada")])
+def test_me_stands_for_the_caller(app: Flask, role: str, sub: str) -> None:
+    caller = Caller(app, role, sub)
+    send(caller, "intro", progressPercentage=12)
+    for path in ("", "/algebra"):
+        assert read(caller, f"me{path}") == read(caller, f"{sub}{path}")
+    assert read(caller, "me")["userId"] == sub
+
+
+@pytest.mark.parametrize(("role", "sub"), [("student", "sam"), ("instructor", "iris")])
+def test_another_learners_progress_is_not_to_be_seen(app: Flask, role: str, sub: str) -> None:
+    paths = ["nora", "nora/algebra", "nobody", "nora/nothing"]
+    assert refusals(Caller(app, role, sub), *paths) == {(403, "forbidden")}
+
+
+def test_instructors_see_learners_in_the_modules_that_they_teach(instructor: Callers, admin: Callers) -> None:
+    assert read(instructor("iris"), "nora/biology") == read(admin(), "nora/biology")
+    assert read(instructor("ines"), "nora/chess") == read(admin(), "nora/chess")
+    assert refusals(instructor("ines"), "nora/biology", "nora") == {(403, "forbidden")}
+
+
+def test_a_module_that_is_unknown_or_cannot_be_one_is_not_found(student: Callers) -> None:
+    paths = ["sam/nothing", "me/nothing", "sam/intro", "sam/-algebra", "sam/a%20b"]
+    assert refusals(student(), *paths) == {(404, "not-found")}
+
+
+def test_what_cannot_be_a_learner_is_not_found(admin: Callers) -> None:
+    paths = ["-sam", "a%20b", "%3D1", "a" * 129, "stats", "events", "events/algebra"]
+    assert refusals(admin(), *paths) == {(404, "not-found")}
+
+
+def test_reading_changes_nothing(app: Flask, service: Callers, student: Callers) -> None:
+    learn(service(), "intro", 1)
+    before = stored(app)
+    for path in ("sam", "me?status=active", "sam/algebra", "sam/drawing"):
+        read(student(), path)
+    assert stored(app) == before
+
+
+CALLS: list[tuple[str, str, Any]] = [
+    ("PUT", "/api/catalog/modules/music", {"title": "Music", "contents": [{"id": "notes", "title": "N", "type": "a"}]}),
+    ("PUT", "/api/catalog/modules/music", {"title": "Music", "contents": []}),
+    ("PUT", "/api/enrollments/sam/algebra", {}),
+    ("PUT", "/api/enrollments/sam/algebra", {"status": "paused"}),
+    ("POST", "/api/progress", {"userId": "sam", "contentId": "intro"}),
+    (
+        "POST",
+        "/api/progress",
+        {"userId": "sam", "contentId": "quiz", "progressPercentage": 1, "score": 1, "maxScore": 3},
+    ),
+    ("POST", "/api/progress", {"userId": "sam", "contentId": "intro", "progressPercentage": 100, "position": "end"}),
+    ("POST", "/api/progress/batch", {"updates": [{"userId": "sam", "contentId": "rules", "progressPercentage": 100}]}),
+    ("PUT", "/api/progress/{record}/complete", {"score": 2, "maxScore": 3}),
+    ("DELETE", "/api/progress/nora/algebra", None),
+    ("DELETE", "/api/progress/nora", None),
+]
+"""What changes something, in an order in which all of it succeeds; what only reads is found in the URL map."""
+
+QUERIES = {"/api/progress/stats/<module_id>/timeline": "?from=2024-01-01&to=2024-01-31"}
+"""The parameters that reading needs."""
+
+
+def operation(app: Flask, endpoint: str) -> Operation | None:
+    return getattr(app.view_functions[endpoint], "operation", None)
+
+
+def test_every_answer_is_as_its_schema_declares(app: Flask, service: Callers) -> None:
+    declared = [(rule, one) for rule in app.url_map.iter_rules() if (one := operation(app, rule.endpoint))]
+    reads = [
+        ("GET", url.replace("<user_id>", learner).replace("<module_id>", module), None)
+        for url in [rule.rule + QUERIES.get(rule.rule, "") for rule, _ in declared if "GET" in (rule.methods or ())]
+        for learner, module in [("sam", "algebra"), ("nora", "chess"), ("nobody", "drawing")]
+        if (learner, url[:16]) != ("nobody", "/api/enrollments")
+    ]
+    seen, record = set(), ""
+    for method, path, body in [*CALLS[:-2], *reads, *CALLS[-2:]]:
+        response = service().call(method, path.format(record=record), json=body)
+        endpoint, _ = app.url_map.bind("").match(path.partition("?")[0], method)
+        seen.add((endpoint, response.status_code))
+        one = operation(app, endpoint)
+        assert one is not None
+        schema = one.answers[response.status_code]
+        if schema is None:
+            assert not response.data
+            continue
+        document = response.get_json()
+        as_declared = json.dumps(schema.dump(schema.load(document))).replace('+00:00"', 'Z"')
+        assert json.loads(as_declared) == document
+        record = document["progress"]["id"] if "progress" in document else record
+    assert seen == {(rule.endpoint, status) for rule, one in declared for status in one.answers}

@@ -1,0 +1,273 @@
+"""Who may do what, on every route; and in which order a request is refused."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from progress_service.extensions import db
+from tests.callers import KEY, Caller, token
+from tests.conftest import Callers, Publish
+
+OPEN = {"/healthz", "/readyz"}
+"""The routes that need no token."""
+
+CALLERS: dict[str, dict[str, str]] = {
+    "own student": {"sub": "lea", "role": "student"},
+    "other student": {"sub": "sam", "role": "student"},
+    "own instructor": {"sub": "lea", "role": "instructor"},
+    "teaching": {"sub": "ines", "role": "instructor"},
+    "not teaching": {"sub": "otto", "role": "instructor"},
+    "unknown role": {"sub": "lea", "role": "teacher"},
+    "no role": {"sub": "lea"},
+    "admin": {"sub": "ada", "role": "admin"},
+    "service": {"sub": "lms", "role": "service"},
+}
+"""Those who call: lea is the learner whom the requests are about, in a module that ines teaches and otto does not."""
+
+UPDATE = {"userId": "lea", "contentId": "sets", "timeSpentSeconds": 1}
+OWN_UPDATE = {"contentId": "sets", "timeSpentSeconds": 1}
+MODULE = {"title": "Algebra", "instructorIds": ["ines"], "contents": [{"id": "sets", "title": "S", "type": "lab"}]}
+RECORD = "/api/progress/{record}/complete"
+ALGEBRA = "/api/catalog/modules/algebra"
+
+ROUTES: list[tuple[str, str, Any, str]] = [
+    # student: own, other; instructor: own, teaching, not teaching; unknown role, no role; admin, service
+    ("POST", "/api/progress", UPDATE, "                     200 403   200 403 403   403 403   200 200"),
+    ("POST", "/api/progress", OWN_UPDATE, "                 200 201   200 201 201   403 403   201 422"),
+    ("POST", "/api/progress/batch", {"updates": [UPDATE]}, "200 403   200 403 403   403 403   200 200"),
+    ("PUT", RECORD, {}, "                                   200 404   200 404 404   403 403   200 200"),
+    ("GET", "/api/progress/lea", None, "                    200 403   200 403 403   403 403   200 200"),
+    ("GET", "/api/progress/me", None, "                     200 200   200 200 200   403 403   200 200"),
+    ("GET", "/api/progress/lea/algebra", None, "            200 403   200 200 403   403 403   200 200"),
+    ("GET", "/api/progress/me/algebra", None, "             200 200   200 200 200   403 403   200 200"),
+    ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   204 204"),
+    ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   204 204"),
+    ("GET", "/api/progress/stats/algebra", None, "          403 403   403 200 403   403 403   200 200"),
+    ("GET", "/api/catalog/modules", None, "                 403 403   200 200 200   403 403   200 200"),
+    ("GET", ALGEBRA, None, "                                403 403   403 200 403   403 403   200 200"),
+    ("PUT", ALGEBRA, MODULE, "                              403 403   403 403 403   403 403   200 200"),
+    ("GET", "/api/enrollments/lea/algebra", None, "         403 403   403 200 403   403 403   200 200"),
+    ("PUT", "/api/enrollments/lea/algebra", {}, "           403 403   403 403 403   403 403   200 200"),
+]
+
+
+def signed(claims: dict[str, Any], key: str = KEY, algorithm: str = "HS256") -> str:
+    """Return a token of exactly these claims and an expiry, which None leaves out."""
+    claims = {"exp": datetime.now(UTC) + timedelta(hours=1)} | claims
+    return jwt.encode({name: value for name, value in claims.items() if value is not None}, key, algorithm=algorithm)
+
+
+def written(claims: Any) -> str:
+    """Return a token of claims that libraries refuse to write."""
+    exp = (datetime.now(UTC) + timedelta(hours=1)).timestamp()
+    claims = claims | {"exp": exp} if isinstance(claims, dict) else claims
+    return jwt.PyJWS().encode(json.dumps(claims).encode(), KEY, algorithm="HS256")
+
+
+def bearing(app: Flask, credentials: str) -> Caller:
+    """Return somebody who calls with this Authorization header."""
+    caller = Caller(app)
+    caller.headers = {"Authorization": credentials}
+    return caller
+
+
+def stored(app: Flask) -> dict[str, list[Any]]:
+    """Return every row of every table."""
+    with app.app_context(), db.engine.connect() as connection:
+        return {
+            table.name: sorted(map(tuple, connection.execute(select(table))), key=repr)
+            for table in db.metadata.sorted_tables
+        }
+
+
+def assert_unauthorized(response: Any, why: str) -> None:
+    assert (response.status_code, response.content_type) == (401, "application/problem+json"), why
+    assert response.get_json()["type"].endswith("unauthorized"), why
+    (challenge,) = response.headers.getlist("WWW-Authenticate")
+    assert challenge.startswith("Bearer"), why
+
+
+@pytest.fixture
+def record(publish: Publish, service: Callers) -> str:
+    """Return the id of a record of lea's, in algebra; there is somebody else and another module too."""
+    publish("algebra", [{"id": "sets", "weight": 2}, "maps"], instructor_ids=["ines"])
+    publish("biology", ["cells"], instructor_ids=["otto"])
+    updates = [{"userId": user_id, "contentId": "cells"} for user_id in ("lea", "ines")]
+    assert service().post("/api/progress/batch", json={"updates": updates}).status_code == 200
+    response = service().post("/api/progress", json={"userId": "lea", "contentId": "sets"})
+    return str(response.get_json()["progress"]["id"])
+
+
+@pytest.mark.parametrize(("method", "path", "body", "statuses"), ROUTES, ids=[f"{row[0]} {row[1]}" for row in ROUTES])
+def test_each_caller_may_do_what_the_contract_says_and_no_more(
+    method: str, path: str, body: Any, statuses: str, app: Flask, record: str
+) -> None:
+    answers = {}
+    for name, claims in CALLERS.items():
+        before = stored(app)
+        response = bearing(app, f"Bearer {signed(claims)}").call(method, path.format(record=record), json=body)
+        answers[name] = response.status_code
+        if response.status_code >= 400:
+            assert stored(app) == before, name
+
+    assert answers == dict(zip(CALLERS, map(int, statuses.split()), strict=True))
+
+
+def test_every_route_is_in_the_table_or_open_on_purpose(app: Flask) -> None:
+    routes = {(rule.rule, method) for rule in app.url_map.iter_rules() for method in rule.methods or ()}
+    routes = {(rule, method) for rule, method in routes if rule not in OPEN and method not in {"HEAD", "OPTIONS"}}
+    urls = app.url_map.bind("localhost")
+
+    assert {(urls.match(path, method, return_rule=True)[0].rule, method) for method, path, *_ in ROUTES} == routes
+
+
+def test_without_a_token_every_method_of_every_route_is_unauthorized(
+    anonymous: Caller, app: Flask, record: str
+) -> None:
+    guarded = [rule for rule in app.url_map.iter_rules() if rule.rule not in OPEN]
+    before = stored(app)
+
+    for rule in guarded:
+        urls = app.url_map.bind("localhost")
+        path = urls.build(rule.endpoint, dict.fromkeys(rule.arguments, "lea"))
+        for method in rule.methods or ():
+            response = anonymous.call(method, path)
+            assert response.status_code == 401, (method, path)
+            assert response.headers.getlist("WWW-Authenticate") == ["Bearer"], (method, path)
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("path", sorted(OPEN))
+def test_an_open_route_asks_for_no_token_and_minds_no_bad_one(path: str, anonymous: Caller, app: Flask) -> None:
+    assert anonymous.get(path).status_code == 200
+    assert bearing(app, "Bearer nonsense").get(path).status_code == 200
+
+
+VALID = {"sub": "lea", "role": "admin"}
+NOW, HOUR = datetime.now(UTC), timedelta(hours=1)
+BAD_TOKENS = {
+    "expired": signed(VALID | {"exp": NOW - HOUR}),
+    "wrong key": signed(VALID, key=KEY[::-1]),
+    "another algorithm": signed(VALID, algorithm="HS384"),
+    "no algorithm": signed(VALID, key="", algorithm="none"),
+    "signature cut off": signed(VALID).rpartition(".")[0] + ".",
+    "no expiry": signed(VALID | {"exp": None}),
+    "an expiry that is no time": signed(VALID | {"exp": "tomorrow"}),
+    "an expiry that is a list": signed(VALID | {"exp": [9_999_999_999]}),
+    "not valid yet": signed(VALID | {"nbf": NOW + HOUR}),
+    "no subject": signed({"role": "admin"}),
+    "a subject that is null": written({**VALID, "sub": None}),
+    "a subject that is a number": written({**VALID, "sub": 7}),
+    "a subject that is a boolean": written({**VALID, "sub": True}),
+    "a subject that is a list": written({**VALID, "sub": ["lea"]}),
+    "claims that are a list": written([VALID]),
+    "garbage": "garbage",
+    "dots": "..",
+    "not base64": "é.é.é",
+    "two tokens": f"{signed(VALID)} {signed(VALID)}",
+    "none": "",
+}
+
+
+def test_a_bad_token_is_unauthorized_and_the_challenge_says_so(app: Flask, record: str) -> None:
+    before = stored(app)
+
+    for name, bad in BAD_TOKENS.items():
+        for method in ("GET", "DELETE"):
+            response = bearing(app, f"Bearer {bad}").call(method, "/api/progress/lea")
+            assert_unauthorized(response, name)
+            assert 'error="invalid_token"' in response.headers["WWW-Authenticate"], name
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("credentials", ["{}", "Token {}", "Basic bGVhOmxlYQ==", "", ",", "Bearer,,{}", "x,,{}"])
+def test_what_is_no_bearer_token_is_unauthorized(credentials: str, app: Flask) -> None:
+    response = bearing(app, credentials.format(token("lea", "admin"))).get("/api/progress/lea")
+
+    assert_unauthorized(response, credentials)
+
+
+def test_a_subject_that_nobody_can_have_is_forbidden(app: Flask, record: str) -> None:
+    subjects = ["", "-lea", "l e a", "léa", "lea\n", "x" * 129, "me", "stats", "batch", "events"]
+    before = stored(app)
+
+    for caller in [bearing(app, f"Bearer {token(sub, role)}") for sub in subjects for role in ("student", "service")]:
+        responses = caller.get("/api/progress/me"), caller.post("/api/progress", json=UPDATE)
+        assert [response.status_code for response in responses] == [403, 403], caller.headers
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("role", ["", "ADMIN", "admin ", "*", 1, True, ["admin"], {"admin": True}])
+def test_a_role_that_is_none_of_the_four_has_no_rights(role: Any, app: Flask) -> None:
+    response = bearing(app, f"Bearer {signed({'sub': 'lea', 'role': role})}").get("/api/progress/me")
+
+    assert response.status_code == 403
+    assert response.get_json()["type"].endswith("forbidden")
+
+
+BROKEN = {"data": "{", "content_type": "application/json"}
+TOO_LARGE = {"data": b" " * (1024 * 1024 + 1), "content_type": "application/json"}
+NO_JSON = {"data": "{}", "content_type": "text/plain"}
+DATED = {"occurredAt": "2026-01-01T00:00:00Z"}
+STUDENT, ADMIN = token("sam", "student"), token("ada", "admin")
+BATCH = {"updates": [{**UPDATE, "contentId": "unheard-of"}, {**UPDATE, "score": 2, "maxScore": 1}]}
+
+ORDER: list[tuple[str, str, str, dict[str, Any], int, str]] = [
+    # The token comes first,
+    ("", "PUT", ALGEBRA, BROKEN, 401, "unauthorized"),
+    ("garbage", "POST", "/api/progress?x=1", NO_JSON, 401, "unauthorized"),
+    (BAD_TOKENS["expired"], "POST", "/api/progress", TOO_LARGE, 401, "unauthorized"),
+    (signed({"role": "nobody"}), "POST", "/api/progress", {"json": []}, 401, "unauthorized"),
+    # then the role,
+    (STUDENT, "PUT", ALGEBRA, BROKEN, 403, "forbidden"),
+    (STUDENT, "PUT", ALGEBRA, NO_JSON, 403, "forbidden"),
+    (STUDENT, "PUT", ALGEBRA, TOO_LARGE, 403, "forbidden"),
+    (STUDENT, "PUT", ALGEBRA, {"json": {}}, 403, "forbidden"),
+    (STUDENT, "GET", "/api/progress/stats/unheard-of?x=1", {}, 403, "forbidden"),
+    (token("ines", "instructor"), "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": 1}}, 403, "forbidden"),
+    (token("sam", "nobody"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
+    (token("-", "student"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
+    # then the shape of the request,
+    (STUDENT, "POST", "/api/progress", BROKEN, 400, "malformed-request"),
+    (STUDENT, "POST", "/api/progress", TOO_LARGE, 413, "payload-too-large"),
+    (STUDENT, "POST", "/api/progress", NO_JSON, 415, "unsupported-media-type"),
+    (STUDENT, "POST", "/api/progress", {"json": UPDATE | {"score": 1}}, 422, "validation-failed"),
+    (STUDENT, "POST", "/api/progress", {"json": UPDATE | DATED | {"position": 1}}, 422, "validation-failed"),
+    (STUDENT, "POST", "/api/progress/batch", {"json": BATCH}, 422, "validation-failed"),
+    (STUDENT, "PUT", RECORD, {"json": {"score": 1}}, 422, "validation-failed"),
+    (STUDENT, "PUT", RECORD, NO_JSON, 415, "unsupported-media-type"),
+    (STUDENT, "GET", "/api/progress/lea?status=finished", {}, 400, "malformed-request"),
+    (STUDENT, "GET", "/api/progress/lea/unheard-of?x=1", {}, 400, "malformed-request"),
+    (token("otto", "instructor"), "GET", "/api/progress/stats/algebra?x=1", {}, 400, "malformed-request"),
+    (ADMIN, "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": "completed"}}, 422, "validation-failed"),
+    # then whose data it is,
+    (STUDENT, "POST", "/api/progress", {"json": UPDATE | {"contentId": "unheard-of"}}, 403, "forbidden"),
+    (STUDENT, "POST", "/api/progress", {"json": {"contentId": "unheard-of"} | DATED}, 403, "forbidden"),
+    (STUDENT, "GET", "/api/progress/lea/unheard-of", {}, 403, "forbidden"),
+    (token("otto", "instructor"), "GET", "/api/progress/stats/unheard-of", {}, 403, "forbidden"),
+    (STUDENT, "PUT", RECORD, {"json": {}}, 404, "not-found"),
+    (ADMIN, "PUT", "/api/enrollments/lea/unheard-of", {"json": {}}, 404, "not-found"),
+    # and then its content.
+    (STUDENT, "POST", "/api/progress", {"json": {"contentId": "unheard-of"}}, 422, "unknown-content"),
+    (ADMIN, "PUT", RECORD, {"json": {}}, 409, "completion-criteria-not-met"),
+]
+
+
+def test_of_several_refusals_the_first_in_order_is_given(app: Flask, publish: Publish, record: str) -> None:
+    publish("algebra", [{"id": "sets", "passingScore": 50}], instructor_ids=["ines"])
+    before = stored(app)
+
+    answers, expected = {}, {}
+    for place, (credentials, method, path, request, status, slug) in enumerate(ORDER):
+        caller = bearing(app, f"Bearer {credentials}") if credentials else Caller(app)
+        response = caller.call(method, path.format(record=record), **request)
+        answers[place, method, path] = response.status_code, response.get_json()["type"].rpartition(":")[2]
+        expected[place, method, path] = status, slug
+        assert stored(app) == before, (place, method, path)
+
+    assert answers == expected

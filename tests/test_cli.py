@@ -1,0 +1,324 @@
+"""The `flask` commands that publish a catalog, make tokens and verify totals."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from click.testing import Result
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flask import Flask
+
+import progress_service
+from progress_service.extensions import db
+from tests.callers import KEY, Caller
+from tests.conftest import Callers, Publish, application
+from tests.progress import instant, moment, send, stored
+
+REFUSED, MISUSED = 1, 2
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+SUMS = {"id": "sums", "title": "Sums", "type": "video"}
+CELLS = {"id": "cells", "title": "Cells", "type": "quiz"}
+ALGEBRA = {"id": "algebra", "title": "Algebra", "contents": [SUMS]}
+BIOLOGY = {"id": "biology", "title": "Biology", "contents": [CELLS]}
+
+
+def run(app: Flask, *arguments: object) -> Result:
+    return app.test_cli_runner().invoke(args=[str(argument) for argument in arguments])
+
+
+def load(app: Flask, tmp_path: Path, *modules: Mapping[str, Any]) -> Result:
+    file = tmp_path / "catalog.json"
+    file.write_text(json.dumps({"modules": modules}))
+    return run(app, "catalog", "load", file)
+
+
+def corrupt(app: Flask, table: str, key: Mapping[str, str], **figures: Any) -> None:
+    """Change the figures of one row behind the service's back."""
+    with app.app_context(), db.engine.begin() as connection:
+        rows = db.metadata.tables[table]
+        changed = connection.execute(rows.update().filter_by(**key).values(figures))
+        assert changed.rowcount == 1
+
+
+class TestCatalogLoad:
+    def test_all_modules_of_a_file_are_published_and_others_stay(
+        self, app: Flask, tmp_path: Path, publish: Publish, admin: Callers
+    ) -> None:
+        chemistry = publish("chemistry", ["atoms"])
+        quiz = CELLS | {"section": "One", "weight": 3, "completionThreshold": 80, "passingScore": 66.66}
+        result = load(app, tmp_path, BIOLOGY | {"instructorIds": ["ines"], "contents": [quiz]}, ALGEBRA)
+        assert (result.exit_code, result.stdout) == (0, "2 modules, 2 contents published.\n")
+        defaults = {"section": None, "weight": 1, "completionThreshold": 100, "passingScore": None}
+        for expected in (
+            ALGEBRA | {"instructorIds": [], "contents": [SUMS | defaults]},
+            BIOLOGY | {"instructorIds": ["ines"], "contents": [quiz]},
+            chemistry,
+        ):
+            assert admin().get(f"/api/catalog/modules/{expected['id']}").get_json() == expected
+
+    def test_the_demo_catalog_can_be_published_again_and_again(self, app: Flask, admin: Callers) -> None:
+        file = Path(progress_service.__file__).parent / "demo_catalog.json"
+        published: list[Any] = []
+        for _ in range(2):
+            assert run(app, "catalog", "load", file).exit_code == 0
+            published.append(stored(app))
+        assert published[0] == published[1]
+        assert admin().get("/api/catalog/modules").get_json()["modules"][1]["totalContents"] == 4
+
+    def test_a_content_left_out_is_retired_and_enrollments_follow_at_once(
+        self, app: Flask, tmp_path: Path, student: Callers
+    ) -> None:
+        load(app, tmp_path, ALGEBRA | {"contents": [SUMS, SUMS | {"id": "roots"}]}, BIOLOGY)
+        send(student(), "sums", progressPercentage=100)
+        send(student("nora"), "cells", progressPercentage=50)
+        assert load(app, tmp_path, ALGEBRA).exit_code == 0
+        (sams,) = student().get("/api/progress/me").get_json()["modules"]
+        (noras,) = student("nora").get("/api/progress/me").get_json()["modules"]
+        assert (sams["status"], sams["progressPercentage"], sams["totalContents"]) == ("completed", 100, 1)
+        assert (noras["status"], noras["progressPercentage"], noras["totalContents"]) == ("active", 50, 1)
+
+    @pytest.mark.parametrize(
+        ("content", "named"),
+        [
+            (b"", "JSON"),
+            (b'{"modules": [', "JSON"),
+            (b'{"modules": [NaN]}', "JSON"),
+            (b'{"modules": ["\xff"]}', "JSON"),
+            (b"[]", "refused"),
+            (b"{}", "/modules"),
+            (b'{"modules": {}}', "/modules"),
+            (b'{"modules": ["algebra"]}', "/modules/0"),
+            (b'{"modules": [], "version": 2}', "/version"),
+        ],
+    )
+    def test_a_file_that_is_no_catalog_is_refused(
+        self, app: Flask, tmp_path: Path, publish: Publish, content: bytes, named: str
+    ) -> None:
+        publish("chemistry", ["atoms"])
+        before = stored(app)
+        file = tmp_path / "catalog.json"
+        file.write_bytes(content)
+        result = run(app, "catalog", "load", file)
+        assert (result.exit_code, stored(app)) == (REFUSED, before)
+        assert named in result.stderr
+
+    @pytest.mark.parametrize(
+        ("wrong", "pointers"),
+        [
+            ({"id": "../etc"}, {"/id"}),
+            ({"title": "x" * 201, "level": 3}, {"/title", "/level"}),
+            ({"instructorIds": ["ines", "me"]}, {"/instructorIds/1"}),
+            ({"contents": [CELLS, CELLS | {"weight": "2"}]}, {"/contents/1/weight"}),
+            ({"contents": [{"id": "cells", "type": "A quiz"}]}, {"/contents/0/title", "/contents/0/type"}),
+            ({"contents": [CELLS, CELLS]}, {"/contents/1/id"}),
+        ],
+    )
+    def test_every_wrong_field_is_named_and_no_module_is_published(
+        self, app: Flask, tmp_path: Path, publish: Publish, wrong: dict[str, Any], pointers: set[str]
+    ) -> None:
+        publish("chemistry", ["atoms"])
+        before = stored(app)
+        result = load(app, tmp_path, ALGEBRA, BIOLOGY | wrong)
+        assert (result.exit_code, stored(app)) == (REFUSED, before)
+        for pointer in pointers:
+            assert f"/modules/1{pointer}: " in result.stderr
+        assert "/modules/0" not in result.stderr
+
+    @pytest.mark.parametrize("place", ["another file", "the same file"])
+    def test_a_content_that_belongs_elsewhere_is_named_and_no_module_is_published(
+        self, app: Flask, tmp_path: Path, publish: Publish, place: str
+    ) -> None:
+        publish("zoology", ["cells"] if place == "another file" else ["bees"])
+        before = stored(app)
+        thief = {"id": "botany", "title": "Botany", "contents": [SUMS | {"id": "roots"}, CELLS]}
+        others = [] if place == "another file" else [BIOLOGY]
+        result = load(app, tmp_path, ALGEBRA, *others, thief)
+        assert (result.exit_code, stored(app)) == (REFUSED, before)
+        assert "botany" in result.stderr
+        assert "cells" in result.stderr
+        assert "roots" not in result.stderr
+
+
+class TestToken:
+    @pytest.mark.parametrize(
+        ("role", "own_dashboard", "others_dashboard", "catalog_write"),
+        [
+            ("student", 200, 403, 403),
+            ("instructor", 200, 403, 403),
+            ("admin", 200, 200, 201),
+            ("service", 200, 200, 201),
+        ],
+    )
+    def test_a_token_is_accepted_and_has_the_rights_of_its_role(
+        self, app: Flask, role: str, own_dashboard: int, others_dashboard: int, catalog_write: int
+    ) -> None:
+        result = run(app, "token", "--sub", "kim.lee@example.org", "--role", role)
+        assert result.exit_code == 0, result.output
+        kim = Caller(app)
+        kim.headers = {"Authorization": f"Bearer {result.stdout.strip()}"}
+        dashboard = kim.get("/api/progress/me")
+        assert dashboard.status_code == own_dashboard
+        assert dashboard.get_json()["userId"] == "kim.lee@example.org"
+        assert kim.get("/api/progress/sam").status_code == others_dashboard
+        module = {"title": "Algebra", "contents": []}
+        assert kim.put("/api/catalog/modules/algebra", json=module).status_code == catalog_write
+
+    @pytest.mark.parametrize(("option", "seconds"), [((), 3600), (("--expires", 90), 90)])
+    def test_a_token_lives_as_long_as_it_is_told(self, app: Flask, option: tuple[object, ...], seconds: int) -> None:
+        result = run(app, "token", "--sub", "kim", "--role", "student", *option)
+        assert result.exit_code == 0, result.output
+        claims = jwt.decode(result.stdout.strip(), KEY, algorithms=["HS256"])
+        assert claims["exp"] - claims["iat"] == seconds
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *(("--sub", sub, "--role", "student") for sub in ("", "me", "stats", "-kim", "kim lee", "k" * 129, "zoë")),
+            ("--sub", "kim", "--role", "teacher"),
+            ("--sub", "kim", "--role", "student", "--expires", "0"),
+            ("--sub", "kim"),
+            ("--role", "student"),
+        ],
+    )
+    def test_no_token_is_made_that_the_service_would_not_accept(self, app: Flask, options: tuple[str, ...]) -> None:
+        result = run(app, "token", *options)
+        assert (result.exit_code, result.stdout) == (MISUSED, "")
+        assert "Usage: " in result.stderr
+
+    def test_no_token_is_made_where_the_key_is_not_a_development_key(self, database_url: str) -> None:
+        key = ec.generate_private_key(ec.SECP256R1()).public_key()
+        public = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        settings = {"JWT_SECRET_KEY": None, "JWT_PUBLIC_KEY": public, "JWT_ALGORITHM": "ES256"}
+        with application(database_url, **settings) as app:
+            result = run(app, "token", "--sub", "kim", "--role", "admin")
+        assert (result.exit_code, result.stdout) == (REFUSED, "")
+        assert "PROGRESS_JWT_SECRET_KEY" in result.stderr
+
+
+class TestVerify:
+    SAM = {"user_id": "sam", "module_id": "algebra"}
+    NEVER_ACTIVE = {"user_id": "kim", "module_id": "algebra"}
+    FINISHED = {"user_id": "nora", "module_id": "algebra"}
+
+    @pytest.fixture(autouse=True)
+    def _progress(self, publish: Publish, service: Callers) -> None:
+        """Learners in every state: sam is half through, and around him are all who could be mistaken for drift."""
+        quiz = {"id": "quiz", "weight": 2, "passingScore": 50}
+        publish("algebra", ["intro", quiz, {"id": "extra", "weight": 0}, "old"])
+        publish("biology", ["cells"])
+        publish("nothing", [])
+        service().put("/api/enrollments/kim/algebra", json={"status": "paused"})
+        service().put("/api/enrollments/drew/algebra", json={"status": "dropped"})
+        done = [
+            {"contentId": "old", "progressPercentage": 50, "timeSpentSeconds": 7},
+            {"contentId": "extra", "progressPercentage": 100, "timeSpentSeconds": 1},
+            {"contentId": "intro", "progressPercentage": 100, "timeSpentSeconds": 60},
+        ]
+        begun = {"contentId": "quiz", "progressPercentage": 30}
+        finished = {"contentId": "quiz", "progressPercentage": 100, "score": 3, "maxScore": 4}
+        learners = {
+            "sam": [*done, begun],
+            "nora": [*done, finished, {"contentId": "cells", "progressPercentage": 100}],
+            "drew": [*done, finished],
+        }
+        dated = [
+            {"userId": learner, "occurredAt": moment()} | update
+            for learner, updates in learners.items()
+            for update in updates
+        ]
+        assert service().post("/api/progress/batch", json={"updates": dated}).status_code == 200
+        publish("algebra", ["intro", quiz, {"id": "extra", "weight": 0}])  # "old" is retired, and nora completes
+        publish("biology", ["cells", "genes"])  # nora stays completed, at 50 per cent
+
+    def test_true_totals_are_found_true(self, app: Flask) -> None:
+        before = stored(app)
+        for options in ((), ("--repair",)):
+            result = run(app, "progress", "verify", *options)
+            assert result.exit_code == 0, result.output
+            assert result.stdout.startswith("0 figures differ")
+            assert stored(app) == before
+
+    @pytest.mark.parametrize(
+        ("table", "key", "figure", "wrong", "right"),
+        [
+            ("enrollments", SAM, "weighted_sum", 161, 160),
+            ("enrollments", SAM, "completed_contents", 0, 1),
+            ("enrollments", SAM, "time_spent_seconds", 61, 68),
+            ("enrollments", SAM, "last_activity_at", LONG_AGO, instant(moment())),
+            ("enrollments", SAM, "last_activity_at", None, instant(moment())),
+            ("enrollments", NEVER_ACTIVE, "weighted_sum", 100, 0),
+            ("enrollments", NEVER_ACTIVE, "last_activity_at", LONG_AGO, None),
+            ("enrollments", FINISHED, "completed_contents", 3, 2),
+            ("modules", {"id": "algebra"}, "total_weight", 4, 3),
+            ("modules", {"id": "algebra"}, "total_contents", 1, 2),
+            ("modules", {"id": "nothing"}, "total_weight", 5, 0),
+        ],
+    )
+    def test_a_total_that_has_drifted_is_named_with_both_values_and_repaired(
+        self, app: Flask, table: str, key: dict[str, str], figure: str, wrong: Any, right: object
+    ) -> None:
+        before = stored(app)
+        corrupt(app, table, key, **{figure: wrong})
+        corrupted = stored(app)
+        found = run(app, "progress", "verify")
+        assert found.exit_code == REFUSED
+        assert stored(app) == corrupted
+        (line,) = [line for line in found.stdout.splitlines() if "recounted" in line]
+        assert f"module {key.get('module_id') or key['id']}" in line
+        assert ("learner" in line) == ("user_id" in key)
+        assert key.get("user_id", "") in line
+        assert line.endswith(f"{figure} is {wrong}, recounted {right}")
+
+        repaired = run(app, "progress", "verify", "--repair")
+        assert (repaired.exit_code, stored(app)) == (REFUSED, before)
+        assert line in repaired.stdout
+        assert run(app, "progress", "verify").exit_code == 0
+
+    def test_an_enrollment_that_should_be_completed_is_found_and_completed(self, app: Flask, service: Callers) -> None:
+        corrupt(app, "enrollments", self.FINISHED, status="paused", completed_at=None)
+        found = run(app, "progress", "verify")
+        assert found.exit_code == REFUSED
+        assert "module algebra learner nora: status is paused, recounted completed\n" in found.stdout
+
+        began = datetime.now(UTC)
+        assert run(app, "progress", "verify", "--repair").exit_code == REFUSED
+        enrollment = service().get("/api/enrollments/nora/algebra").get_json()
+        assert enrollment["status"] == "completed"
+        assert began <= instant(enrollment["completedAt"]) <= datetime.now(UTC)
+        assert service().get("/api/enrollments/drew/algebra").get_json()["status"] == "dropped"
+        assert run(app, "progress", "verify").exit_code == 0
+
+    def test_one_repair_suffices_where_a_wrong_total_of_the_module_has_kept_enrollments_open(
+        self, app: Flask, student: Callers, service: Callers
+    ) -> None:
+        corrupt(app, "modules", {"id": "algebra"}, total_contents=3)
+        send(student(), "quiz", progressPercentage=100, score=1, maxScore=1)
+        assert service().get("/api/enrollments/sam/algebra").get_json()["status"] == "active"
+        assert run(app, "progress", "verify", "--repair").exit_code == REFUSED
+        assert service().get("/api/enrollments/sam/algebra").get_json()["status"] == "completed"
+        assert run(app, "progress", "verify").exit_code == 0
+
+    def test_every_drift_of_every_module_is_listed_counted_and_repaired(self, app: Flask) -> None:
+        before = stored(app)
+        corrupt(app, "enrollments", self.SAM, weighted_sum=0, time_spent_seconds=0)
+        corrupt(app, "enrollments", self.NEVER_ACTIVE, time_spent_seconds=1)
+        corrupt(app, "enrollments", {"user_id": "nora", "module_id": "biology"}, completed_contents=0)
+        corrupt(app, "modules", {"id": "biology"}, total_weight=9)
+        found = run(app, "progress", "verify")
+        drifts = [line.partition(" is ")[0] for line in found.stdout.splitlines() if "recounted" in line]
+        assert sorted(drifts) == [
+            "module algebra learner kim: time_spent_seconds",
+            "module algebra learner sam: time_spent_seconds",
+            "module algebra learner sam: weighted_sum",
+            "module biology learner nora: completed_contents",
+            "module biology: total_weight",
+        ]
+        assert "5 figures differ" in found.stdout
+        assert run(app, "progress", "verify", "--repair").exit_code == REFUSED
+        assert stored(app) == before
+        assert run(app, "progress", "verify").exit_code == 0

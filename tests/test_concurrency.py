@@ -1,0 +1,578 @@
+"""Requests at the same time: nothing is lost, doubled or stale, and nobody is told that the service has failed."""
+
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Barrier, Event
+from typing import Any, TypeVar
+
+import pytest
+from flask import Flask
+from sqlalchemy import Connection, Engine, event, text
+from werkzeug.test import TestResponse
+
+from progress_service import recorder, recount, storage
+from progress_service.calculations import Update
+from progress_service.extensions import db
+from progress_service.recorder import PublishedContent, PublishedModule
+from tests.callers import KEY, Caller, token
+from tests.conftest import Callers, Publish, application
+
+Result = TypeVar("Result")
+
+THREADS = 8
+PATIENCE_SECONDS = 30
+NOW = datetime(2025, 1, 31, tzinfo=UTC)
+
+# Beside the service's own recount, so that both cannot err in the same way.
+STORED_AND_RECOUNTED = text("""
+    SELECT e.user_id, e.module_id, e.weighted_sum, e.completed_contents, e.time_spent_seconds,
+        coalesce(sum(CASE WHEN c.retired THEN 0 ELSE c.weight * r.progress_percentage END), 0),
+        count(CASE WHEN c.weight > 0 AND NOT c.retired AND r.progress_percentage = 100 THEN 1 END),
+        coalesce(sum(r.time_spent_seconds), 0)
+    FROM enrollments e
+    LEFT JOIN progress_records r ON r.user_id = e.user_id AND r.module_id = e.module_id
+    LEFT JOIN contents c ON c.id = r.content_id
+    GROUP BY e.user_id, e.module_id
+    ORDER BY e.user_id, e.module_id
+""")
+
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def app(database_url: str) -> Iterator[Flask]:
+    with application(database_url, POOL_SIZE=THREADS + 2, POOL_TIMEOUT=PATIENCE_SECONDS) as app:
+        yield app
+
+
+@pytest.fixture
+def engine(app: Flask) -> Engine:
+    with app.app_context():
+        return db.engine
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        yield pool
+
+
+def together(calls: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Make all calls at the same time, each in a thread of its own, and return what they return."""
+    start = Barrier(len(calls))
+
+    def run(call: Callable[[], Result]) -> Result:
+        start.wait(PATIENCE_SECONDS)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def until_done(work: Callable[[], object], others: Sequence[Callable[[], object]]) -> None:
+    """Do the work, and the others over and over until it is done."""
+    done = Event()
+
+    def lead() -> None:
+        try:
+            work()
+        finally:
+            done.set()
+
+    def repeat(other: Callable[[], object]) -> None:
+        other()
+        while not done.is_set():
+            other()
+
+    calls: list[Callable[[], object]] = [lead, *(partial(repeat, other) for other in others)]
+    together(calls)
+
+
+def post(caller: Caller, **update: Any) -> TestResponse:
+    response: TestResponse = caller.post("/api/progress", json=update)
+    assert response.status_code in {200, 201}, response.text
+    return response
+
+
+def batch(caller: Caller, updates: Sequence[dict[str, Any]]) -> Counter[str]:
+    response: TestResponse = caller.post("/api/progress/batch", json={"updates": updates})
+    assert response.status_code == 200, response.text
+    return Counter(response.get_json())
+
+
+def put_module(caller: Caller, module_id: str, weights: dict[str, int]) -> TestResponse:
+    contents = [{"id": one, "title": one, "type": "video", "weight": weight} for one, weight in weights.items()]
+    response: TestResponse = caller.put(
+        f"/api/catalog/modules/{module_id}", json={"title": module_id, "contents": contents}
+    )
+    return response
+
+
+def view(caller: Caller, user_id: str, module_id: str) -> dict[str, Any]:
+    response: TestResponse = caller.get(f"/api/progress/{user_id}/{module_id}")
+    assert response.status_code == 200, response.text
+    return dict(response.get_json())
+
+
+def drifts(app: Flask) -> list[recount.Drift]:
+    with app.app_context():
+        return storage.read(lambda connection: list(recount.drifts(connection)))
+
+
+def assert_exact(app: Flask, engine: Engine) -> int:
+    """Compare everything stored with two recounts; return how many enrollments there are."""
+    assert drifts(app) == []
+    with engine.connect() as connection:
+        rows = connection.execute(STORED_AND_RECOUNTED).all()
+    assert [row[2:5] for row in rows] == [row[5:8] for row in rows]
+    return len(rows)
+
+
+def test_first_writes_of_one_record_at_once_make_one_record(
+    app: Flask, engine: Engine, student: Callers, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    publish("biology", ["cells"])
+    post(student("noise"), contentId="sums", timeSpentSeconds=7)
+    for user_id in ("kim", "lee", "max", "sam"):  # nobody is enrolled yet
+        responses = together(
+            [
+                partial(post, student(user_id), contentId="sums", timeSpentSeconds=seconds)
+                for seconds in range(1, THREADS + 1)
+            ]
+        )
+
+        assert Counter(one.status_code for one in responses) == {201: 1, 200: THREADS - 1}
+        assert len({one.get_json()["progress"]["id"] for one in responses}) == 1
+        seen = view(service(), user_id, "algebra")
+        assert seen["contents"][0]["progress"]["timeSpentSeconds"] == seen["enrollment"]["timeSpentSeconds"] == 36
+    assert assert_exact(app, engine) == 5
+
+
+def test_first_updates_and_enrollments_of_one_learner_at_once_make_one_enrollment(
+    app: Flask, engine: Engine, service: Callers, publish: Publish
+) -> None:
+    contents = [f"c{place}" for place in range(THREADS // 2)]
+    publish("algebra", contents)
+    publish("biology", ["cells"])
+
+    def enroll() -> int:
+        response = service().put("/api/enrollments/sam/algebra", json={})
+        return int(response.status_code)
+
+    def start(content_id: str) -> int:
+        return post(service(), userId="sam", contentId=content_id, progressPercentage=100).status_code
+
+    for _ in range(4):
+        service().delete("/api/progress/sam")
+        statuses = together([enroll] * len(contents) + [partial(start, one) for one in contents])
+
+        assert Counter(statuses[: len(contents)]) <= Counter({201: 1, 200: len(contents)})
+        assert statuses[len(contents) :] == [201] * len(contents)
+        assert view(service(), "sam", "algebra")["enrollment"]["status"] == "completed"
+        assert assert_exact(app, engine) == 1
+
+
+def test_writers_of_one_learner_and_module_queue(
+    app: Flask, engine: Engine, service: Callers, publish: Publish
+) -> None:
+    contents = ["sums", "shapes", "proofs"]
+    publish("algebra", contents)
+    publish("biology", ["cells"])
+    post(service(), userId="kim", contentId="sums", timeSpentSeconds=1)
+    rounds = range(10, 101, 10)
+
+    def study(seconds: int) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for percentage in rounds:
+            content_id = contents[(seconds + percentage // 10) % len(contents)]
+            update = {"userId": "sam", "progressPercentage": percentage, "timeSpentSeconds": seconds}
+            counts += batch(service(), [update | {"contentId": content_id}])
+        return counts
+
+    counts = sum(together([partial(study, one) for one in range(1, THREADS + 1)]), Counter[str]())
+
+    assert counts == {"received": THREADS * len(rounds), "started": 3, "completed": 3, "enrollmentsCompleted": 1}
+    seen = view(service(), "sam", "algebra")
+    assert seen["enrollment"]["status"] == "completed"
+    assert seen["enrollment"]["progressPercentage"] == 100
+    assert seen["enrollment"]["timeSpentSeconds"] == len(rounds) * sum(range(1, THREADS + 1))
+    assert assert_exact(app, engine) == 2
+
+
+def test_batches_about_the_same_learners_in_opposite_orders_all_succeed(
+    app: Flask, engine: Engine, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    publish("biology", ["cells", "roots"])
+    updates = [
+        {"userId": f"u{learner}", "contentId": content_id, "timeSpentSeconds": 1}
+        for learner in range(8)
+        for content_id in ("sums", "cells", "shapes", "roots")
+    ]
+
+    def send(order: int) -> Counter[str]:
+        mine = updates[::order] if abs(order) == 1 else random.Random(order).sample(updates, len(updates))
+        return sum((batch(service(), mine) for _ in range(5)), Counter[str]())
+
+    counts = sum(together([partial(send, one) for one in (1, -1, 1, -1, 2, 3)]), Counter[str]())
+
+    assert counts == Counter(received=6 * 5 * len(updates), started=len(updates))
+    assert {
+        one["progress"]["timeSpentSeconds"]
+        for learner in range(8)
+        for module_id in ("algebra", "biology")
+        for one in view(service(), f"u{learner}", module_id)["contents"]
+    } == {30}
+    assert assert_exact(app, engine) == 16
+
+
+def test_totals_are_exact_at_every_moment_while_the_catalog_changes(
+    app: Flask, engine: Engine, service: Callers, publish: Publish
+) -> None:
+    shapes = [{"a": 1, "b": 2, "c": 3}, {"a": 1}, {"c": 0, "b": 5}, {"b": 1, "c": 1, "a": 10_000}, {}, {"b": 7}]
+    publish("algebra", ["a", "b", "c"])
+    publish("biology", ["x", "y"])
+    sent: list[dict[str, Any]] = []
+
+    def republish() -> None:
+        for _ in range(4):
+            for place, shape in enumerate(shapes):
+                assert put_module(service(), "algebra", shape).status_code == 200
+                assert put_module(service(), "biology", {"x": place, "y": 1}).status_code == 200
+
+    def stream() -> None:
+        updates = [
+            {
+                "userId": f"u{random.randrange(6)}",
+                "contentId": random.choice("abcxy"),
+                "progressPercentage": random.choice([10, 60, 100]),
+                "timeSpentSeconds": random.randrange(10),
+            }
+            for _ in range(random.choice([1, 4]))
+        ]
+        post(service(), **updates[0]) if len(updates) == 1 else batch(service(), updates)
+        sent.extend(updates)
+
+    def watch() -> None:
+        assert drifts(app) == []
+        seen = view(service(), f"u{random.randrange(6)}", "algebra")
+        counted = [one for one in seen["contents"] if one["weight"]]
+        total = sum(one["weight"] for one in counted)
+        done = sum(one["weight"] * one["progress"]["progressPercentage"] for one in counted if one["progress"])
+        if seen["enrollment"]:
+            assert seen["enrollment"]["progressPercentage"] == (done * 100 // total / 100 if total else 0)
+
+    until_done(republish, [stream, stream, stream, watch])
+
+    assert assert_exact(app, engine) == len({(one["userId"], one["contentId"] in "abc") for one in sent})
+    with engine.connect() as connection:
+        times = connection.execute(text("SELECT user_id, sum(time_spent_seconds) FROM enrollments GROUP BY user_id"))
+        assert {user_id: int(seconds) for user_id, seconds in times} == {
+            user_id: sum(one["timeSpentSeconds"] for one in sent if one["userId"] == user_id)
+            for user_id in {one["userId"] for one in sent}
+        }
+
+
+@pytest.mark.parametrize("path", ["/api/progress/sam", "/api/progress/sam/algebra", "/api/progress/stats/algebra"])
+def test_an_answer_is_of_one_moment_whatever_happens_between_its_statements(
+    path: str, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    post(service(), userId="sam", contentId="sums", progressPercentage=40, timeSpentSeconds=10)
+    before = service().get(path).get_json()
+    interfering = Event()
+
+    def interfere(*execution: Any) -> None:
+        if execution[2].startswith("SELECT") and not interfering.is_set():
+            interfering.set()
+            update = {"userId": "sam", "contentId": "sums", "progressPercentage": 100, "timeSpentSeconds": 10}
+            pool.submit(post, service(), **update).result(PATIENCE_SECONDS)
+
+    event.listen(engine, "after_cursor_execute", interfere)
+
+    assert service().get(path).get_json() == before
+    assert service().get(path).get_json() != before
+
+
+def test_resets_and_erasures_between_updates_leave_exact_totals(
+    app: Flask, engine: Engine, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["a", "b"])
+    publish("biology", ["x"])
+    users = ["kim", "lee"]
+
+    def take_away() -> None:
+        for place in range(40):
+            path = f"/api/progress/{users[place % 2]}" + ("/algebra" if place % 3 else "")
+            assert service().delete(path).status_code == 204
+
+    def study() -> None:
+        response = post(service(), userId=random.choice(users), contentId=random.choice("abx"), timeSpentSeconds=1)
+        record_id = response.get_json()["progress"]["id"]
+        assert service().put(f"/api/progress/{record_id}/complete").status_code in {200, 404}
+
+    def study_much() -> None:
+        batch(
+            service(),
+            [{"userId": one, "contentId": content, "timeSpentSeconds": 1} for one in users for content in "xab"],
+        )
+
+    post(service(), userId="noise", contentId="a", timeSpentSeconds=5)
+    until_done(take_away, [study, study, study_much, take_away])
+
+    assert_exact(app, engine)
+    for user_id in users:
+        assert service().delete(f"/api/progress/{user_id}").status_code == 204
+    assert assert_exact(app, engine) == 1
+    assert view(service(), "noise", "algebra")["enrollment"]["timeSpentSeconds"] == 5
+
+
+def test_a_new_content_that_two_modules_claim_at_once_goes_to_one_of_them(service: Callers, publish: Publish) -> None:
+    publish("noise", ["other"])
+    for place in range(6):
+        ids = [f"left{place}", f"right{place}"]
+        responses = together([partial(put_module, service(), one, {f"own-{one}": 1, f"c{place}": 1}) for one in ids])
+
+        assert sorted(one.status_code for one in responses) == [201, 409]
+        winner, loser = ids if responses[0].status_code == 201 else reversed(ids)
+        assert service().get(f"/api/catalog/modules/{loser}").status_code == 404
+        contents = service().get(f"/api/catalog/modules/{winner}").get_json()["contents"]
+        assert [one["id"] for one in contents] == [f"own-{winner}", f"c{place}"]
+        assert put_module(service(), f"third{place}", {f"own-{loser}": 1}).status_code == 201
+
+
+def test_modules_that_claim_the_contents_of_each_other_are_both_refused(service: Callers, publish: Publish) -> None:
+    before = [publish("left", ["l"]), publish("right", ["r"])]
+
+    responses = together(
+        [
+            partial(put_module, service(), "left", {"l": 1, "r": 1}),
+            partial(put_module, service(), "right", {"r": 1, "l": 1}),
+        ]
+    )
+
+    assert [one.status_code for one in responses] == [409, 409]
+    assert [service().get(f"/api/catalog/modules/{one}").get_json() for one in ("left", "right")] == before
+
+
+# On PostgreSQL writers run side by side; these tests hold one transaction open and watch who waits for it.
+
+WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype IN ('advisory', 'transactionid') AND NOT granted")
+
+
+@contextmanager
+def held(engine: Engine, *works: Callable[[Connection], object]) -> Iterator[None]:
+    """Do what is to be done in a transaction that stays open until the block ends."""
+    with engine.begin() as connection:
+        for work in works:
+            work(connection)
+        yield
+
+
+def wait_for_waiting(engine: Engine, request: Future[Any]) -> None:
+    """Return when the request waits for a lock; it must not end before."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    waiting = 0
+    while not waiting:
+        assert not request.done(), "nothing held the request off"
+        assert time.monotonic() < deadline, "the request neither waits nor ends"
+        with engine.connect() as connection:
+            waiting = connection.execute(WAITING).scalar_one()
+
+
+def recorded(user_id: str, content_id: str, percentage: int) -> Callable[[Connection], object]:
+    one = Update(user_id, content_id, NOW, progress_percentage=percentage, time_spent_seconds=10)
+    return partial(recorder.record, updates=[one], auto_enroll=True, now=NOW)
+
+
+def published(module_id: str, weights: dict[str, int]) -> Callable[[Connection], object]:
+    contents = [PublishedContent(one, one, "video", None, weight, 100, None) for one, weight in weights.items()]
+    return partial(recorder.publish, module=PublishedModule(module_id, module_id, [], contents), now=NOW)
+
+
+@on_postgresql
+def test_an_update_that_has_read_the_old_catalog_holds_off_the_catalog_change(
+    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    publish("biology", ["cells"])
+    with held(engine, recorded("sam", "sums", 100)):
+        change = pool.submit(put_module, service(), "algebra", {"sums": 3, "shapes": 1})
+        wait_for_waiting(engine, change)
+        other = pool.submit(put_module, service(), "biology", {"cells": 2})
+        assert other.result(PATIENCE_SECONDS).status_code == 200
+        assert not change.done()
+
+    assert change.result(PATIENCE_SECONDS).status_code == 200
+    assert view(service(), "sam", "algebra")["enrollment"]["progressPercentage"] == 75
+    assert assert_exact(app, engine) == 1
+
+
+@on_postgresql
+def test_a_catalog_change_holds_off_updates_which_then_read_the_new_catalog(
+    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    publish("biology", ["cells"])
+    post(service(), userId="sam", contentId="shapes", progressPercentage=100)
+    with held(engine, published("algebra", {"sums": 3, "shapes": 1})):
+        first = pool.submit(post, service(), userId="sam", contentId="sums", progressPercentage=50)
+        wait_for_waiting(engine, first)
+        other = pool.submit(post, service(), userId="sam", contentId="cells", progressPercentage=50)
+        assert other.result(PATIENCE_SECONDS).status_code == 201
+        assert view(service(), "sam", "algebra")["enrollment"]["progressPercentage"] == 50  # nobody waits to read
+        assert not first.done()
+
+    assert first.result(PATIENCE_SECONDS).get_json()["enrollment"]["progressPercentage"] == 62.5
+    assert assert_exact(app, engine) == 2
+
+
+@on_postgresql
+def test_updates_of_one_module_wait_only_for_those_of_the_same_learner(
+    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    with held(engine, recorded("sam", "sums", 40)):
+        same = pool.submit(post, service(), userId="sam", contentId="shapes", timeSpentSeconds=5)
+        wait_for_waiting(engine, same)
+        other = pool.submit(post, service(), userId="kim", contentId="sums", timeSpentSeconds=5)
+        assert other.result(PATIENCE_SECONDS).status_code == 201
+        assert not same.done()
+
+    assert same.result(PATIENCE_SECONDS).get_json()["enrollment"]["timeSpentSeconds"] == 15
+    assert assert_exact(app, engine) == 2
+
+
+@on_postgresql
+def test_a_content_published_while_an_update_of_it_begins_is_counted_by_the_catalog_of_its_end(
+    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["shapes"])
+    changes: list[Future[TestResponse]] = []
+
+    def interfere(*execution: Any) -> None:
+        statement = execution[2]
+        if "pg_advisory_xact_lock_shared" in statement and not changes:
+            first = pool.submit(put_module, service(), "algebra", {"sums": 1, "shapes": 1})
+            assert first.result(PATIENCE_SECONDS).status_code == 200
+            changes.append(first)
+        elif statement.startswith("SELECT") and "progress_records" in statement and len(changes) == 1:
+            changes.append(pool.submit(put_module, service(), "algebra", {"sums": 3, "shapes": 1}))
+            with suppress(AssertionError):  # when it has ended, the update had better not count by what it has read
+                wait_for_waiting(engine, changes[1])
+
+    event.listen(engine, "after_cursor_execute", interfere)
+    update = {"userId": "sam", "contentId": "sums", "progressPercentage": 100}
+    response = service().post("/api/progress", json=update)
+
+    assert response.status_code in {201, 422}
+    assert [one.result(PATIENCE_SECONDS).status_code for one in changes] in ([200], [200, 200])
+    assert_exact(app, engine)
+
+
+@on_postgresql
+def test_an_update_that_waits_for_an_erasure_does_not_enroll_the_learner_again_unasked(
+    app: Flask, database_url: str, engine: Engine, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums"])
+    with engine.begin() as connection:
+        recorded("sam", "sums", 40)(connection)
+    with application(database_url, AUTO_ENROLL=False) as strict:
+        update = {"userId": "sam", "contentId": "sums"}
+        with held(engine, partial(recorder.erase, user_id="sam")):
+            late = pool.submit(Caller(strict, "service", "lms").post, "/api/progress", json=update)
+            wait_for_waiting(engine, late)
+
+        response = late.result(PATIENCE_SECONDS)
+        assert response.status_code == 403
+        assert response.get_json()["type"].endswith("not-enrolled")
+    assert assert_exact(app, engine) == 0
+
+
+@on_postgresql
+def test_completing_a_record_that_was_just_replaced_by_another_is_refused(
+    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums"])
+    record_id = post(service(), userId="sam", contentId="sums").get_json()["progress"]["id"]
+    reset = partial(recorder.reset, user_id="sam", module_id="algebra")
+    with held(engine, reset, recorded("sam", "sums", 40)):
+        late = pool.submit(service().put, f"/api/progress/{record_id}/complete")
+        wait_for_waiting(engine, late)
+
+    assert late.result(PATIENCE_SECONDS).status_code == 404
+    assert view(service(), "sam", "algebra")["contents"][0]["progress"]["progressPercentage"] == 40
+    assert assert_exact(app, engine) == 1
+
+
+@contextmanager
+def served(database_url: str, log: Path) -> Iterator[int]:
+    """Serve on a free port of the loopback with two worker processes, and return the port."""
+    settings = {
+        "PROGRESS_SQLALCHEMY_DATABASE_URI": database_url,
+        "PROGRESS_JWT_SECRET_KEY": KEY,
+        "WEB_CONCURRENCY": "2",
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving", "wsgi:app"]
+    access = ["--access-logfile", "-", "--access-logformat", "served by %(p)s"]
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, *access, "--bind", f"fd://{listener.fileno()}"],
+            env=os.environ | settings,
+            stdout=output,
+            stderr=output,
+            pass_fds=[listener.fileno()],
+        )
+        port = int(listener.getsockname()[1])
+    try:
+        yield port
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def send(port: int, update: dict[str, Any]) -> tuple[int, str]:
+    """Send an update over the network; return the status and the answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    headers = {"Authorization": f"Bearer {token('lms', 'service')}", "Content-Type": "application/json"}
+    with closing(connection):
+        connection.request("POST", "/api/progress", json.dumps(update), headers)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+
+def test_worker_processes_share_nothing_but_the_database(
+    app: Flask, engine: Engine, database_url: str, service: Callers, publish: Publish, tmp_path: Path
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    log = tmp_path / "log"
+    workers: set[str] = set()
+    with served(database_url, log) as port:
+        for place in range(50):
+            update = {"userId": f"u{place}", "contentId": "sums", "timeSpentSeconds": 3, "progressPercentage": 100}
+            answers = together([partial(send, port, update)] * THREADS)
+
+            assert Counter(status for status, _ in answers) == {201: 1, 200: THREADS - 1}, answers
+            assert view(service(), f"u{place}", "algebra")["enrollment"]["timeSpentSeconds"] == 3 * THREADS
+            workers = set(re.findall(r"served by (\S+)", log.read_text()))
+            if place >= 4 and len(workers) == 2:
+                break
+    assert len(workers) == 2
+    assert assert_exact(app, engine) == place + 1

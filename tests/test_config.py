@@ -1,0 +1,233 @@
+"""Settings: what the environment may say, what it means, and what the service refuses to start with."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flask import Flask
+
+from progress_service import create_app
+from progress_service.config import ConfigurationError
+from progress_service.extensions import db
+from tests.callers import KEY, Caller
+from tests.conftest import application
+
+SECRET, URI = "PROGRESS_JWT_SECRET_KEY", "PROGRESS_SQLALCHEMY_DATABASE_URI"
+PUBLIC, ALGORITHM = "PROGRESS_JWT_PUBLIC_KEY", "PROGRESS_JWT_ALGORITHM"
+ISSUER, AUDIENCE = "PROGRESS_JWT_DECODE_ISSUER", "PROGRESS_JWT_DECODE_AUDIENCE"
+MEMORY = "sqlite://"
+DIGITS = "1234567890" * 4
+
+PRIVATE_KEYS: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
+    "RS256": rsa.generate_private_key(65537, 2048),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+}
+PUBLIC_KEYS = {
+    algorithm: key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    for algorithm, key in PRIVATE_KEYS.items()
+}
+
+
+@contextmanager
+def service(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Iterator[Flask]:
+    """Start the service with these settings, all from the environment, on a database in memory."""
+    for name, value in ({URI: MEMORY} | environment).items():
+        monkeypatch.setenv(name, value)
+    app = create_app()
+    try:
+        yield app
+    finally:
+        with app.app_context():
+            db.engine.dispose()
+
+
+def claims(**others: Any) -> dict[str, Any]:
+    return {"sub": "lms", "role": "service", "exp": datetime.now(UTC) + timedelta(hours=1), **others}
+
+
+def verifies(app: Flask, token: str) -> bool:
+    """Tell whether the service takes a token: it then looks at the request, and asks for a body."""
+    caller = Caller(app)
+    caller.headers = {"Authorization": f"Bearer {token}"}
+    response = caller.post("/api/progress", json={})
+    assert response.status_code in {401, 422}
+    return bool(response.status_code != 401)
+
+
+def signed_with_public_key(algorithm: str) -> str:
+    """Return a token that takes the public key for a shared secret, as libraries refuse to sign one."""
+
+    def encode(document: Any) -> str:
+        return base64.urlsafe_b64encode(document).rstrip(b"=").decode()
+
+    exp = (datetime.now(UTC) + timedelta(hours=1)).timestamp()
+    parts = [{"alg": "HS256", "typ": "JWT"}, claims(exp=exp)]
+    message = ".".join(encode(json.dumps(part).encode()) for part in parts)
+    digest = hmac.digest(PUBLIC_KEYS[algorithm].encode(), message.encode(), hashlib.sha256)
+    return f"{message}.{encode(digest)}"
+
+
+@pytest.mark.parametrize("environment", [{}, {SECRET: ""}, {PUBLIC: ""}, {ALGORITHM: "HS256"}, {ALGORITHM: "RS256"}])
+def test_without_a_key_the_service_refuses_to_start_and_says_what_to_give(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal, service(monkeypatch, **environment):
+        pass
+
+    assert all(name in str(refusal.value) for name in (SECRET, PUBLIC, ALGORITHM))
+
+
+@pytest.mark.parametrize("secret", ["x", "short", "1234", "x" * 31])
+def test_a_short_secret_is_refused_and_not_shown(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError) as refusal, service(monkeypatch, **{SECRET: secret}):
+        pass
+
+    assert SECRET in str(refusal.value)
+    assert secret == "x" or secret not in str(refusal.value)
+
+
+@pytest.mark.parametrize("secret", ["x" * 32, "é" * 16, DIGITS, "1e9" + "0" * 30, '"' + KEY + '"', f'["{KEY}"]'])
+def test_a_secret_is_the_string_that_is_written(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service(monkeypatch, **{SECRET: secret}) as app:
+        assert verifies(app, jwt.encode(claims(), secret, "HS256"))
+        assert not verifies(app, jwt.encode(claims(), secret + "0", "HS256"))
+        assert not verifies(app, jwt.encode(claims(), KEY, "HS256"))
+
+
+@pytest.mark.parametrize("algorithm", PUBLIC_KEYS)
+def test_tokens_of_a_private_key_are_verified_with_its_public_key(
+    algorithm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(monkeypatch, **{PUBLIC: PUBLIC_KEYS[algorithm], ALGORITHM: algorithm}) as app:
+        assert verifies(app, jwt.encode(claims(), PRIVATE_KEYS[algorithm], algorithm))
+
+        (other,) = set(PRIVATE_KEYS) - {algorithm}
+        assert not verifies(app, jwt.encode(claims(), PRIVATE_KEYS[other], other))
+        assert not verifies(app, jwt.encode(claims(), KEY, "HS256"))
+        assert not verifies(app, signed_with_public_key(algorithm))
+        assert not verifies(app, jwt.encode(claims(), "", "none"))
+
+
+def test_a_token_of_another_private_key_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    with service(monkeypatch, **{PUBLIC: PUBLIC_KEYS["ES256"], ALGORITHM: "ES256"}) as app:
+        assert not verifies(app, jwt.encode(claims(), stranger, "ES256"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {SECRET: KEY, ALGORITHM: "RS256"},
+        {PUBLIC: PUBLIC_KEYS["RS256"], ALGORITHM: "HS256"},
+        {SECRET: KEY, ALGORITHM: "none"},
+        {SECRET: KEY, ALGORITHM: "nonsense"},
+        {PUBLIC: PUBLIC_KEYS["RS256"], ALGORITHM: "none"},
+    ],
+)
+def test_an_algorithm_that_does_not_go_with_the_key_is_refused(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=ALGORITHM), service(monkeypatch, **environment):
+        pass
+
+
+HERE, THERE = "https://id.example", "https://id.elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "verified"),
+    [
+        ({}, {}, True),
+        ({}, {"iss": THERE, "aud": ["anything"]}, True),
+        ({ISSUER: HERE}, {"iss": HERE}, True),
+        ({ISSUER: HERE}, {"iss": HERE, "aud": "anything"}, True),
+        ({ISSUER: HERE}, {"iss": THERE}, False),
+        ({ISSUER: HERE}, {"iss": HERE + "/"}, False),
+        ({ISSUER: HERE}, {}, False),
+        ({AUDIENCE: "progress"}, {"aud": "progress"}, True),
+        ({AUDIENCE: "progress"}, {"aud": ["grades", "progress"]}, True),
+        ({AUDIENCE: "progress"}, {"aud": "grades"}, False),
+        ({AUDIENCE: "progress"}, {"aud": "progress2"}, False),
+        ({AUDIENCE: "progress"}, {"aud": []}, False),
+        ({AUDIENCE: "progress"}, {}, False),
+        ({AUDIENCE: "123"}, {"aud": "123"}, True),
+        ({AUDIENCE: "123"}, {"aud": "12"}, False),
+        ({ISSUER: HERE, AUDIENCE: "progress"}, {"iss": HERE, "aud": "progress"}, True),
+        ({ISSUER: HERE, AUDIENCE: "progress"}, {"iss": HERE, "aud": "grades"}, False),
+        ({ISSUER: HERE, AUDIENCE: "progress"}, {"iss": THERE, "aud": "progress"}, False),
+    ],
+)
+def test_issuer_and_audience_are_checked_where_they_are_configured(
+    environment: dict[str, str], given: dict[str, Any], verified: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(monkeypatch, **{SECRET: KEY}, **environment) as app:
+        assert verifies(app, jwt.encode(claims(**given), KEY, "HS256")) == verified
+
+
+@pytest.mark.parametrize(
+    ("written", "enrolls"),
+    [(None, True)]
+    + [(value, True) for value in ("True", "true", "TRUE", "tRue")]
+    + [(value, False) for value in ("False", "false", "FALSE", "fAlse")],
+)
+def test_a_boolean_may_be_written_in_any_case(
+    written: str | None, enrolls: bool, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if written is not None:
+        monkeypatch.setenv("PROGRESS_AUTO_ENROLL", written)
+
+    with application(database_url) as app:
+        caller = Caller(app, "service", "lms")
+        contents = [{"id": "sets", "title": "Sets", "type": "video"}]
+        caller.put("/api/catalog/modules/algebra", json={"title": "Algebra", "contents": contents})
+        response = caller.post("/api/progress", json={"userId": "sam", "contentId": "sets"})
+
+        assert response.status_code == (201 if enrolls else 403)
+        assert enrolls or response.get_json()["type"].endswith("not-enrolled")
+        enrollment = caller.get("/api/enrollments/sam/algebra")
+        assert enrollment.status_code == (200 if enrolls else 404)
+
+
+@pytest.mark.parametrize("written", ["", "perhaps", "2", "null", "[]"])
+def test_a_boolean_that_is_none_is_refused_by_name(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "PROGRESS_AUTO_ENROLL"
+    with pytest.raises(ConfigurationError, match=name), service(monkeypatch, **{SECRET: KEY, name: written}):
+        pass
+
+
+@pytest.mark.parametrize("written", ["False", "false", "FALSE"])
+def test_a_setting_of_flask_or_an_extension_may_be_switched_off_too(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("SQLALCHEMY_ECHO", "DEBUG", "TESTING", "PROPAGATE_EXCEPTIONS")
+    environment = {f"PROGRESS_{name}": written for name in names}
+    with service(monkeypatch, **{SECRET: KEY}, **environment) as app:
+        assert {name: app.config[name] for name in names} == dict.fromkeys(names, False)
+
+
+def test_the_database_is_sqlite_in_the_instance_folder_unless_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def database(app: Flask) -> str | None:
+        with app.app_context():
+            assert db.engine.dialect.name == "sqlite"
+            return db.engine.url.database
+
+    elsewhere = f"{tmp_path}/elsewhere.db"
+    monkeypatch.setenv(SECRET, KEY)
+    app = create_app()
+    assert database(app) == str(Path(app.instance_path) / "progress.db")
+    assert app.instance_path.endswith("instance")
+
+    with service(monkeypatch, **{URI: f"sqlite:///{elsewhere}"}) as app:
+        assert database(app) == elsewhere

@@ -1,0 +1,222 @@
+"""The migrations make the tables that the models describe, and the tables refuse states that must not be."""
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from flask import Flask
+from flask_migrate import check, downgrade, upgrade
+from sqlalchemy import CheckConstraint, Connection, ForeignKeyConstraint, Table, UniqueConstraint, inspect
+from sqlalchemy.exc import IntegrityError
+
+from progress_service.extensions import db
+from tests.conftest import application
+
+AT = datetime(2025, 1, 31, 12, 30, tzinfo=UTC)
+EARLIER = datetime(2025, 1, 30, tzinfo=UTC)
+TABLES = db.metadata.tables
+
+# What is stored before each test, in an order that foreign keys allow.
+STORED: list[tuple[str, dict[str, Any]]] = [
+    ("modules", {"id": "algebra", "title": "Algebra", "total_weight": 1, "total_contents": 1}),
+    ("modules", {"id": "biology", "title": "Biology", "total_weight": 1, "total_contents": 1}),
+    ("module_instructors", {"module_id": "algebra", "user_id": "ines", "ordinal": 0}),
+    ("contents", {
+        "id": "sums", "module_id": "algebra", "ordinal": 0, "title": "Sums", "type": "video", "section": None,
+        "weight": 1, "completion_threshold": 100, "passing_score": None, "retired": False,
+    }),
+    ("contents", {
+        "id": "cells", "module_id": "biology", "ordinal": 0, "title": "Cells", "type": "quiz", "section": "One",
+        "weight": 1, "completion_threshold": 80, "passing_score": 5000, "retired": False,
+    }),
+    ("enrollments", {
+        "user_id": "sam", "module_id": "algebra", "status": "active", "weighted_sum": 40, "completed_contents": 0,
+        "time_spent_seconds": 60, "enrolled_at": AT, "completed_at": None, "last_activity_at": AT,
+    }),
+    ("enrollments", {
+        "user_id": "kim", "module_id": "algebra", "status": "active", "weighted_sum": 0, "completed_contents": 0,
+        "time_spent_seconds": 0, "enrolled_at": AT, "completed_at": None, "last_activity_at": None,
+    }),
+    ("progress_records", {
+        "id": UUID(int=1), "user_id": "sam", "module_id": "algebra", "content_id": "sums", "progress_percentage": 40,
+        "furthest_percentage": 40, "time_spent_seconds": 60, "score": None, "max_score": None, "position": None,
+        "position_at": None, "started_at": AT, "completed_at": None, "last_activity_at": AT,
+    }),
+    ("imported_chunks", {"digest": "d1", "lines": 1, "imported_at": AT}),
+]  # fmt: skip
+# What makes of the last stored row of a table another that is as fine.
+NEW: dict[str, dict[str, Any]] = {
+    "modules": {"id": "chemistry"},
+    "module_instructors": {"user_id": "ivan"},
+    "contents": {"id": "atoms"},
+    "enrollments": {"user_id": "lee"},
+    "progress_records": {"id": UUID(int=2), "user_id": "kim"},
+    "imported_chunks": {"digest": "d2"},
+}
+FINE = {table: row | NEW[table] for table, row in STORED}
+
+# What to change in a fine row, so that it breaks one constraint and no other.
+BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("pk_modules", {"id": "biology"}),
+    ("ck_modules_totals", {"total_contents": 2}),
+    ("ck_modules_totals", {"total_contents": -1}),
+    ("pk_module_instructors", {"user_id": "ines"}),
+    ("fk_module_instructors_module_id", {"module_id": "geometry"}),
+    ("pk_contents", {"id": "cells"}),
+    ("pk_contents", {"id": "sums"}),
+    ("fk_contents_module_id", {"module_id": "geometry"}),
+    ("ck_contents_weight", {"weight": -1}),
+    ("ck_contents_weight", {"weight": 10_001}),
+    ("ck_contents_completion_threshold", {"completion_threshold": 0}),
+    ("ck_contents_completion_threshold", {"completion_threshold": 101}),
+    ("ck_contents_passing_score", {"passing_score": -1}),
+    ("ck_contents_passing_score", {"passing_score": 10_001}),
+    ("pk_enrollments", {"user_id": "sam"}),
+    ("fk_enrollments_module_id", {"module_id": "geometry"}),
+    ("ck_enrollments_status", {"status": "lost"}),
+    ("ck_enrollments_status", {"status": ""}),
+    ("ck_enrollments_completed_at", {"status": "completed"}),
+    ("ck_enrollments_completed_at", {"completed_at": AT}),
+    ("ck_enrollments_totals", {"weighted_sum": -1}),
+    ("ck_enrollments_totals", {"completed_contents": -1}),
+    ("ck_enrollments_totals", {"time_spent_seconds": -1}),
+    ("pk_progress_records", {"id": UUID(int=1)}),
+    ("uq_progress_records_user_id_content_id", {"user_id": "sam"}),
+    ("fk_progress_records_user_id_module_id", {"user_id": "lee"}),
+    ("fk_progress_records_user_id_module_id", {"module_id": "biology", "content_id": "cells"}),
+    ("fk_progress_records_module_id_content_id", {"content_id": "cells"}),
+    ("fk_progress_records_module_id_content_id", {"content_id": "shapes"}),
+    ("ck_progress_records_furthest_percentage", {"furthest_percentage": -1, "progress_percentage": -1}),
+    ("ck_progress_records_furthest_percentage", {"furthest_percentage": 101, "progress_percentage": 99}),
+    ("ck_progress_records_progress_percentage", {"progress_percentage": 41}),
+    ("ck_progress_records_progress_percentage", {"progress_percentage": 39}),
+    ("ck_progress_records_progress_percentage", {"furthest_percentage": 100, "progress_percentage": 100}),
+    ("ck_progress_records_progress_percentage", {"completed_at": AT}),
+    ("ck_progress_records_time_spent_seconds", {"time_spent_seconds": -1}),
+    ("ck_progress_records_score", {"score": 1}),
+    ("ck_progress_records_score", {"max_score": 1}),
+    ("ck_progress_records_score", {"score": -1, "max_score": 1}),
+    ("ck_progress_records_score", {"score": 2, "max_score": 1}),
+    ("ck_progress_records_max_score", {"score": 0, "max_score": 0}),
+    ("ck_progress_records_max_score", {"score": 0, "max_score": 10**10 + 1}),
+    ("ck_progress_records_position", {"position": "page 3"}),
+    ("ck_progress_records_position", {"position_at": AT}),
+    ("ck_progress_records_last_activity_at", {"last_activity_at": EARLIER}),
+    ("pk_imported_chunks", {"digest": "d1"}),
+]  # fmt: skip
+
+# The ends of every range, which the tables must let pass.
+EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
+    ("modules", {"total_weight": 0, "total_contents": 0}),
+    ("contents", {"weight": 0, "completion_threshold": 1, "passing_score": 0, "retired": True}),
+    ("contents", {"weight": 10_000, "completion_threshold": 100, "passing_score": 10_000}),
+    ("enrollments", {"status": "completed", "completed_at": EARLIER}),
+    ("enrollments", {"status": "paused", "time_spent_seconds": 2**63 - 1}),
+    ("enrollments", {"status": "dropped", "last_activity_at": None}),
+    ("progress_records", {"furthest_percentage": 0, "progress_percentage": 0, "time_spent_seconds": 0}),
+    ("progress_records", {"furthest_percentage": 100, "progress_percentage": 99}),
+    ("progress_records", {"furthest_percentage": 0, "progress_percentage": 100, "completed_at": EARLIER}),
+    ("progress_records", {"score": 0, "max_score": 1}),
+    ("progress_records", {"score": 10**10, "max_score": 10**10}),
+    ("progress_records", {"position": "", "position_at": EARLIER}),
+    ("progress_records", {"started_at": EARLIER}),
+]  # fmt: skip
+
+
+@pytest.fixture
+def connection(app: Flask) -> Iterator[Connection]:
+    """A connection that sees the stored rows, and undoes what a test adds."""
+    with app.app_context(), db.engine.connect() as connection:
+        for table, row in STORED:
+            connection.execute(TABLES[table].insert(), row)
+        yield connection
+
+
+def refusal(connection: Connection, table: str, row: dict[str, Any]) -> psycopg.Error | sqlite3.Error:
+    """Insert a row that is not let in, and return what the database says."""
+    before = connection.execute(TABLES[table].select()).all()
+    with pytest.raises(IntegrityError) as raised, connection.begin_nested():
+        connection.execute(TABLES[table].insert(), row)
+    assert connection.execute(TABLES[table].select()).all() == before
+    assert isinstance(raised.value.orig, psycopg.Error | sqlite3.Error)
+    return raised.value.orig
+
+
+def constraints(table: Table) -> set[str]:
+    kinds = (CheckConstraint, UniqueConstraint, ForeignKeyConstraint)
+    return {str(one.name) for one in table.constraints if isinstance(one, kinds)} | {str(table.primary_key.name)}
+
+
+def migrated_constraints(connection: Connection, table: str) -> set[str | None]:
+    inspector = inspect(connection)
+    found = [
+        *inspector.get_check_constraints(table),
+        *inspector.get_unique_constraints(table),
+        *inspector.get_foreign_keys(table),
+        inspector.get_pk_constraint(table),
+    ]
+    return {one["name"] for one in found}
+
+
+def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:
+    with application(empty_database_url) as app, app.app_context():
+        for _ in range(2):
+            upgrade()
+            check()
+            assert set(inspect(db.engine).get_table_names()) == {*TABLES, "alembic_version"}
+            upgrade()
+
+            downgrade(revision="base")
+            assert set(inspect(db.engine).get_table_names()) == {"alembic_version"}
+
+
+def test_check_finds_a_database_that_is_not_migrated(empty_database_url: str) -> None:
+    with application(empty_database_url) as app, app.app_context(), pytest.raises(SystemExit):
+        check()
+
+
+def test_migrated_tables_have_the_constraints_of_the_models_by_name(connection: Connection) -> None:
+    for name, table in TABLES.items():
+        assert migrated_constraints(connection, name) == constraints(table)
+
+
+def test_every_constraint_has_a_bad_row_here() -> None:
+    assert {name for name, _ in BAD_ROWS} == set[str]().union(*map(constraints, TABLES.values())) - {
+        "uq_contents_module_id_id"  # only gives foreign keys something to point to: the id alone is unique
+    }
+
+
+@pytest.mark.parametrize(("constraint", "changes"), BAD_ROWS)
+def test_a_bad_row_is_refused(connection: Connection, constraint: str, changes: dict[str, Any]) -> None:
+    (table,) = (name for name in TABLES if constraint in constraints(TABLES[name]))
+    error = refusal(connection, table, FINE[table] | changes)
+
+    if isinstance(error, psycopg.Error):
+        assert error.diag.constraint_name == constraint
+    elif constraint.startswith("ck_"):
+        assert str(error) == f"CHECK constraint failed: {constraint}"
+    else:
+        assert str(error).startswith("FOREIGN KEY" if constraint.startswith("fk_") else "UNIQUE")
+
+
+def test_a_row_without_a_value_that_it_needs_is_refused(connection: Connection) -> None:
+    for table in TABLES:
+        for column in TABLES[table].columns:
+            if not column.nullable:
+                error = str(refusal(connection, table, FINE[table] | {column.name: None}))
+
+                assert f"{table}.{column.name}" in error or f'"{column.name}" of relation "{table}"' in error
+
+
+def test_fine_rows_are_let_in_up_to_the_ends_of_every_range(connection: Connection) -> None:
+    for table, changes in [*((table, {}) for table in TABLES), *EXTREME_ROWS]:
+        row = FINE[table] | changes
+        with connection.begin_nested() as savepoint:
+            connection.execute(TABLES[table].insert(), row)
+
+            assert connection.execute(TABLES[table].select().filter_by(**NEW[table])).one()._asdict() == row
+            savepoint.rollback()

@@ -1,0 +1,156 @@
+"""gunicorn serves the application, and stops when it is told to."""
+
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.callers import KEY, token
+from tests.conftest import Callers, Publish
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_SECONDS = 30
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving"]
+
+
+def environment(database_url: str = "sqlite:///:memory:", **others: str) -> dict[str, str]:
+    settings = {"PROGRESS_SQLALCHEMY_DATABASE_URI": database_url, "PROGRESS_JWT_SECRET_KEY": KEY}
+    return os.environ | settings | others
+
+
+class Server:
+    """A gunicorn on a port of its own."""
+
+    def __init__(self, port: int, process: subprocess.Popen[str]) -> None:
+        self.port = port
+        self.process = process
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[HTTPResponse, Any]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+        headers |= {"Authorization": f"Bearer {token('sam', 'student')}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            try:
+                self.call("GET", "/readyz")
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+            else:
+                return
+        raise RuntimeError("gunicorn does not answer")
+
+    def stop(self) -> tuple[int, str]:
+        """Stop the server; return its exit status and what it has written."""
+        self.process.terminate()
+        output, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode, output
+
+
+@contextmanager
+def gunicorn(database_url: str) -> Iterator[Server]:
+    """Start a server with two workers; whatever is left of it at the end is killed."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [*GUNICORN, "wsgi:app"],
+        cwd=ROOT,
+        env=environment(database_url, PORT=str(port), WEB_CONCURRENCY="2"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    server = Server(port, process)
+    try:
+        server.wait_until_it_answers()
+        yield server
+    finally:
+        if lives(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def lives(group: int) -> bool:
+    """Tell whether a process of the group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("variables", "bind", "workers"),
+    [
+        ({}, "127.0.0.1:8000", (os.cpu_count() or 1) + 1),
+        ({"PORT": "", "WEB_CONCURRENCY": ""}, "127.0.0.1:8000", (os.cpu_count() or 1) + 1),
+        ({"PORT": "8123", "WEB_CONCURRENCY": "5"}, "127.0.0.1:8123", 5),
+    ],
+)
+def test_port_and_number_of_workers_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], bind: str, workers: int
+) -> None:
+    for name in ("PORT", "WEB_CONCURRENCY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = runpy.run_module("progress_service.serving")
+    assert (settings["bind"], settings["workers"]) == (bind, workers)
+
+
+@pytest.mark.parametrize(
+    ("key", "status", "named"),
+    [(KEY, 0, set()), ("", 1, {"PROGRESS_JWT_SECRET_KEY", "PROGRESS_JWT_PUBLIC_KEY"})],
+)
+def test_gunicorn_accepts_the_configuration_and_without_a_key_says_which_settings_to_give(
+    key: str, status: int, named: set[str]
+) -> None:
+    env = environment(PROGRESS_JWT_SECRET_KEY=key)
+    check = subprocess.run([*GUNICORN, "--check-config", "wsgi:app"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (check.returncode, check.stdout) == (status, "")
+    assert bool(check.stderr) == bool(named)
+    assert {name for name in named if name in check.stderr} == named
+
+
+def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anything(
+    database_url: str, publish: Publish, student: Callers
+) -> None:
+    publish("algebra", ["intro", "outro"])
+    update = {"contentId": "intro", "progressPercentage": 40, "timeSpentSeconds": 60}
+    with gunicorn(database_url) as server:
+        response, document = server.call("POST", "/api/progress", update, **{"X-Request-ID": "the-first"})
+        assert (response.status, response.headers["X-Request-ID"]) == (201, "the-first")
+        assert document["enrollment"]["progressPercentage"] == 20
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(lambda _: server.call("POST", "/api/progress", update), range(40)))
+        assert [response.status for response, _ in answers] == [200] * 40
+        assert server.call("GET", "/api/progress/me")[1]["summary"]["timeSpentSeconds"] == 41 * 60
+
+        status, output = server.stop()
+        assert status == 0
+        assert not lives(server.process.pid)
+        with pytest.raises(ConnectionRefusedError):
+            server.call("GET", "/healthz")
+    assert len([line for line in output.splitlines() if " the-first " in line and "POST /api/progress" in line]) == 1
+    assert "Traceback" not in output
+    assert "Warning" not in output
+    assert student().get("/api/progress/me").get_json()["summary"]["timeSpentSeconds"] == 41 * 60
