@@ -65,7 +65,7 @@ class School:
 
 
 def first_update(school: School, size: int) -> Request:
-    school.fill(contents=size, learners=size)
+    school.fill(contents=size, learners=2)
     return lambda: school.post(userId="newcomer")
 
 
@@ -78,7 +78,7 @@ def completing_update(school: School, size: int) -> Request:
 
 
 def completion(school: School, size: int) -> Request:
-    school.fill(contents=size, learners=size)
+    school.fill(contents=size, learners=2)
     record_id = school.post().get_json()["progress"]["id"]
     return lambda: school.service.put(f"/api/progress/{record_id}/complete", json={"timeSpentSeconds": 1})
 
@@ -115,7 +115,7 @@ def first_publication(school: School, size: int) -> Request:
 
 
 def same_publication(school: School, size: int) -> Request:
-    school.fill(contents=size, learners=size)
+    school.fill(contents=size, learners=2)
     school.put(size)
     return lambda: school.put(size)
 
@@ -143,7 +143,7 @@ def catalog_list(school: School, size: int) -> Request:
 
 
 def enrollment(school: School, size: int) -> Request:
-    school.fill(contents=size, learners=size)
+    school.fill(contents=size, learners=2)
     return lambda: school.service.put(f"/api/enrollments/{school.learner}/{school.module}", json={"status": "paused"})
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from flask import Blueprint, current_app
 
@@ -62,7 +63,7 @@ def complete(call: Call, record_id: str) -> Answer:
         raise not_found()
     recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
     (record,) = recorded.records.values()
-    if str(record.id) != record_id:  # it went away while this waited for its learner
+    if record.id != UUID(record_id):  # it went away while this waited for its learner
         raise not_found()
     return Answer(_recorded_document(recorded))
 
