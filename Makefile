@@ -6,7 +6,7 @@ python = .venv/bin/python
 flask = $(python) -m flask
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint clean
+.PHONY: help run test lint chaos clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
@@ -41,6 +41,9 @@ lint: .venv/dev ## Check style and types
 	@$(python) -m ruff check
 	@$(python) -m ruff format --check
 	@$(python) -m mypy
+
+chaos: .venv/dev ## Kill workers and the database under load, and count afterwards (ARGS="--seconds 60")
+	@$(python) -m tests.chaos $(ARGS)
 
 clean: ## Remove what these targets made, but for the key and the data in instance/
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build

@@ -16,7 +16,7 @@ from flask_jwt_extended import create_access_token
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
-from progress_service import importing, recorder, recount, storage
+from progress_service import idempotency, importing, recorder, recount, storage
 from progress_service.auth import Role
 from progress_service.calculations import Update
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
@@ -57,7 +57,7 @@ def load_catalog(file: Path) -> None:
                 faults = [Fault(module.contents[place].id, str(refused.__doc__)) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
 
-    storage.write(work)
+    storage.write(work, unhurried=True)
     click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
 
 
@@ -102,13 +102,20 @@ def verify(repair: bool) -> None:
                 f"module {drift.module_id}{learner}: {drift.figure} is {drift.stored}, recounted {drift.recounted}"
             )
 
-    storage.read(work)
+    storage.read(work, unhurried=True)
     click.echo(f"{drifted.total()} figures differ from their recount.")
     if repair:
         for module_id in drifted:
-            storage.write(partial(recorder.repair, module_id=module_id, now=datetime.now(UTC)))
+            storage.write(partial(recorder.repair, module_id=module_id, now=datetime.now(UTC)), unhurried=True)
         click.echo(f"{len(drifted)} modules repaired.")
     sys.exit(bool(drifted))
+
+
+@progress.command("purge-keys")
+def purge_keys() -> None:
+    """Delete the stored answers of Idempotency-Keys that are older than a day."""
+    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)))
+    click.echo(f"{purged} stored answers deleted.")
 
 
 @click.command()

@@ -16,6 +16,10 @@ DEFAULTS: dict[str, Any] = {
     "JWT_DECODE_LEEWAY": 10,
     "POOL_SIZE": 4,
     "POOL_TIMEOUT": 3,
+    "CONNECT_TIMEOUT": 3,
+    "LOCK_TIMEOUT": 5,
+    "STATEMENT_TIMEOUT": 10,
+    "CATALOG_TIMEOUT": 300,
 }
 SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 """The least length of a secret for each algorithm (RFC 7518, section 3.2)."""
@@ -72,7 +76,24 @@ def _check_key(config: dict[str, Any]) -> None:
 
 
 def _engine_options(config: dict[str, Any]) -> dict[str, Any]:
-    url = make_url(config["SQLALCHEMY_DATABASE_URI"])
-    if url.get_backend_name() == "sqlite":
+    if make_url(config["SQLALCHEMY_DATABASE_URI"]).get_backend_name() == "sqlite":
         return {}
-    return {"pool_size": config["POOL_SIZE"], "max_overflow": 0, "pool_timeout": config["POOL_TIMEOUT"]}
+    timeouts = {
+        "lock_timeout": config["LOCK_TIMEOUT"],
+        "statement_timeout": config["STATEMENT_TIMEOUT"],
+        "idle_in_transaction_session_timeout": 2 * config["STATEMENT_TIMEOUT"],
+    }
+    return {
+        "pool_size": config["POOL_SIZE"],
+        "max_overflow": 0,
+        "pool_timeout": config["POOL_TIMEOUT"],
+        "connect_args": {
+            "connect_timeout": config["CONNECT_TIMEOUT"],
+            "options": " ".join(f"-c {name}={seconds}s" for name, seconds in timeouts.items() if seconds),
+            # A peer that has vanished without a word is found out by the time that a statement may take.
+            "tcp_user_timeout": 1000 * config["STATEMENT_TIMEOUT"],
+            "keepalives_idle": max(1, config["STATEMENT_TIMEOUT"] // 2),
+            "keepalives_interval": max(1, config["STATEMENT_TIMEOUT"] // 4),
+            "keepalives_count": 2,
+        },
+    }

@@ -13,7 +13,7 @@ from flask import Response, current_app, request
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
-from progress_service import auth, storage
+from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
 from progress_service.errors import Problem, invalid, malformed, not_found
 from progress_service.serialization import encode
@@ -37,10 +37,12 @@ class Call:
 
 
 class Answer(NamedTuple):
-    """What a view answers: a document, and the status where it is not 200."""
+    """What a view answers."""
 
     document: Mapping[str, Any] | None
     status: int = 200
+    learner: str | None = None
+    """Whom the document names, so that erasing them can find it where it is stored for repeats."""
 
 
 NOTHING = Answer(None, 204)
@@ -71,11 +73,12 @@ def endpoint(
     body_required: bool = True,
     query: Schema | None = None,
     answers: Mapping[int, Schema | None],
+    unhurried: bool = False,
 ) -> Callable[[View], Callable[..., Response]]:
     """Turn a view of a `Call` into a guarded route.
 
     GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
-    answer is given, and may run again where it loses a race.
+    answer is given, and may run again where it loses a race. `unhurried` views may take longer than others.
     """
     operation = Operation(policy, body, body_required, query or NoQuery(), answers)
 
@@ -92,14 +95,22 @@ def endpoint(
             parameters = _load_query(operation.query)
             loaded = _load_body(operation, caller)
 
-            def work(connection: Connection) -> Answer:
+            key = idempotency.key_of(request, caller)
+
+            def work(connection: Connection) -> Response:
                 if "user_id" in path or "module_id" in path:
                     learner, module = path.get("user_id"), path.get("module_id")
                     auth.authorize(connection, caller, reach, learner=learner, module=module)
-                return view(Call(connection, caller, reach, now, loaded, parameters), **path)
+                replayed = key and idempotency.replay(connection, key, now)
+                if replayed:
+                    return replayed
+                answer = view(Call(connection, caller, reach, now, loaded, parameters), **path)
+                response = respond(answer)
+                if key:
+                    idempotency.keep(connection, key, response, answer.learner, now)
+                return response
 
-            answer = (storage.read if is_read else storage.write)(work)
-            return respond(answer)
+            return (storage.read if is_read else storage.write)(work, unhurried=unhurried)
 
         guarded.operation = operation  # type: ignore[attr-defined]  # read by the test of every route's policy
         return guarded
@@ -146,7 +157,7 @@ def _read_object(required: bool) -> dict[str, Any]:
     """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
-    body = request.get_data(cache=False)
+    body = request.get_data()
     if len(body) > limit:
         raise Problem(413, f"The body must have at most {limit} bytes.")
     if not body and not required:

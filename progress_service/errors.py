@@ -10,8 +10,6 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Timeout
 from werkzeug.exceptions import HTTPException, InternalServerError
 from werkzeug.routing import RequestRedirect
 
-from progress_service.storage import is_transient
-
 SLUGS = {
     400: "malformed-request",
     401: "unauthorized",
@@ -112,7 +110,7 @@ def document(error: HTTPException) -> dict[str, Any]:
 
 def render_database_error(error: DBAPIError | TimeoutError) -> Response:
     """Answer 503 where the database is away, busy or too slow, 500 where the fault is ours."""
-    if isinstance(error, OperationalError | InterfaceError | TimeoutError) or is_transient(error):
+    if isinstance(error, OperationalError | InterfaceError | TimeoutError):
         current_app.logger.warning("database unavailable: %s", type(error.__cause__ or error).__name__)
         return render(unavailable())
     return render_unexpected(error)

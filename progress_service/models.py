@@ -171,6 +171,20 @@ class ProgressRecord(Base):
     last_activity_at: Mapped[datetime]
 
 
+class StoredAnswer(Base):
+    """The answer to a request with an Idempotency-Key, as its repeats get it, and the learner whom it names."""
+
+    __tablename__ = "stored_answers"
+
+    caller_id: Mapped[Key]
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[Small]
+    body: Mapped[bytes]
+    learner_id: Mapped[str | None] = mapped_column(IDENTIFIER, index=True)
+    stored_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class ImportedChunk(Base):
     """A file's content up to a chunk's end, by its digest, that an import has applied together with the chunk."""
 

@@ -6,74 +6,107 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flask import Flask
-from sqlalchemy import Connection, event
+from flask import Flask, current_app
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 from progress_service.extensions import db
 
 Result = TypeVar("Result")
 
-ATTEMPTS = 8
-"""How often a transaction that lost to another one is tried before the caller is told to come back."""
+ATTEMPTS = 6
+"""How often a transaction is tried that loses to another one, or whose connection was gone."""
+LONGEST_PAUSE = 0.2
+"""Seconds between two attempts at the most; the pause is random, so that the losers of one race do not meet again."""
 
 # Serialization failure, deadlock, and the races of two first writes: unique and foreign keys.
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 
 
+# For one transaction, so that it holds behind a pooler too.
+UNHURRIED = text(
+    "SELECT set_config('statement_timeout', :timeout, true),"
+    " set_config('idle_in_transaction_session_timeout', :timeout, true)"
+)
+
+
 def prepare(app: Flask) -> None:
-    """Give an application's SQLite connections their rules; PostgreSQL needs none."""
+    """Give an application's SQLite connections their rules; those of PostgreSQL are in the engine's options."""
     with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            event.listen(db.engine, "connect", _prepare_sqlite_connection)
-            event.listen(db.engine, "begin", _begin_sqlite_transaction)
+        engine = db.engine
+    if engine.dialect.name == "sqlite":
+        timeout = app.config["LOCK_TIMEOUT"]
+
+        @event.listens_for(engine, "connect")
+        def prepare_connection(connection: sqlite3.Connection, _: Any) -> None:
+            connection.isolation_level = None  # the driver begins no transactions of its own: see below
+            connection.execute(f"PRAGMA busy_timeout = {1000 * timeout}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
+            reading = connection.get_execution_options().get("reading", False)
+            connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-def _prepare_sqlite_connection(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None  # the driver begins no transactions of its own: see below
-    connection.execute("PRAGMA busy_timeout = 10000")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+def read(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:
+    """Do the work on one snapshot of the database, so that an answer of several statements is not torn.
+
+    With `unhurried` its statements have the time that a catalog change may take.
+    """
+    return _transact(work, unhurried, **_snapshot())
 
 
-def _begin_sqlite_transaction(connection: Connection) -> None:
-    # A writer takes the only write lock at once and waits for it: one that had read first could not wait any more.
-    reading = connection.get_execution_options().get("reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-def read(work: Callable[[Connection], Result]) -> Result:
-    """Do the work on one snapshot of the database, so that an answer of several statements is not torn."""
-    with db.engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.execution_options(reading=True)
-        else:
-            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with connection.begin():
-            return work(connection)
-
-
-def write(work: Callable[[Connection], Result]) -> Result:
-    """Do the work in one transaction and commit it, again where it lost a race to another transaction.
+def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:
+    """Do the work in one transaction and commit it; what has been returned is on disk.
 
     The work has no effects outside its connection, since it may run more than once.
     """
-    for attempt in range(1, ATTEMPTS):
+    return _transact(work, unhurried)
+
+
+def _transact(work: Callable[[Connection], Result], unhurried: bool, **options: Any) -> Result:
+    patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
+    for attempt in range(1, ATTEMPTS + 1):
+        finished = False
         try:
-            with db.engine.begin() as connection:
-                return work(connection)
+            with db.engine.connect() as connection:
+                connection.execution_options(**options)
+                with connection.begin():
+                    if unhurried:
+                        _unhurry(connection)
+                    result = work(connection)
+                    finished = True
+            return result
         except DBAPIError as error:
-            if not is_transient(error):
+            # A commit whose answer was lost may have happened: the caller's Idempotency-Key finds out, not a repeat.
+            if finished or attempt == ATTEMPTS or time.monotonic() > patience or not is_transient(error):
                 raise
-        time.sleep(random.uniform(0, 0.01 * 2**attempt))
-    with db.engine.begin() as connection:
-        return work(connection)
+            current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
+        time.sleep(random.uniform(0, LONGEST_PAUSE))
+    raise AssertionError  # pragma: no cover
 
 
-def is_transient(error: BaseException) -> bool:
-    """Tell whether the same transaction may succeed when it is tried again."""
-    cause = getattr(error, "orig", None)
+def _snapshot() -> dict[str, Any]:
+    if db.engine.dialect.name == "sqlite":
+        return {"reading": True}
+    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
+def _unhurry(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(UNHURRIED, {"timeout": f"{current_app.config['CATALOG_TIMEOUT']}s"})
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Tell whether the same transaction may succeed when it is tried again at once.
+
+    It lost a race to another transaction, or its connection, which the pool had kept, was gone.
+    """
+    cause = error.orig
     if isinstance(cause, sqlite3.OperationalError):
         return cause.sqlite_errorname.startswith("SQLITE_BUSY")
-    return getattr(cause, "sqlstate", None) in TRANSIENT_SQLSTATES
+    return error.connection_invalidated or getattr(cause, "sqlstate", None) in TRANSIENT_SQLSTATES

@@ -46,6 +46,10 @@ STORED: list[tuple[str, dict[str, Any]]] = [
         "furthest_percentage": 40, "time_spent_seconds": 60, "score": None, "max_score": None, "position": None,
         "position_at": None, "started_at": AT, "completed_at": None, "last_activity_at": AT,
     }),
+    ("stored_answers", {
+        "caller_id": "lms", "key": "k1", "fingerprint": "f1", "status": 200, "body": b"{}", "learner_id": "sam",
+        "stored_at": AT,
+    }),
     ("imported_chunks", {"digest": "d1", "lines": 1, "imported_at": AT}),
 ]  # fmt: skip
 # What makes of the last stored row of a table another that is as fine.
@@ -55,6 +59,7 @@ NEW: dict[str, dict[str, Any]] = {
     "contents": {"id": "atoms"},
     "enrollments": {"user_id": "lee"},
     "progress_records": {"id": UUID(int=2), "user_id": "kim"},
+    "stored_answers": {"key": "k2"},
     "imported_chunks": {"digest": "d2"},
 }
 FINE = {table: row | NEW[table] for table, row in STORED}
@@ -106,6 +111,7 @@ BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("ck_progress_records_position", {"position": "page 3"}),
     ("ck_progress_records_position", {"position_at": AT}),
     ("ck_progress_records_last_activity_at", {"last_activity_at": EARLIER}),
+    ("pk_stored_answers", {"key": "k1"}),
     ("pk_imported_chunks", {"digest": "d1"}),
 ]  # fmt: skip
 

@@ -40,7 +40,7 @@ def read_module(call: Call, module_id: str) -> Answer:
 
 
 @catalog.put("/catalog/modules/<module_id>")
-@endpoint(WRITE_CATALOG, body=ModuleSchema(), answers={201: MODULE, 200: MODULE})
+@endpoint(WRITE_CATALOG, body=ModuleSchema(), answers={201: MODULE, 200: MODULE}, unhurried=True)
 def publish_module(call: Call, module_id: str) -> Answer:
     """Publish a module whole: contents that are left out are retired, and every total follows at once."""
     created = publish(call, PublishedModule(module_id, **call.body))
@@ -64,7 +64,7 @@ def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     enrolled = enroll(call, EnrollmentChange(user_id, module_id, **call.body))
     (enrollment,) = enrolled.enrollments.values()
     document = enrollment_document(enrollment, enrolled.modules[module_id])
-    return Answer(document, 201 if enrolled.created else 200)
+    return Answer(document, 201 if enrolled.created else 200, user_id)
 
 
 def publish(call: Call, module: PublishedModule) -> bool:

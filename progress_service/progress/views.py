@@ -6,7 +6,7 @@ from uuid import UUID
 
 from flask import Blueprint, current_app
 
-from progress_service import recorder
+from progress_service import idempotency, recorder
 from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
 from progress_service.calculations import CriteriaNotMet, Update
 from progress_service.documents import enrollment_document, record_document
@@ -35,7 +35,7 @@ RECORDED = RecordedSchema()
 def send_update(call: Call) -> Answer:
     """Record an update: 201 where it starts the record, 200 otherwise."""
     recorded = _record(call, [call.body])
-    return Answer(_recorded_document(recorded), 201 if recorded.started else 200)
+    return _answer(recorded)
 
 
 @progress.post("/batch")
@@ -65,7 +65,7 @@ def complete(call: Call, record_id: str) -> Answer:
     (record,) = recorded.records.values()
     if record.id != UUID(record_id):  # it went away while this waited for its learner
         raise not_found()
-    return Answer(_recorded_document(recorded))
+    return _answer(recorded)
 
 
 @progress.get("/<user_id>")
@@ -100,6 +100,7 @@ def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
 def erase_learner(call: Call, user_id: str) -> Answer:
     """Erase every trace of a learner."""
     recorder.erase(call.connection, user_id)
+    idempotency.forget(call.connection, user_id)
     return NOTHING
 
 
@@ -138,10 +139,11 @@ def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") ->
         raise Problem(409, detail, slug="completion-criteria-not-met") from refused
 
 
-def _recorded_document(recorded: Recorded) -> dict[str, Any]:
+def _answer(recorded: Recorded) -> Answer:
     """Show the one record that a request has changed, and its enrollment."""
     (record,), (enrollment,) = recorded.records.values(), recorded.enrollments.values()
-    return {
+    document = {
         "progress": record_document(record),
         "enrollment": enrollment_document(enrollment, recorded.modules[enrollment.module_id]),
     }
+    return Answer(document, 201 if recorded.started else 200, record.user_id)

@@ -1,0 +1,13 @@
+"""The short form of `python -m tests.chaos`."""
+
+from tests.chaos import unleash
+
+
+def test_what_was_acknowledged_is_there_exactly_once_whatever_is_killed() -> None:
+    report = unleash(seconds=3, seed=1)
+
+    assert report.faults == []
+    assert report.kills > 0
+    assert report.crashes == len(report.recoveries) > 0
+    assert report.acknowledged > 0
+    assert report.answers[503] + report.broken > 0

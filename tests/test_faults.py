@@ -1,0 +1,368 @@
+"""Real faults of the database: requests end in bounded time, are not applied by halves, and go on when it is back."""
+
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from threading import Barrier, Semaphore
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import Connection, Engine, event, make_url, text
+from werkzeug.test import TestResponse
+
+from progress_service import storage
+from progress_service.extensions import db
+from tests.callers import Caller
+from tests.conftest import application, migrate
+from tests.postgres import PostgresServer
+
+PATIENCE_SECONDS = 30
+POOL_SIZE = 4
+UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
+
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@contextmanager
+def school(url: str, **settings: Any) -> Iterator[tuple[Flask, Caller]]:
+    """Make the application with two modules, in which sam and kim have begun, and somebody who calls it."""
+    with application(url, **settings) as app:
+        service = Caller(app, "service", "lms")
+        for module_id, content_id in {"algebra": "sums", "biology": "cells"}.items():
+            contents = [{"id": content_id, "title": content_id, "type": "video"}]
+            module = {"title": module_id, "contents": contents}
+            assert service.put(f"/api/catalog/modules/{module_id}", json=module).status_code == 201
+        for user_id in ("sam", "kim"):
+            assert post(service, userId=user_id, progressPercentage=0).status_code == 201
+        yield app, service
+
+
+def post(caller: Caller, **others: Any) -> TestResponse:
+    response: TestResponse = caller.post("/api/progress", json=UPDATE | others)
+    return response
+
+
+def assert_unavailable(response: TestResponse) -> None:
+    assert response.status_code == 503, response.text
+    assert response.content_type == "application/problem+json"
+    assert response.get_json()["type"].endswith("unavailable")
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def assert_unavailable_within(seconds: float, call: Callable[[], TestResponse]) -> None:
+    """Give the call several times what it may take, for a machine that is busy."""
+    began = time.monotonic()
+    assert_unavailable(call())
+    assert time.monotonic() - began < 4 * seconds + 2
+
+
+def time_of(caller: Caller, user_id: str = "sam") -> int:
+    return int(caller.get(f"/api/progress/{user_id}").get_json()["summary"]["timeSpentSeconds"])
+
+
+def engine_of(app: Flask) -> Engine:
+    with app.app_context():
+        return db.engine
+
+
+def use_the_whole_pool(service: Caller) -> None:
+    """Call so many at once that the pool keeps as many connections as it may."""
+    start = Barrier(POOL_SIZE)
+    engine = engine_of(service.app)
+
+    def hold(_: int) -> None:
+        with engine.connect():
+            start.wait(PATIENCE_SECONDS)
+
+    with ThreadPoolExecutor(POOL_SIZE) as threads:
+        list(threads.map(hold, range(POOL_SIZE)))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer(durable=True) as server:
+        migrate(server.url)
+        yield server
+
+
+@pytest.mark.parametrize("ends", [PostgresServer.crash, PostgresServer.stop])
+def test_the_service_outlives_a_database_that_goes_away_and_comes_back(
+    ends: Callable[[PostgresServer], None], server: PostgresServer
+) -> None:
+    with application(server.url) as app, app.app_context(), db.engine.begin() as connection:
+        for table in reversed(db.metadata.sorted_tables):
+            connection.execute(table.delete())
+    with school(server.url, POOL_SIZE=POOL_SIZE) as (app, service):
+        assert post(service).status_code == 200
+        use_the_whole_pool(service)
+
+        ends(server)
+        try:
+            for _ in range(2):
+                assert_unavailable_within(1, lambda: post(service))
+                assert_unavailable_within(1, lambda: service.get("/api/progress/sam"))
+                assert_unavailable_within(1, lambda: service.get("/readyz"))
+                assert service.get("/healthz").status_code == 200
+        finally:
+            server.start()
+
+        # Not one of the connections that have died in the pool reaches a caller.
+        assert [post(service).status_code for _ in range(POOL_SIZE + 1)] == [200] * (POOL_SIZE + 1)
+        assert service.get("/readyz").status_code == 200
+        assert time_of(service) == (POOL_SIZE + 3) * 60
+        assert time_of(service, "kim") == 60
+
+
+def test_a_database_that_accepts_connections_and_says_nothing_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{silent.getsockname()[1]}/postgres"
+        with application(url, CONNECT_TIMEOUT=2) as app:
+            assert_unavailable_within(2, lambda: post(Caller(app, "service", "lms")))
+
+
+@on_postgresql
+def test_connections_that_were_closed_while_they_were_idle_are_replaced_unnoticed(database_url: str) -> None:
+    with school(named(database_url), POOL_SIZE=POOL_SIZE) as (_, service):
+        use_the_whole_pool(service)
+        close_connections(database_url)
+
+        assert [post(service).status_code for _ in range(POOL_SIZE)] == [200] * POOL_SIZE
+        close_connections(database_url)
+        assert time_of(service) == (POOL_SIZE + 1) * 60
+
+
+def named(url: str) -> str:
+    """Return a URL whose connections can be told from those of others."""
+    return make_url(url).update_query_dict({"application_name": "school"}).render_as_string(hide_password=False)
+
+
+def close_connections(url: str) -> None:
+    """Close those that `named` has named, and return when they are gone."""
+    close = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'school'"
+    with application(url) as app, app.app_context(), db.engine.connect() as connection:
+        closed = connection.execute(text(close)).scalars().all()
+    assert closed
+    assert all(closed)
+
+
+@on_postgresql
+def test_a_connection_that_breaks_in_the_middle_is_tried_again_and_applied_once(database_url: str) -> None:
+    with school(named(database_url)) as (app, service):
+        breaking = ["once"]
+
+        @event.listens_for(engine_of(app), "before_cursor_execute")
+        def disconnect(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+            if "UPDATE enrollments" in statement and breaking:
+                breaking.pop()
+                close_connections(database_url)
+
+        assert post(service).status_code == 200
+        assert not breaking
+        assert time_of(service) == 120
+
+
+@on_postgresql
+def test_a_connection_that_breaks_before_the_commit_leaves_nothing_and_is_not_tried_again(database_url: str) -> None:
+    with school(named(database_url)) as (app, service):
+        breaking = ["once"]
+
+        @event.listens_for(engine_of(app), "commit")
+        def disconnect(_: Connection) -> None:
+            if breaking:
+                breaking.pop()
+                close_connections(database_url)
+
+        assert_unavailable(post(service))
+        assert time_of(service) == 60
+        assert post(service).status_code == 200
+        assert time_of(service) == 120
+
+
+@on_postgresql
+def test_who_waits_too_long_for_a_connection_of_the_pool_is_turned_away(database_url: str) -> None:
+    with school(database_url, POOL_SIZE=1, POOL_TIMEOUT=1) as (app, service):
+        with engine_of(app).connect():
+            assert_unavailable_within(1, lambda: post(service))
+            assert_unavailable_within(1, lambda: service.get("/api/progress/sam"))
+        assert post(service).status_code == 200
+        assert time_of(service) == 120
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    "timeouts",
+    [{"LOCK_TIMEOUT": 1, "STATEMENT_TIMEOUT": 30}, {"LOCK_TIMEOUT": 30, "STATEMENT_TIMEOUT": 1}],
+    ids=["lock", "statement"],
+)
+def test_who_waits_too_long_for_a_learner_is_turned_away(database_url: str, timeouts: dict[str, int]) -> None:
+    batch = {"updates": [UPDATE | {"userId": "kim"}, UPDATE]}
+    with school(database_url, **timeouts) as (app, service):
+        with held(app, "SELECT FROM enrollments WHERE user_id = 'sam' FOR UPDATE"):
+            assert_unavailable_within(1, lambda: post(service))
+            assert_unavailable_within(1, lambda: service.post("/api/progress/batch", json=batch))
+            assert_unavailable_within(1, lambda: service.delete("/api/progress/sam/algebra"))
+            assert post(service, userId="kim").status_code == 200
+            assert time_of(service) == 60
+        assert post(service).status_code == 200
+        assert (time_of(service), time_of(service, "kim")) == (120, 120)
+
+
+@on_postgresql
+def test_who_reads_too_long_is_turned_away(database_url: str) -> None:
+    with school(database_url, STATEMENT_TIMEOUT=1, LOCK_TIMEOUT=30) as (app, service):
+        with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE"):
+            assert_unavailable_within(1, lambda: service.get("/api/progress/sam"))
+            assert_unavailable_within(1, lambda: service.get("/api/progress/stats/algebra"))
+        assert time_of(service) == 60
+
+
+@on_postgresql
+def test_a_catalog_change_has_more_time_than_other_requests(database_url: str) -> None:
+    module = {"title": "Algebra", "contents": [{"id": "sums", "title": "Sums", "type": "video", "weight": 2}]}
+    waited = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '2s'")
+    timeouts = {"STATEMENT_TIMEOUT": 1, "LOCK_TIMEOUT": 30, "CATALOG_TIMEOUT": 60}
+    with school(database_url, **timeouts) as (app, service), ThreadPoolExecutor(1) as thread:
+        with held(app, "LOCK TABLE contents IN SHARE MODE"), engine_of(app).connect() as watch:
+            watch = watch.execution_options(isolation_level="AUTOCOMMIT")  # so that `now` goes on
+            change = thread.submit(service.put, "/api/catalog/modules/algebra", json=module)
+            until(lambda: change.done() or bool(watch.execute(waited).scalar()))
+        assert change.result(PATIENCE_SECONDS).status_code == 200
+
+
+@contextmanager
+def held(app: Flask, statement: str) -> Iterator[Connection]:
+    """Hold what a statement locks, on a connection of its own, until the block ends."""
+    url = app.config["SQLALCHEMY_DATABASE_URI"]
+    with application(url) as other, engine_of(other).begin() as connection:
+        connection.execute(text(statement))
+        yield connection
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come to this"
+        time.sleep(0.02)
+
+
+@on_postgresql
+def test_the_loser_of_a_deadlock_is_tried_again(database_url: str) -> None:
+    batch = {"updates": [UPDATE, UPDATE | {"userId": "kim"}]}
+    lock = "SELECT FROM enrollments WHERE user_id = '{}' FOR UPDATE"
+    deadlocks = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with school(database_url) as (app, service), ThreadPoolExecutor(1) as thread:
+        with engine_of(app).connect() as connection:
+            before = connection.execute(deadlocks).scalar_one()
+        with held(app, lock.format("sam")) as other:
+            other.execute(text("SET LOCAL deadlock_timeout = '60s'"))  # so that it is the service that loses
+            other.execute(text("SET LOCAL lock_timeout = '30s'"))
+            request = thread.submit(service.post, "/api/progress/batch", json=batch)
+            until(lambda: bool(other.execute(waiting).scalar()))
+            other.execute(text(lock.format("kim")))
+        assert request.result(PATIENCE_SECONDS).status_code == 200
+        assert (time_of(service), time_of(service, "kim")) == (120, 120)
+        with engine_of(app).connect() as connection:
+            until(lambda: connection.execute(deadlocks).scalar_one() > before)
+
+
+Failing = Callable[[str, int], AbstractContextManager[Callable[[], int]]]
+
+
+@pytest.fixture
+def failing(app: Flask) -> Failing:
+    """Let the next writes of a record fail in the database with an SQLSTATE; tells how many were tried."""
+    engine = engine_of(app)
+
+    @contextmanager
+    def failing(sqlstate: str, times: int) -> Iterator[Callable[[], int]]:
+        script = f"""
+            CREATE SEQUENCE tries;
+            CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF nextval('tries') <= {times} THEN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END IF;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER fail AFTER INSERT OR UPDATE ON progress_records EXECUTE FUNCTION fail();
+        """
+
+        def tried() -> int:
+            with engine.connect() as connection:
+                return int(connection.execute(text("SELECT last_value FROM tries")).scalar_one())
+
+        with engine.begin() as connection:
+            connection.execute(text(script))
+        try:
+            yield tried
+        finally:
+            with engine.begin() as connection:
+                connection.execute(text("DROP FUNCTION fail CASCADE; DROP SEQUENCE tries"))
+
+    return failing
+
+
+@on_postgresql
+@pytest.mark.parametrize("sqlstate", sorted(storage.TRANSIENT_SQLSTATES))
+def test_a_lost_race_is_tried_again_and_applied_once(database_url: str, sqlstate: str, failing: Failing) -> None:
+    with school(database_url) as (_, service):
+        with failing(sqlstate, 2):
+            assert post(service, contentId="cells").status_code == 201
+        assert time_of(service) == 120
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("sqlstate", "status", "tries"),
+    [("40001", 503, storage.ATTEMPTS), ("40P01", 503, storage.ATTEMPTS), ("53100", 503, 1), ("23514", 500, 1)],
+    ids=["races lost for ever", "deadlocks for ever", "a full disk", "a broken constraint"],
+)
+def test_what_cannot_be_helped_is_tried_a_bounded_number_of_times(
+    database_url: str, sqlstate: str, status: int, tries: int, failing: Failing
+) -> None:
+    with school(database_url) as (_, service):
+        with failing(sqlstate, 100) as tried:
+            response = post(service)
+            assert response.status_code == status
+            assert "Retry-After" in response.headers or status == 500
+            assert tried() == tries
+        assert time_of(service) == 60
+        assert post(service).status_code == 200
+
+
+@on_sqlite
+def test_on_sqlite_who_waits_too_long_for_another_writer_is_turned_away(database_url: str) -> None:
+    with school(database_url, LOCK_TIMEOUT=1) as (_, service):
+        with writing(database_url):
+            assert_unavailable_within(1, lambda: post(service))
+            assert time_of(service) == 60  # nobody waits to read
+        assert post(service).status_code == 200
+        assert time_of(service) == 120
+
+
+@on_sqlite
+def test_on_sqlite_writers_wait_for_one_another(database_url: str) -> None:
+    begun = Semaphore(0)
+    with school(database_url, LOCK_TIMEOUT=PATIENCE_SECONDS) as (app, service), ThreadPoolExecutor(4) as threads:
+        event.listen(engine_of(app), "checkout", lambda *_: begun.release())
+        with writing(database_url):
+            requests = [threads.submit(post, service) for _ in range(4)]
+            assert all(begun.acquire(timeout=PATIENCE_SECONDS) for _ in requests)
+            assert not any(request.done() for request in requests)
+        assert [request.result(PATIENCE_SECONDS).status_code for request in requests] == [200] * 4
+        assert time_of(service) == 300
+
+
+@contextmanager
+def writing(url: str) -> Iterator[None]:
+    """Hold the write lock of a SQLite database, as another process would."""
+    connection = sqlite3.connect(make_url(url).database or "", isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
