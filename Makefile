@@ -6,7 +6,7 @@ python = .venv/bin/python
 flask = $(python) -m flask
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint chaos clean
+.PHONY: help run test lint chaos bench clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
@@ -44,6 +44,9 @@ lint: .venv/dev ## Check style and types
 
 chaos: .venv/dev ## Kill workers and the database under load, and count afterwards (ARGS="--seconds 60")
 	@$(python) -m tests.chaos $(ARGS)
+
+bench: .venv/dev ## Measure with a thousand and a million learners (see bench/README.md)
+	@$(python) -m bench.scale $(ARGS)
 
 clean: ## Remove what these targets made, but for the key and the data in instance/
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build

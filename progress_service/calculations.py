@@ -4,7 +4,7 @@ Percentages of contents are whole numbers from 0 to 100. Scores are counted in t
 passing scores in hundredths of a per cent, so that every comparison is one of whole numbers.
 """
 
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -91,6 +91,17 @@ class Enrollment(NamedTuple):
     time_spent_seconds: int = 0
     completed_at: datetime | None = None
     last_activity_at: datetime | None = None
+    last_content_id: str | None = None
+    """The content of the latest update by event time; of equal times, of the one applied later."""
+
+
+class ActivityDay(NamedTuple):
+    """One learner's activity in one module on one UTC day."""
+
+    user_id: str
+    module_id: str
+    day: date
+    time_spent_seconds: int = 0
 
 
 def apply(record: Record, update: Update, content: Content) -> Record:
@@ -146,21 +157,23 @@ def is_passed(score: int | None, max_score: int | None, passing_score: int | Non
     return score is not None and max_score is not None and score * 10_000 >= passing_score * max_score
 
 
-def count(enrollment: Enrollment, before: Record, after: Record, content: Content) -> Enrollment:
-    """Carry the change of a record over to its enrollment's totals."""
-    last = enrollment.last_activity_at
+def count(enrollment: Enrollment, before: Record, after: Record, update: Update, content: Content) -> Enrollment:
+    """Carry an update's change of a record over to its enrollment's totals."""
+    at, last = update.occurred_at, enrollment.last_activity_at
+    is_latest = last is None or at >= last
     return enrollment._replace(
         weighted_sum=enrollment.weighted_sum
         + content.counted_weight * (after.progress_percentage - before.progress_percentage),
         completed_contents=enrollment.completed_contents + (content.counted_weight > 0 and completes(before, after)),
-        time_spent_seconds=enrollment.time_spent_seconds + after.time_spent_seconds - before.time_spent_seconds,
-        last_activity_at=after.last_activity_at if last is None else max(last, after.last_activity_at),
+        time_spent_seconds=enrollment.time_spent_seconds + update.time_spent_seconds,
+        last_activity_at=at if is_latest else last,
+        last_content_id=after.content_id if is_latest else enrollment.last_content_id,
     )
 
 
-def completes(before: Record | Enrollment, after: Record | Enrollment) -> bool:
+def completes(before: Record | Enrollment | None, after: Record | Enrollment) -> bool:
     """Tell whether this change is the completion."""
-    return before.completed_at is None and after.completed_at is not None
+    return (before is None or before.completed_at is None) and after.completed_at is not None
 
 
 def change(enrollment: Enrollment, status: str | None, enrolled_at: datetime | None) -> Enrollment:
@@ -175,6 +188,21 @@ def settle(enrollment: Enrollment, module: Module, at: datetime) -> Enrollment:
     if enrollment.status not in (ACTIVE, PAUSED) or not 0 < module.total_contents == enrollment.completed_contents:
         return enrollment
     return enrollment._replace(status=COMPLETED, completed_at=at)
+
+
+def score_hundredths(score: int | None, max_score: int | None) -> int:
+    """Return a score in per cent of its maximum, rounded down, in hundredths; 0 where there is none."""
+    return score * 10_000 // max_score if score is not None and max_score else 0
+
+
+def whole_percentage(weighted_sum: int, total_weight: int) -> int:
+    """Return a module's progress in whole per cent, rounded down; 0 where no content has a weight."""
+    return weighted_sum // (total_weight or 1)
+
+
+def week_of(instant: datetime) -> date:
+    """Return the Monday of an instant's week, in UTC."""
+    return instant.date() - timedelta(days=instant.weekday())
 
 
 def rounded_down(numerator: int, denominator: int) -> float | None:
@@ -192,4 +220,4 @@ def module_percentage(weighted_sum: int, total_weight: int) -> float:
 
 def score_percentage(score: int | None, max_score: int | None) -> float | None:
     """Return a score in per cent of its maximum, as shown."""
-    return None if score is None or max_score is None else rounded_down(score * 100, max_score)
+    return None if score is None else score_hundredths(score, max_score) / 100

@@ -2,10 +2,11 @@
 
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.errors import Fault
 from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.recorder import ContentElsewhere, EnrollmentChange, PublishedModule
+from progress_service.recount import Drift
 from progress_service.validation import faults_of, is_user_id, parse_json
 
+REPAIR_CHUNK = 1000
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 catalog = AppGroup("catalog", help="The modules and their contents.")
@@ -92,23 +95,24 @@ def import_file(enrollments: Path | None, updates: Path | None) -> None:
 @click.option("--repair", is_flag=True, help="Store the recounted figures.")
 def verify(repair: bool) -> None:
     """Recount every total from the records; exit status 1 if any has drifted, repaired or not."""
-    drifted: Counter[str] = Counter()
+    found = 0
 
     def work(connection: Connection) -> None:
-        for drift in recount.drifts(connection):
-            drifted[drift.module_id] += 1
-            learner = f" learner {drift.user_id}" if drift.user_id else ""
-            click.echo(
-                f"module {drift.module_id}{learner}: {drift.figure} is {drift.stored}, recounted {drift.recounted}"
-            )
+        nonlocal found
+        for module_id, drifts in groupby(recount.drifts(connection), key=attrgetter("module_id")):
+            while chunk := list(islice(drifts, REPAIR_CHUNK)):
+                found += len(chunk)
+                for drift in chunk:
+                    click.echo(_describe(drift))
+                if repair:
+                    mend = partial(recorder.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
+                    storage.write(mend, unhurried=True)
+            if repair:
+                storage.write(partial(recorder.repair_tallies, module_id=module_id), unhurried=True)
 
     storage.read(work, unhurried=True)
-    click.echo(f"{drifted.total()} figures differ from their recount.")
-    if repair:
-        for module_id in drifted:
-            storage.write(partial(recorder.repair, module_id=module_id, now=datetime.now(UTC)), unhurried=True)
-        click.echo(f"{len(drifted)} modules repaired.")
-    sys.exit(bool(drifted))
+    click.echo(f"{found} figures differ from their recount{' and are repaired' if found and repair else ''}.")
+    sys.exit(bool(found))
 
 
 @progress.command("purge-keys")
@@ -143,6 +147,11 @@ def _store_enrollments(connection: Connection, lines: Sequence[dict[str, Any]], 
 
 UPDATES = importing.Kind("updates", OTHERS_UPDATE, _store_updates)
 ENROLLMENTS = importing.Kind("enrollments", EnrollmentLineSchema(), _store_enrollments)
+
+
+def _describe(drift: Drift) -> str:
+    learner = f" learner {drift.user_id}" if drift.user_id else ""
+    return f"module {drift.module_id}{learner}: {drift.figure} is {drift.stored}, recounted {drift.recounted}"
 
 
 def _list(title: str, faults: Sequence[Fault]) -> str:

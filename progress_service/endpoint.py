@@ -3,13 +3,13 @@
 The token, the role, the shape of the request, whose data it is; then the view, in one transaction; then the answer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, NamedTuple
 
-from flask import Response, current_app, request
+from flask import Response, current_app, request, stream_with_context
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
@@ -45,9 +45,16 @@ class Answer(NamedTuple):
     """Whom the document names, so that erasing them can find it where it is stored for repeats."""
 
 
+class Stream(NamedTuple):
+    """What a view answers bit by bit, from a snapshot of its own."""
+
+    text: Callable[[Connection], Iterator[str]]
+    content_type: str
+
+
 NOTHING = Answer(None, 204)
 
-View = Callable[..., Answer]
+View = Callable[..., Answer | Stream]
 BodySchema = Schema | Callable[[Caller], Schema]
 
 
@@ -105,8 +112,8 @@ def endpoint(
                 if replayed:
                     return replayed
                 answer = view(Call(connection, caller, reach, now, loaded, parameters), **path)
-                response = respond(answer)
-                if key:
+                response = stream(answer) if isinstance(answer, Stream) else respond(answer)
+                if key and isinstance(answer, Answer):
                     idempotency.keep(connection, key, response, answer.learner, now)
                 return response
 
@@ -125,6 +132,11 @@ def respond(answer: Answer) -> Response:
         del response.headers["Content-Type"]
         return response
     return Response(encode(answer.document), answer.status, content_type="application/json")
+
+
+def stream(answer: Stream) -> Response:
+    """Answer with text as it is made; its snapshot ends with it."""
+    return Response(stream_with_context(storage.stream(answer.text)), content_type=answer.content_type)
 
 
 def _check_path(path: Mapping[str, str]) -> None:

@@ -4,7 +4,7 @@ The constraints hold what a table can hold of the rules; `calculations` holds th
 whole, scores are in ten-thousandths of a point, passing scores in hundredths of a per cent, durations in seconds.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
 from progress_service.calculations import STATUSES
+from progress_service.tallies import KINDS
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -45,6 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 # Identifiers sort by code point on every database, so that pages and locks have one order everywhere.
 IDENTIFIER = String(128).with_variant(String(128, collation="C"), "postgresql")
+LONG_IDENTIFIER = String(160).with_variant(String(160, collation="C"), "postgresql")
 Identifier = Annotated[str, mapped_column(IDENTIFIER)]
 Key = Annotated[str, mapped_column(IDENTIFIER, primary_key=True)]
 Small = Annotated[int, mapped_column(SmallInteger)]
@@ -119,7 +121,11 @@ class Enrollment(Base):
         CheckConstraint(f"status IN {STATUSES}", "status"),
         CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
         CheckConstraint("weighted_sum >= 0 AND completed_contents >= 0 AND time_spent_seconds >= 0", "totals"),
-        Index(None, "module_id", "user_id"),
+        CheckConstraint("(last_activity_at IS NULL) = (last_content_id IS NULL)", "last_content_id"),
+        # One index for each order of the roster, within a status.
+        Index(None, "module_id", "status", "user_id"),
+        Index(None, "module_id", "status", "weighted_sum", "user_id"),
+        Index(None, "module_id", "status", "last_activity_at", "user_id", postgresql_include=["last_content_id"]),
     )
 
     user_id: Mapped[Key]
@@ -131,6 +137,7 @@ class Enrollment(Base):
     enrolled_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     last_activity_at: Mapped[datetime | None]
+    last_content_id: Mapped[str | None] = mapped_column(IDENTIFIER)
 
 
 class ProgressRecord(Base):
@@ -169,6 +176,45 @@ class ProgressRecord(Base):
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     last_activity_at: Mapped[datetime]
+
+
+class ActivityDay(Base):
+    """One learner's activity in one module on one UTC day, by event time."""
+
+    __tablename__ = "activity_days"
+    __table_args__ = (
+        ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
+        CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
+        Index(None, "module_id", "day"),
+    )
+
+    user_id: Mapped[Key]
+    module_id: Mapped[Key]
+    day: Mapped[date] = mapped_column(primary_key=True)
+    time_spent_seconds: Mapped[int]
+
+
+class Tally(Base):
+    """A part of what a group of a module's learners adds up to (see `tallies`); the sum of its parts is exact.
+
+    Each writer adds to one part, so that the writers of a module do not queue; a part alone may be negative.
+    """
+
+    __tablename__ = "tallies"
+    __table_args__ = (CheckConstraint(f"kind IN {KINDS}", "kind"),)
+
+    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    item: Mapped[str] = mapped_column(LONG_IDENTIFIER, primary_key=True)
+    part: Mapped[Small] = mapped_column(primary_key=True)
+    learners: Mapped[int]
+    started: Mapped[int]
+    completed: Mapped[int]
+    enrollments_completed: Mapped[int]
+    time_spent_seconds: Mapped[int]
+    weighted_sum: Mapped[int]
+    scored: Mapped[int]
+    score_hundredths: Mapped[int]
 
 
 class StoredAnswer(Base):

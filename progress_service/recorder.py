@@ -5,18 +5,23 @@ module. On SQLite a writer's transaction holds the only write lock from its begi
 Whoever calls owns the transaction and commits it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
+from random import randrange
 from secrets import randbits
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Executable, delete, insert, select, update
+from sqlalchemy import Connection, Executable, Select, delete, insert, select, update
 
-from progress_service import calculations, models, recount
-from progress_service.calculations import ACTIVE, Content, Enrollment, Module, Record, Update
+from progress_service import calculations, models, recount, tallies
+from progress_service.calculations import ACTIVE, ActivityDay, Content, Enrollment, Module, Record, Update
+from progress_service.recount import Drift
 from progress_service.rows import Rows
-from progress_service.statements import Statements, exclusive_lock, values
+from progress_service.statements import ENROLLMENT, MODULE, Statements, columns, exclusive_lock, values
+
+TALLY_PARTS = 8
+"""In how many rows a tally is kept, so that writers of one module seldom wait for one another."""
 
 
 class Refused(Exception):
@@ -55,6 +60,12 @@ class EnrollmentKey(NamedTuple):
     module_id: str
 
 
+class DayKey(NamedTuple):
+    user_id: str
+    module_id: str
+    day: date
+
+
 class EnrollmentChange(NamedTuple):
     """A learner is to be enrolled, or their enrollment changed; what is None stays as it is."""
 
@@ -64,23 +75,62 @@ class EnrollmentChange(NamedTuple):
     enrolled_at: datetime | None = None
 
 
-class Recorded(NamedTuple):
-    """What became of some updates: the records and enrollments as they are now, and how many began or ended."""
+class Learning(NamedTuple):
+    """What is stored about some learners: their enrollments, records and days of activity."""
 
+    enrollments: dict[EnrollmentKey, Enrollment]
     records: dict[RecordKey, Record]
-    enrollments: dict[EnrollmentKey, Enrollment]
+    days: dict[DayKey, ActivityDay]
+
+    def before(self, created: Collection[EnrollmentKey]) -> "Learning":
+        """Return what there was before some enrollments were made, which are in no tally yet."""
+        enrollments = {key: one for key, one in self.enrollments.items() if key not in created}
+        return Learning(enrollments, dict(self.records), dict(self.days))
+
+    def without(self, other: "Learning") -> "Learning":
+        """Return what is not the same in the other."""
+        return Learning(
+            _without(self.enrollments, other.enrollments),
+            _without(self.records, other.records),
+            _without(self.days, other.days),
+        )
+
+    def shares(self, modules: Mapping[str, Module]) -> Iterator[tallies.Share]:
+        """Yield what all of it counts in the tallies of the modules."""
+        for enrollment in self.enrollments.values():
+            yield from tallies.of_enrollment(enrollment, modules[enrollment.module_id])
+        for record in self.records.values():
+            yield from tallies.of_record(record)
+        for day in self.days.values():
+            yield from tallies.of_day(day)
+
+
+class Recorded(NamedTuple):
+    """What became of some updates or enrollment changes, and the denominators of the modules."""
+
+    before: Learning
+    after: Learning
     modules: dict[str, Module]
-    started: int
-    completed: int
-    enrollments_completed: int
 
+    @property
+    def started(self) -> int:
+        """How many records are new."""
+        return len(self.after.records) - len(self.before.records)
 
-class Enrolled(NamedTuple):
-    """What became of some enrollment changes: the enrollments as they are now, and which of them are new."""
+    @property
+    def enrolled(self) -> int:
+        """How many enrollments are new."""
+        return len(self.after.enrollments) - len(self.before.enrollments)
 
-    enrollments: dict[EnrollmentKey, Enrollment]
-    modules: dict[str, Module]
-    created: set[EnrollmentKey]
+    @property
+    def completed(self) -> int:
+        """How many records have completed."""
+        return _completions(self.before.records, self.after.records)
+
+    @property
+    def enrollments_completed(self) -> int:
+        """How many enrollments have completed."""
+        return _completions(self.before.enrollments, self.after.enrollments)
 
 
 class PublishedContent(NamedTuple):
@@ -111,101 +161,164 @@ def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bo
     calculations.CriteriaNotMet.
     """
     sql = _statements(connection)
-    first: dict[RecordKey, tuple[datetime, int]] = {}
+    keys: dict[Any, Any] = {}
     for place, one in enumerate(updates):
-        first.setdefault(RecordKey(one.user_id, one.content_id), (one.occurred_at, place))
-    keys = [(key.user_id, at, key.content_id, place) for key, (at, place) in first.items()]
-    # Shared with other updates, so that they run side by side; a catalog change takes it alone. Without it, an update
-    # that has read the old catalog could commit after the change has recounted the module.
-    held = _share_modules(connection, sql.lock_modules_of_contents, sql.keys, keys)
-    locked = sql.keys.run(connection, sql.lock_enrollments_of_contents, keys, auto_enroll=auto_enroll)
+        day = one.occurred_at.date()
+        keys.setdefault((one.user_id, one.content_id, day), (one.user_id, one.content_id, day, one.occurred_at, place))
+    held = _share_modules(connection, sql.lock_modules_of_contents, sql.keys, keys.values())
+    locked = sql.keys.run(connection, sql.lock_enrollments_of_contents, keys.values(), auto_enroll=auto_enroll)
     created = {EnrollmentKey(row.user_id, row.module_id) for row in locked}
     # Read only now: whatever is read before its lock may be outdated by the time the lock is held.
     contents: dict[str, Content] = {}
     modules: dict[str, Module] = {}
-    enrollments: dict[EnrollmentKey, Enrollment] = {}
-    records: dict[RecordKey, Record] = {}
-    for row in sql.keys.run(connection, sql.read, keys):
-        key, content, module, enrollment, stored = values(row, RecordKey, Content, Module, Enrollment, Record)
+    after = Learning({}, {}, {})
+    for row in sql.keys.run(connection, sql.read, keys.values()):
+        parts = values(row, RecordKey, Content, Module, Enrollment, Record, ActivityDay)
+        key, content, module, enrollment, stored, active = parts
         if held is not None and content.module_id not in held:
             continue  # published since the locks were taken: this update came before
         contents[key.content_id], modules[content.module_id] = content, module
         enrollment_key = EnrollmentKey(key.user_id, content.module_id)
         if enrollment and (auto_enroll or enrollment_key not in created):  # which an erasure may have made necessary
-            enrollments[enrollment_key] = enrollment
+            after.enrollments[enrollment_key] = enrollment
         if stored:
-            records[key] = stored
+            after.records[key] = stored
+        if active:
+            after.days[DayKey(key.user_id, content.module_id, active.day)] = active
     _refuse(UnknownContent, updates, lambda one: one.content_id in contents)
-    _refuse(NotEnrolled, updates, lambda one: (one.user_id, contents[one.content_id].module_id) in enrollments)
-
-    started = completed = enrollments_completed = 0
+    _refuse(NotEnrolled, updates, lambda one: (one.user_id, contents[one.content_id].module_id) in after.enrollments)
+    before = after.before(created)
     for one in updates:
         content = contents[one.content_id]
-        key, enrollment_key = (
-            RecordKey(one.user_id, one.content_id),
-            EnrollmentKey(one.user_id, content.module_id),
-        )
-        before, enrollment = records.get(key), enrollments[enrollment_key]
-        if before is None:
-            started += 1
-            before = Record(
-                _uuid7(now), one.user_id, content.module_id, one.content_id, one.occurred_at, one.occurred_at
-            )
-        after = calculations.apply(before, one, content)
-        counted = calculations.count(enrollment, before, after, content)
-        settled = calculations.settle(counted, modules[content.module_id], one.occurred_at)
-        completed += calculations.completes(before, after)
-        enrollments_completed += calculations.completes(enrollment, settled)
-        records[key], enrollments[enrollment_key] = after, settled
-
-    sql.records.run(connection, sql.store_records, [(*one, one.progress_percentage) for one in records.values()])
-    sql.enrollments.run(connection, sql.store_enrollments, enrollments.values())
-    return Recorded(records, enrollments, modules, started, completed, enrollments_completed)
+        _fold(after, one, content, modules[content.module_id], now)
+    return _store(connection, Recorded(before, after, modules))
 
 
-def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime) -> Enrolled:
+def _fold(learning: Learning, update: Update, content: Content, module: Module, now: datetime) -> None:
+    """Apply an update to its record, day of activity and enrollment."""
+    user_id, module_id, at = update.user_id, content.module_id, update.occurred_at
+    key = RecordKey(user_id, update.content_id)
+    before = learning.records.get(key) or Record(_uuid7(now), user_id, module_id, update.content_id, at, at)
+    after = learning.records[key] = calculations.apply(before, update, content)
+    day_key = DayKey(user_id, module_id, at.date())
+    day = learning.days.get(day_key, ActivityDay(*day_key))
+    learning.days[day_key] = day._replace(time_spent_seconds=day.time_spent_seconds + update.time_spent_seconds)
+    enrollment_key = EnrollmentKey(user_id, module_id)
+    counted = calculations.count(learning.enrollments[enrollment_key], before, after, update, content)
+    learning.enrollments[enrollment_key] = calculations.settle(counted, module, at)
+
+
+def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime) -> Recorded:
     """Enroll learners, or change their enrollments; a completed enrollment keeps its status. Raises UnknownModule."""
     sql = _statements(connection)
     keys = [(*key, now) for key in {EnrollmentKey(change.user_id, change.module_id) for change in changes}]
     _share_modules(connection, sql.lock_modules, sql.enrollment_keys, keys)
-    new = sql.enrollment_keys.run(connection, sql.lock_enrollments, keys)
-    created = {EnrollmentKey(row.user_id, row.module_id) for row in new}
+    locked = sql.enrollment_keys.run(connection, sql.lock_enrollments, keys)
+    created = {EnrollmentKey(row.user_id, row.module_id) for row in locked}
     modules: dict[str, Module] = {}
-    enrollments: dict[EnrollmentKey, Enrollment] = {}
+    after = Learning({}, {}, {})
     for row in sql.enrollment_keys.run(connection, sql.read_enrollments, keys):
         module, enrollment = values(row, Module, Enrollment)
         modules[enrollment.module_id] = module
-        enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
+        after.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
     _refuse(UnknownModule, changes, lambda change: change.module_id in modules)
+    before = after.before(created)
     for change in changes:
         key = EnrollmentKey(change.user_id, change.module_id)
-        changed = calculations.change(enrollments[key], change.status, change.enrolled_at)
-        enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
-    sql.enrollments.run(connection, sql.store_enrollments, enrollments.values())
-    return Enrolled(enrollments, modules, created)
+        changed = calculations.change(after.enrollments[key], change.status, change.enrolled_at)
+        after.enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
+    return _store(connection, Recorded(before, after, modules))
 
 
 def reset(connection: Connection, user_id: str, module_id: str) -> None:
     """Take a learner's records in a module away and start their enrollment again, where there is one."""
-    sql = _statements(connection)
-    _share_modules(connection, sql.lock_modules, sql.enrollment_keys, [(user_id, module_id, None)])
-    ours = {"user_id": user_id, "module_id": module_id}
-    locked = select(models.Enrollment.enrolled_at).filter_by(**ours).with_for_update()
-    for enrolled_at in connection.execute(locked).scalars():
-        connection.execute(delete(models.ProgressRecord).filter_by(**ours))
-        restarted = Enrollment(user_id, module_id, ACTIVE, enrolled_at)
-        sql.enrollments.run(connection, sql.store_enrollments, [restarted])
+    removed = _remove(connection, user_id, [module_id])
+    restarted = {
+        key: Enrollment(*key, ACTIVE, enrollment.enrolled_at) for key, enrollment in removed.before.enrollments.items()
+    }
+    _store(connection, removed._replace(after=Learning(restarted, {}, {})))
 
 
 def erase(connection: Connection, user_id: str) -> None:
     """Take every trace of a learner away."""
+    enrolled = select(models.Enrollment.module_id).filter_by(user_id=user_id)
+    removed = _remove(connection, user_id, connection.execute(enrolled).scalars().all())
+    _take(connection, models.Enrollment, Enrollment, user_id, removed.modules)
+    _store(connection, removed)
+
+
+def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> Recorded:
+    """Delete a learner's records and days of activity in some modules, and return what there was."""
     sql = _statements(connection)
-    enrolled = select(models.Enrollment.module_id).filter_by(user_id=user_id).order_by(models.Enrollment.module_id)
-    keys = [(user_id, module_id, None) for module_id in connection.execute(enrolled).scalars()]
+    keys = [(user_id, module_id, None) for module_id in module_ids]
     _share_modules(connection, sql.lock_modules, sql.enrollment_keys, keys)
-    connection.execute(enrolled.with_for_update())
-    connection.execute(delete(models.ProgressRecord).filter_by(user_id=user_id))
-    connection.execute(delete(models.Enrollment).filter_by(user_id=user_id))
+    before = Learning({}, {}, {})
+    modules = {}
+    enrolled = (
+        select(*MODULE, *ENROLLMENT)
+        .join(models.Enrollment, models.Enrollment.module_id == models.Module.id)
+        .where(models.Enrollment.user_id == user_id, models.Enrollment.module_id.in_(_module_ids(sql)))
+        .order_by(models.Enrollment.module_id)
+        .with_for_update(of=models.Enrollment)
+    )
+    for row in sql.enrollment_keys.run(connection, enrolled, keys):
+        module, enrollment = values(row, Module, Enrollment)
+        modules[enrollment.module_id] = module
+        before.enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
+    # Of these modules only: an enrollment that was made since, after another erasure, is not locked.
+    for record in _take(connection, models.ProgressRecord, Record, user_id, modules):
+        before.records[RecordKey(user_id, record.content_id)] = record
+    for day in _take(connection, models.ActivityDay, ActivityDay, user_id, modules):
+        before.days[DayKey(user_id, day.module_id, day.day)] = day
+    return Recorded(before, Learning({}, {}, {}), modules)
+
+
+def _take(connection: Connection, table: Any, kind: Any, user_id: str, module_ids: Iterable[str]) -> list[Any]:
+    """Delete a learner's rows in some modules, and return them."""
+    sql = _statements(connection)
+    theirs = table.user_id == user_id, table.module_id.in_(_module_ids(sql))
+    taken = delete(table).where(*theirs).returning(*columns(table, kind))
+    keys = [(user_id, module_id, None) for module_id in module_ids]
+    return [kind(*row) for row in sql.enrollment_keys.run(connection, taken, keys)]
+
+
+def _module_ids(sql: Statements) -> Select[Any]:
+    return select(sql.enrollment_keys.c.module_id)
+
+
+def _without(ours: dict[Any, Any], theirs: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: one for key, one in ours.items() if theirs.get(key) != one}
+
+
+def _completions(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> int:
+    return sum(calculations.completes(before.get(key), one) for key, one in after.items())
+
+
+def _store(connection: Connection, recorded: Recorded) -> Recorded:
+    """Write what has changed, and carry it over to the tallies."""
+    sql = _statements(connection)
+    before, after, modules = recorded
+    gone, come = before.without(after), after.without(before)
+    if come.records:
+        rows = [(*one, one.progress_percentage) for one in come.records.values()]
+        sql.records.run(connection, sql.store_records, rows)
+    if come.enrollments:
+        sql.enrollments.run(connection, sql.store_enrollments, come.enrollments.values())
+    if come.days:
+        sql.days.run(connection, sql.store_days, come.days.values())
+    changes = tallies.Changes()
+    changes.replace(gone.shares(modules), come.shares(modules))
+    _add(connection, changes)
+    return recorded
+
+
+def _add(connection: Connection, changes: tallies.Changes) -> None:
+    """Add to the tallies, in one of their parts; these rows are locked last, and in one order."""
+    sql = _statements(connection)
+    part = randrange(TALLY_PARTS)
+    rows = [(*group, part, *counts) for group, counts in changes.items() if any(counts)]
+    if rows:
+        sql.tallies.run(connection, sql.store_tallies, rows)
 
 
 def publish(connection: Connection, module: PublishedModule, *, now: datetime) -> bool:
@@ -239,15 +352,38 @@ def publish(connection: Connection, module: PublishedModule, *, now: datetime) -
         connection.execute(insert(models.ModuleInstructor), teaching)
     recount.denominators(connection, module.id)
     if not created and before != _counted_weights(connection, module.id):
-        recount.totals(connection, module.id, now, recount.RULED_TOTALS)
+        completed = recount.totals(connection, module.id, now, recount.RULED_TOTALS)
+        by_enrollment = (tallies.STATUS, tallies.PERCENTAGE, tallies.LAST_WEEK, tallies.LAST_DAY)
+        recount.tallies(connection, sql, module.id, by_enrollment)
+        today = tallies.Group(module.id, tallies.DAY, str(now.date()))
+        _add(connection, tallies.Changes({today: tallies.Counts(enrollments_completed=completed)}))
     return created
 
 
-def repair(connection: Connection, module_id: str, *, now: datetime) -> None:
-    """Store the recounted totals of a module, while its writers wait."""
-    lock_module(connection, module_id)
-    recount.denominators(connection, module_id)
-    recount.totals(connection, module_id, now)
+def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *, now: datetime) -> None:
+    """Store the totals that the recount found; updates run on, but for those of the learners who have drifted.
+
+    Where the module's denominators have drifted, it is held alone and recounted whole.
+    """
+    sql = _statements(connection)
+    user_ids = sorted({drift.user_id for drift in drifts if drift.user_id is not None})
+    if any(drift.figure in recount.DENOMINATORS for drift in drifts):
+        lock_module(connection, module_id)
+        recount.denominators(connection, module_id)
+        recount.totals(connection, module_id, now)
+    else:
+        _share_modules(connection, sql.lock_modules, sql.enrollment_keys, [("", module_id, None)])
+        ours = models.Enrollment.module_id == module_id, models.Enrollment.user_id.in_(user_ids)
+        locked = select(models.Enrollment.user_id).where(*ours).order_by(models.Enrollment.user_id).with_for_update()
+        connection.execute(locked)
+        recount.totals(connection, module_id, now, user_ids=user_ids)
+
+
+def repair_tallies(connection: Connection, module_id: str) -> None:
+    """Add to a module's tallies what the recount finds lacking; updates run on."""
+    sql = _statements(connection)
+    _share_modules(connection, sql.lock_modules, sql.enrollment_keys, [("", module_id, None)])
+    recount.tallies(connection, sql, module_id)
 
 
 def lock_module(connection: Connection, module_id: str) -> None:

@@ -1,6 +1,6 @@
 """Totals counted again from the records, set-based: for catalog changes, and to prove what is stored."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -8,23 +8,32 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
+    Select,
+    String,
     Subquery,
     and_,
     case,
     cast,
     func,
+    literal,
+    null,
     or_,
     select,
+    true,
+    union_all,
     update,
 )
 
-from progress_service.calculations import ACTIVE, COMPLETED, PAUSED
-from progress_service.models import Content, Enrollment, Module, ProgressRecord
+from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED
+from progress_service.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
+from progress_service.statements import Statements, utc_day, utc_week, whole
+from progress_service.tallies import CONTENT, KINDS, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 
 DENOMINATORS = ("total_weight", "total_contents")
 RULED_TOTALS = ("weighted_sum", "completed_contents")
 """The totals of an enrollment that depend on the catalog."""
-TOTALS = (*RULED_TOTALS, "time_spent_seconds", "last_activity_at")
+SUMS = (*RULED_TOTALS, "time_spent_seconds")
+TOTALS = (*SUMS, "last_activity_at", "last_content_id")
 
 
 Pairs = dict[str, tuple[Any, Any]]
@@ -49,24 +58,48 @@ def denominators(connection: Connection, module_id: str) -> None:
     )
 
 
-def totals(connection: Connection, module_id: str, now: datetime, names: Iterable[str] = TOTALS) -> None:
-    """Count the totals of a module's enrollments again, and complete what has become complete.
+def totals(
+    connection: Connection,
+    module_id: str,
+    now: datetime,
+    names: Iterable[str] = TOTALS,
+    user_ids: Collection[str] | None = None,
+) -> int:
+    """Count the totals of a module's enrollments again, of all or of some, and complete what has become complete.
 
-    Only the named totals are written, and only where they differ. The caller holds the module's lock alone.
+    Returns how many have completed. Only the named totals are written, and only where they differ. The caller holds
+    the module's lock alone, or shared and the enrollments' own.
     """
     counted = _totals(module_id)
+    ours = [Enrollment.module_id == module_id]
+    if user_ids is not None:
+        ours.append(Enrollment.user_id.in_(user_ids))
     differing = [getattr(Enrollment, name).is_distinct_from(counted.c[name]) for name in names]
     connection.execute(
         update(Enrollment)
-        .where(Enrollment.module_id == module_id, Enrollment.user_id == counted.c.user_id, or_(*differing))
+        .where(*ours, Enrollment.user_id == counted.c.user_id, or_(*differing))
         .values({name: counted.c[name] for name in names})
     )
     is_complete = _is_complete(Enrollment.completed_contents, Module.total_contents)
     complete = select(Module.id).where(Module.id == module_id, is_complete)
+    completing = update(Enrollment).where(*ours, complete.exists()).values(status=COMPLETED, completed_at=now)
+    return connection.execute(completing).rowcount
+
+
+def tallies(connection: Connection, sql: Statements, module_id: str, kinds: Collection[str] = KINDS) -> None:
+    """Count the tallies of a module again and add what they lack.
+
+    What they lack is the same at any moment, since writers only add: they may run on while this one statement does.
+    """
+    compared = _tallies(module_id, kinds)
+    lacking = [compared.c[f"recounted_{name}"] - compared.c[f"stored_{name}"] for name in Counts._fields]
+    groups = literal(module_id), compared.c.kind, compared.c.item, literal(0)
     connection.execute(
-        update(Enrollment)
-        .where(Enrollment.module_id == module_id, complete.exists())
-        .values(status=COMPLETED, completed_at=now)
+        sql.add_to_tallies(
+            select(*groups, *lacking)
+            .where(or_(*(lack != 0 for lack in lacking)))
+            .order_by(compared.c.kind, compared.c.item)
+        )
     )
 
 
@@ -90,6 +123,11 @@ def drifts(connection: Connection) -> Iterator[Drift]:
         )
         yield from _compare(connection, module_id, ours, Enrollment.user_id, pairs)
 
+        compared = _tallies(module_id, KINDS)
+        pairs = {name: (compared.c[f"stored_{name}"], compared.c[f"recounted_{name}"]) for name in Counts._fields}
+        group = compared.c.kind + " " + compared.c.item + " "
+        yield from _compare(connection, module_id, true(), None, pairs, group)
+
 
 def _compare(
     connection: Connection,
@@ -97,14 +135,16 @@ def _compare(
     where: ColumnElement[bool],
     learner: Any,
     pairs: Pairs,
+    group: Any = "",
 ) -> Iterator[Drift]:
     differing = or_(*(stored.is_distinct_from(counted) for stored, counted in pairs.values()))
     flat = [column.label(None) for pair in pairs.values() for column in pair]
-    found = select(learner if learner is not None else cast(None, Module.id.type), *flat).where(where, differing)
-    for user_id, *figures in connection.execution_options(yield_per=1000).execute(found):
+    learner = null() if learner is None else learner
+    found = select(learner, literal(group) if isinstance(group, str) else group, *flat).where(where, differing)
+    for user_id, prefix, *figures in connection.execution_options(yield_per=1000).execute(found):
         for name, stored, counted in zip(pairs, figures[::2], figures[1::2], strict=True):
             if stored != counted:
-                yield Drift(module_id, user_id, name, stored, counted)
+                yield Drift(module_id, user_id, prefix + name, stored, counted)
 
 
 def _denominators(module_id: str) -> Subquery:
@@ -112,7 +152,7 @@ def _denominators(module_id: str) -> Subquery:
     return (
         select(
             Module.id.label("module_id"),
-            _whole(func.sum(Content.weight)).label("total_weight"),
+            whole(func.sum(Content.weight)).label("total_weight"),
             func.count(Content.id).label("total_contents"),
         )
         .outerjoin(Content, counts)
@@ -139,11 +179,20 @@ def _totals(module_id: str) -> Subquery:
         .group_by(record.user_id)
         .subquery("summed")
     )
+    latest = and_(
+        record.user_id == Enrollment.user_id,
+        record.module_id == module_id,
+        record.last_activity_at == summed.c.last_activity_at,
+    )
+    # Of contents with the same latest time, any may have been the last one.
+    is_latest = select(record.id).where(latest, record.content_id == Enrollment.last_content_id).exists()
+    a_latest = select(func.max(record.content_id)).where(latest).scalar_subquery()
     return (
         select(
             Enrollment.user_id,
-            *(_whole(summed.c[name]).label(name) for name in TOTALS[:-1]),
+            *(whole(summed.c[name]).label(name) for name in SUMS),
             summed.c.last_activity_at,
+            case((is_latest, Enrollment.last_content_id), else_=a_latest).label("last_content_id"),
         )
         .outerjoin(summed, summed.c.user_id == Enrollment.user_id)
         .where(Enrollment.module_id == module_id)
@@ -151,9 +200,65 @@ def _totals(module_id: str) -> Subquery:
     )
 
 
-def _whole(total: Any) -> ColumnElement[int]:
-    """Make a sum whole again, which PostgreSQL answers as a decimal, and nothing where nothing was summed."""
-    return cast(func.coalesce(total, 0), BigInteger)
+def _tallies(module_id: str, kinds: Collection[str]) -> Subquery:
+    """Set what is stored of each group beside its recount."""
+    stored = select(
+        literal(False).label("recounted"), Tally.kind, Tally.item, *(getattr(Tally, name) for name in Counts._fields)
+    ).where(Tally.module_id == module_id, Tally.kind.in_(kinds))
+    parts = union_all(stored, *(share for kind in kinds for share in _shares(module_id, kind))).subquery("parts")
+    sums = [
+        whole(func.sum(case((parts.c.recounted == is_recounted, parts.c[name]), else_=0))).label(f"{prefix}_{name}")
+        for prefix, is_recounted in (("stored", False), ("recounted", True))
+        for name in Counts._fields
+    ]
+    return select(parts.c.kind, parts.c.item, *sums).group_by(parts.c.kind, parts.c.item).subquery("compared")
+
+
+def _shares(module_id: str, kind: str) -> Iterator[Select[Any]]:
+    """Count the groups of a kind: what `tallies` says of one enrollment, record and day, said of all of a module."""
+    enrollment, record, day = Enrollment, ProgressRecord, ActivityDay
+
+    def share(item: Any, table: Any, *where: Any, **counts: Any) -> Select[Any]:
+        columns = (counts.get(name, literal(0)).label(name) for name in Counts._fields)
+        item = cast(item, String)
+        counted = select(literal(True).label("recounted"), literal(kind).label("kind"), item.label("item"), *columns)
+        return counted.where(table.module_id == module_id, *where).group_by(item)
+
+    if kind == STATUS:
+        yield share(
+            enrollment.status,
+            enrollment,
+            learners=func.count(),
+            started=func.count(enrollment.last_activity_at),
+            time_spent_seconds=func.sum(enrollment.time_spent_seconds),
+            weighted_sum=func.sum(enrollment.weighted_sum),
+        )
+    elif kind == PERCENTAGE:
+        total = func.coalesce(func.nullif(Module.total_weight, 0), 1)
+        weight = select(total).where(Module.id == module_id).scalar_subquery()
+        yield share(enrollment.weighted_sum // weight, enrollment, enrollment.status != DROPPED, learners=func.count())
+    elif kind in (LAST_WEEK, LAST_DAY):
+        unfinished = enrollment.status.in_((ACTIVE, PAUSED)), enrollment.last_activity_at.is_not(None)
+        period = utc_week if kind == LAST_WEEK else utc_day
+        item = period(enrollment.last_activity_at) + " " + enrollment.last_content_id
+        yield share(item, enrollment, *unfinished, learners=func.count())
+    elif kind == CONTENT:
+        yield share(
+            record.content_id,
+            record,
+            started=func.count(),
+            completed=func.count(record.completed_at),
+            time_spent_seconds=func.sum(record.time_spent_seconds),
+            scored=func.count(record.score),
+            score_hundredths=func.coalesce(func.sum(record.score * 10_000 // record.max_score), 0),
+        )
+    else:
+        yield share(day.day, day, learners=func.count(), time_spent_seconds=func.sum(day.time_spent_seconds))
+        yield share(utc_day(record.started_at), record, started=func.count())
+        completed = record.completed_at.is_not(None)
+        yield share(utc_day(record.completed_at), record, completed, completed=func.count())
+        completed = enrollment.completed_at.is_not(None)
+        yield share(utc_day(enrollment.completed_at), enrollment, completed, enrollments_completed=func.count())
 
 
 def _is_complete(completed_contents: Any, total_contents: Any) -> ColumnElement[bool]:

@@ -9,12 +9,15 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Date,
     Dialect,
     Executable,
     FromClause,
     Select,
+    String,
     and_,
     bindparam,
+    cast,
     exists,
     false,
     func,
@@ -25,16 +28,59 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.sql.functions import FunctionElement
 
 from progress_service import calculations
-from progress_service.models import Base, Content, Enrollment, Module, ProgressRecord
+from progress_service.models import ActivityDay, Base, Content, Enrollment, Module, ProgressRecord, Tally, UtcDateTime
 from progress_service.rows import Rows
+from progress_service.tallies import Counts, Group
+
+
+class utc_day(FunctionElement[str]):  # noqa: N801  a function, named as one
+    """The UTC day of a time, as text."""
+
+    type = String()
+    inherit_cache = True
+
+
+class utc_week(FunctionElement[str]):  # noqa: N801
+    """The Monday of a time's week in UTC, as text."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(utc_day, "postgresql")
+def _postgresql_day(element: utc_day, compiler: Any, **kwargs: Any) -> str:
+    return f"to_char(timezone('UTC', {compiler.process(element.clauses, **kwargs)}), 'YYYY-MM-DD')"
+
+
+@compiles(utc_day, "sqlite")
+def _sqlite_day(element: utc_day | utc_week, compiler: Any, **kwargs: Any) -> str:
+    # The text as it is stored: the date functions round a day's last half millisecond into the next day.
+    return f"substr({compiler.process(element.clauses, **kwargs)}, 1, 10)"
+
+
+@compiles(utc_week, "postgresql")
+def _postgresql_week(element: utc_week, compiler: Any, **kwargs: Any) -> str:
+    return f"to_char(date_trunc('week', timezone('UTC', {compiler.process(element.clauses, **kwargs)})), 'YYYY-MM-DD')"
+
+
+@compiles(utc_week, "sqlite")
+def _sqlite_week(element: utc_week, compiler: Any, **kwargs: Any) -> str:
+    return f"date({_sqlite_day(element, compiler, **kwargs)}, 'weekday 0', '-6 days')"
 
 
 def columns(model: type[Base], value: Any) -> list[InstrumentedAttribute[Any]]:
     """Return the columns that make a value of `calculations`, in the value's order."""
     return [getattr(model, name) for name in value._fields]
+
+
+def whole(total: Any) -> ColumnElement[int]:
+    """Make a sum whole again, which PostgreSQL answers as a decimal, and 0 where nothing was summed."""
+    return cast(func.coalesce(total, 0), BigInteger)
 
 
 def values(row: Sequence[Any], *kinds: Any) -> Iterator[Any]:
@@ -50,6 +96,7 @@ MODULE = columns(Module, calculations.Module)
 CONTENT = columns(Content, calculations.Content)
 ENROLLMENT = columns(Enrollment, calculations.Enrollment)
 RECORD = columns(ProgressRecord, calculations.Record)
+ACTIVITY_DAY = columns(ActivityDay, calculations.ActivityDay)
 
 
 class Statements:
@@ -62,8 +109,9 @@ class Statements:
             kinds = {name: model.__table__.c[name].type for name in names}
             return Rows(dialect, **kinds, **others)
 
-        content_id = Content.__table__.c.id.type
-        self.keys = rows(Enrollment, "user_id", "enrolled_at", content_id=content_id, place=BigInteger())
+        self.keys = rows(
+            ProgressRecord, "user_id", "content_id", day=Date(), enrolled_at=UtcDateTime(), place=BigInteger()
+        )
         self.lock_modules_of_contents = shared_locks(
             select(Content.module_id).join(self.keys.table, Content.id == self.keys.c.content_id)
         )
@@ -90,6 +138,13 @@ class Statements:
             update(Enrollment)
             .where(_same(Enrollment, self.enrollments, "user_id", "module_id"))
             .values({name: self.enrollments.c[name] for name in calculations.Enrollment._fields[2:]})
+        )
+
+        self.days = rows(ActivityDay, *calculations.ActivityDay._fields)
+        self.store_days = self._upsert(ActivityDay, self.days, ["user_id", "module_id", "day"])
+        self.tallies = rows(Tally, *Group._fields, "part", *Counts._fields)
+        self.store_tallies = self.add_to_tallies(
+            select(*self.tallies.c).where(true()).order_by(*(self.tallies.c[name] for name in Group._fields))
         )
 
         self.contents = rows(Content, *(column.name for column in Content.__table__.c))
@@ -140,11 +195,24 @@ class Statements:
     def _read(self) -> Executable:
         key = self.keys.c
         return (
-            select(key.user_id, key.content_id, *CONTENT, *MODULE, *ENROLLMENT, *RECORD)
+            select(key.user_id, key.content_id, *CONTENT, *MODULE, *ENROLLMENT, *RECORD, *ACTIVITY_DAY)
             .join(Content, Content.id == key.content_id)
             .join(Module, Module.id == Content.module_id)
             .outerjoin(Enrollment, and_(Enrollment.user_id == key.user_id, Enrollment.module_id == Content.module_id))
             .outerjoin(ProgressRecord, _same(ProgressRecord, self.keys, "user_id", "content_id"))
+            .outerjoin(
+                ActivityDay,
+                and_(_same(ActivityDay, self.keys, "user_id", "day"), ActivityDay.module_id == Content.module_id),
+            )
+        )
+
+    def add_to_tallies(self, changes: Select[Any]) -> Any:
+        """Add changes, selected in the order of a tally's columns, to what is stored."""
+        names = [*Group._fields, "part", *Counts._fields]
+        statement = self._insert(Tally).from_select(names, changes)
+        return statement.on_conflict_do_update(
+            index_elements=names[: -len(Counts._fields)],
+            set_={name: getattr(Tally, name) + statement.excluded[name] for name in Counts._fields},
         )
 
     def _upsert(self, model: type[Base], rows: Rows, key: list[str], *owner: str) -> Any:

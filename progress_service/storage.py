@@ -3,7 +3,7 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from flask import Flask, current_app
@@ -58,6 +58,15 @@ def read(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Re
     With `unhurried` its statements have the time that a catalog change may take.
     """
     return _transact(work, unhurried, **_snapshot())
+
+
+def stream(work: Callable[[Connection], Iterator[Result]]) -> Iterator[Result]:
+    """Do the work on one snapshot that lasts as long as what it yields is taken."""
+    with db.engine.connect() as connection:
+        connection.execution_options(**_snapshot())
+        with connection.begin():
+            _unhurry(connection)
+            yield from work(connection)
 
 
 def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:

@@ -6,7 +6,7 @@ Nothing is coerced: a number is a JSON number and means the decimal that was wri
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any, NoReturn
 
@@ -22,6 +22,8 @@ CLOCK_SKEW = timedelta(minutes=5)
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@|+~-]{0,127}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
+_WRITTEN_PERCENTAGE = re.compile(r"\d{1,3}(\.\d{1,20})?", re.ASCII)
+_WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -166,6 +168,31 @@ class WrittenWhole(fields.Field[int]):
         if not _WRITTEN_WHOLE.fullmatch(value) or not self.least <= int(value) <= self.most:
             raise self.make_error("invalid", least=self.least, most=self.most)
         return int(value)
+
+
+class WrittenHundredths(fields.Field[int]):
+    """A percentage in a query parameter; loads in hundredths, rounded down as percentages are shown."""
+
+    default_error_messages = {"invalid": "Must be a number from 0 to 100."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not _WRITTEN_PERCENTAGE.fullmatch(value) or Decimal(value) > 100:
+            raise self.make_error("invalid")
+        return int(Decimal(value) * 100)
+
+
+class WrittenDate(fields.Field[date]):
+    """A date in a query parameter."""
+
+    default_error_messages = {"invalid": "Must be a date, such as 2026-01-31."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> date:
+        try:
+            if not _WRITTEN_DATE.fullmatch(value):
+                raise ValueError
+            return date.fromisoformat(value)
+        except ValueError as error:
+            raise self.make_error("invalid") from error
 
 
 def parse_json(body: bytes) -> Any:

@@ -373,6 +373,7 @@ def test_the_totals_of_an_enrollment_are_those_of_its_records(
     module = Module(sum(one.weight for one in counted.values()), len(counted))
     records: dict[str, Record] = {}
     total = enrollment()
+    applied = []
     for update in updates:
         content = catalog[update.content_id]
         before = records.get(update.content_id) or start(update)
@@ -381,7 +382,9 @@ def test_the_totals_of_an_enrollment_are_those_of_its_records(
         except CriteriaNotMet:
             continue
         records[update.content_id] = after
-        total = settle(count(total, before, after, content), module, update.occurred_at)
+        applied.append(update)
+        total = settle(count(total, before, after, update, content), module, update.occurred_at)
+    last = max(reversed(applied), key=lambda update: update.occurred_at, default=None)
     done = [content_id for content_id in counted if content_id in records and records[content_id].completed_at]
     assert total.weighted_sum == sum(
         content.weight * records[content_id].progress_percentage
@@ -391,6 +394,7 @@ def test_the_totals_of_an_enrollment_are_those_of_its_records(
     assert total.completed_contents == len(done)
     assert total.time_spent_seconds == sum(record.time_spent_seconds for record in records.values())
     assert total.last_activity_at == max((record.last_activity_at for record in records.values()), default=None)
+    assert total.last_content_id == (last.content_id if last else None)
     assert (total.status == COMPLETED) == (total.completed_at is not None) == (0 < len(counted) == len(done))
     assert (module_percentage(total.weighted_sum, module.total_weight) == 100) == (total.status == COMPLETED)
 

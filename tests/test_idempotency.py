@@ -147,7 +147,7 @@ def test_repeats_at_once_wait_for_the_first_and_get_its_answer(
     assert keys(engine) == {("lms", "key")}
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
 def test_repeats_wait_while_the_first_request_is_held_up(engine: Engine, service: Callers, record: str) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with ThreadPoolExecutor(THREADS) as threads:

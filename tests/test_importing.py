@@ -21,8 +21,8 @@ from progress_service import cli, importing
 from progress_service.extensions import db
 from progress_service.models import ImportedChunk
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, application
-from tests.progress import instant, moment, send, stored
+from tests.conftest import Callers, Publish, application, stored
+from tests.progress import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
 BOM = b"\xef\xbb\xbf"
@@ -101,9 +101,11 @@ def interruption(app: Flask, nth: int) -> Iterator[None]:
     told = ("before_cursor_execute", "commit")
     for name in told:
         event.listen(engine, name, interrupt)
-    yield
-    for name in told:
-        event.remove(engine, name, interrupt)
+    try:
+        yield
+    finally:
+        for name in told:
+            event.remove(engine, name, interrupt)
 
 
 FULL = {

@@ -14,6 +14,7 @@ from sqlalchemy import CheckConstraint, Connection, ForeignKeyConstraint, Table,
 from sqlalchemy.exc import IntegrityError
 
 from progress_service.extensions import db
+from progress_service.tallies import KINDS, Counts
 from tests.conftest import application
 
 AT = datetime(2025, 1, 31, 12, 30, tzinfo=UTC)
@@ -36,15 +37,23 @@ STORED: list[tuple[str, dict[str, Any]]] = [
     ("enrollments", {
         "user_id": "sam", "module_id": "algebra", "status": "active", "weighted_sum": 40, "completed_contents": 0,
         "time_spent_seconds": 60, "enrolled_at": AT, "completed_at": None, "last_activity_at": AT,
+        "last_content_id": "sums",
     }),
     ("enrollments", {
         "user_id": "kim", "module_id": "algebra", "status": "active", "weighted_sum": 0, "completed_contents": 0,
         "time_spent_seconds": 0, "enrolled_at": AT, "completed_at": None, "last_activity_at": None,
+        "last_content_id": None,
     }),
     ("progress_records", {
         "id": UUID(int=1), "user_id": "sam", "module_id": "algebra", "content_id": "sums", "progress_percentage": 40,
         "furthest_percentage": 40, "time_spent_seconds": 60, "score": None, "max_score": None, "position": None,
         "position_at": None, "started_at": AT, "completed_at": None, "last_activity_at": AT,
+    }),
+    ("activity_days", {"user_id": "sam", "module_id": "algebra", "day": AT.date(), "time_spent_seconds": 60}),
+    ("tallies", {
+        "module_id": "algebra", "kind": "day", "item": "2025-01-31", "part": 0, "learners": 1, "started": 1,
+        "completed": 0, "enrollments_completed": 0, "time_spent_seconds": 60, "weighted_sum": 0, "scored": 0,
+        "score_hundredths": 0,
     }),
     ("stored_answers", {
         "caller_id": "lms", "key": "k1", "fingerprint": "f1", "status": 200, "body": b"{}", "learner_id": "sam",
@@ -59,6 +68,8 @@ NEW: dict[str, dict[str, Any]] = {
     "contents": {"id": "atoms"},
     "enrollments": {"user_id": "lee"},
     "progress_records": {"id": UUID(int=2), "user_id": "kim"},
+    "activity_days": {"day": EARLIER.date()},
+    "tallies": {"part": 1},
     "stored_answers": {"key": "k2"},
     "imported_chunks": {"digest": "d2"},
 }
@@ -89,6 +100,8 @@ BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("ck_enrollments_totals", {"weighted_sum": -1}),
     ("ck_enrollments_totals", {"completed_contents": -1}),
     ("ck_enrollments_totals", {"time_spent_seconds": -1}),
+    ("ck_enrollments_last_content_id", {"last_activity_at": AT}),
+    ("ck_enrollments_last_content_id", {"last_content_id": "sums"}),
     ("pk_progress_records", {"id": UUID(int=1)}),
     ("uq_progress_records_user_id_content_id", {"user_id": "sam"}),
     ("fk_progress_records_user_id_module_id", {"user_id": "lee"}),
@@ -111,6 +124,14 @@ BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("ck_progress_records_position", {"position": "page 3"}),
     ("ck_progress_records_position", {"position_at": AT}),
     ("ck_progress_records_last_activity_at", {"last_activity_at": EARLIER}),
+    ("pk_activity_days", {"day": AT.date()}),
+    ("fk_activity_days_user_id_module_id", {"user_id": "lee"}),
+    ("fk_activity_days_user_id_module_id", {"module_id": "biology"}),
+    ("ck_activity_days_time_spent_seconds", {"time_spent_seconds": -1}),
+    ("pk_tallies", {"part": 0}),
+    ("fk_tallies_module_id", {"module_id": "geometry"}),
+    ("ck_tallies_kind", {"kind": "month"}),
+    ("ck_tallies_kind", {"kind": ""}),
     ("pk_stored_answers", {"key": "k1"}),
     ("pk_imported_chunks", {"digest": "d1"}),
 ]  # fmt: skip
@@ -122,7 +143,7 @@ EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("contents", {"weight": 10_000, "completion_threshold": 100, "passing_score": 10_000}),
     ("enrollments", {"status": "completed", "completed_at": EARLIER}),
     ("enrollments", {"status": "paused", "time_spent_seconds": 2**63 - 1}),
-    ("enrollments", {"status": "dropped", "last_activity_at": None}),
+    ("enrollments", {"status": "dropped", "last_activity_at": AT, "last_content_id": "sums"}),
     ("progress_records", {"furthest_percentage": 0, "progress_percentage": 0, "time_spent_seconds": 0}),
     ("progress_records", {"furthest_percentage": 100, "progress_percentage": 99}),
     ("progress_records", {"furthest_percentage": 0, "progress_percentage": 100, "completed_at": EARLIER}),
@@ -130,6 +151,13 @@ EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("progress_records", {"score": 10**10, "max_score": 10**10}),
     ("progress_records", {"position": "", "position_at": EARLIER}),
     ("progress_records", {"started_at": EARLIER}),
+    ("activity_days", {"time_spent_seconds": 0}),
+    ("activity_days", {"time_spent_seconds": 2**63 - 1}),
+    # A part of a tally may lack what another part has.
+    ("tallies", dict.fromkeys(Counts._fields, -1)),
+    ("tallies", dict.fromkeys(Counts._fields, 2**63 - 1)),
+    *(("tallies", {"kind": kind, "item": f"2025-01-27 {128 * 'x'}"}) for kind in KINDS),
+    ("stored_answers", {"fingerprint": 64 * "f", "body": b"", "learner_id": None}),
 ]  # fmt: skip
 
 

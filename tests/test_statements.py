@@ -92,7 +92,8 @@ def first_batch(school: School, size: int) -> Request:
 def repeated_batch(school: School, size: int) -> Request:
     """A batch of 1 or of 300 updates of records that there are, several of each."""
     updates = school.fill(modules=5, contents=3, learners=10)
-    return lambda: school.send([*updates, *updates][:size])
+    more = [update | {"timeSpentSeconds": 1} for update in [*updates, *updates]]
+    return lambda: school.send(more[:size])
 
 
 def dashboard(school: School, size: int) -> Request:

@@ -1,50 +1,52 @@
-"""A module's statistics, put together from counts; every figure names its population in the contract."""
+"""Statistics, put together from what the groups of a module add up to; every figure's population is in the contract."""
 
-from collections.abc import Iterable, Sequence
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
-from progress_service.analytics.queries import ContentCounts, LearnerGroup, ModuleTitle
-from progress_service.calculations import DROPPED, STATUSES, rounded_down
+from progress_service.analytics.queries import Groups, ListedContent, TitledModule
+from progress_service.calculations import DROPPED, STATUSES, Enrollment, Module, rounded_down
+from progress_service.documents import EnrollmentSchema, enrollment_document
+from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
 
 
 def statistics_document(
-    module: ModuleTitle, groups: Sequence[LearnerGroup], contents: Sequence[ContentCounts]
+    titled: TitledModule, contents: Sequence[ListedContent], groups: Groups, stalled: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Show a module's statistics from groups of its learners and the counts of its contents."""
-    by_status = {status: sum(g.learners for g in groups if g.status == status) for status in STATUSES}
-    enrolled, started = sum(by_status.values()), sum(group.started for group in groups)
-    total_seconds = sum(group.time_spent_seconds for group in groups)
-    staying = [group for group in groups if group.status != DROPPED]
-    population = sum(group.learners for group in staying)
-    percentages = whole_percentages(staying, module.total_weight)
-    weighted_sum = sum(group.weighted_sum * group.learners for group in staying)
+    """Show a module's statistics."""
+    by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
+    everybody = _sum(by_status.values())
+    staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
+    percentages = [groups.get(PERCENTAGE, {}).get(str(percentage), NOTHING).learners for percentage in range(101)]
+    shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
     return {
-        "moduleId": module.id,
-        "title": module.title,
-        "learners": {"enrolled": enrolled, **by_status, "started": started, "notStarted": enrolled - started},
-        "completionRate": rounded_down(100 * by_status["completed"], population),
-        "averageProgressPercentage": rounded_down(weighted_sum, population * (module.total_weight or 1)),
+        "moduleId": titled.id,
+        "title": titled.title,
+        "learners": {
+            "enrolled": everybody.learners,
+            **{status: counts.learners for status, counts in by_status.items()},
+            "started": everybody.started,
+            "notStarted": everybody.learners - everybody.started,
+        },
+        "completionRate": rounded_down(100 * by_status["completed"].learners, staying.learners),
+        "averageProgressPercentage": rounded_down(
+            staying.weighted_sum, staying.learners * (titled.module.total_weight or 1)
+        ),
         "medianProgressPercentage": median(percentages),
         "progressDistribution": [sum(percentages[first : first + 10]) for first in range(0, 101, 10)],
         "timeSpent": {
-            "totalSeconds": total_seconds,
-            "averageSecondsPerLearner": rounded_down(total_seconds, started),
+            "totalSeconds": everybody.time_spent_seconds,
+            "averageSecondsPerLearner": rounded_down(everybody.time_spent_seconds, everybody.started),
         },
-        "contents": [_content(content) for content in contents],
+        "contents": [_content(content, counts, stalled.get(content.id, 0)) for content, counts in shown],
         "byType": [
-            _type(kind, [content for content in contents if content.type == kind])
+            _type(kind, [counts for content, counts in shown if content.type == kind])
             for kind in dict.fromkeys(content.type for content in contents)
         ],
     }
-
-
-def whole_percentages(groups: Iterable[LearnerGroup], total_weight: int) -> list[int]:
-    """Count learners by the whole per cent of their progress, from 0 to 100."""
-    counts = [0] * 101
-    for group in groups:
-        counts[group.weighted_sum // (total_weight or 1)] += group.learners
-    return counts
 
 
 def median(counts: Sequence[int]) -> int | None:
@@ -53,29 +55,68 @@ def median(counts: Sequence[int]) -> int | None:
     return next((value for value, reached in enumerate(accumulate(counts)) if reached >= half > 0), None)
 
 
-def _content(counts: ContentCounts) -> dict[str, Any]:
+def timeline_document(first: date, last: date, days: Mapping[str, Counts]) -> dict[str, Any]:
+    """Show every day from the first to the last."""
+    dates = (first + timedelta(days=days_on) for days_on in range((last - first).days + 1))
+    return {"days": [_day(day, days.get(str(day), NOTHING)) for day in dates]}
+
+
+def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Module) -> Iterator[str]:
+    """Write enrollments as a table (RFC 4180), page by page."""
+    names = list(EnrollmentSchema().fields)
+    yield _lines([names])
+    for page in pages:
+        documents = (enrollment_document(enrollment, module) for enrollment in page)
+        yield _lines([[_cell(document[name]) for name in names] for document in documents])
+
+
+def _lines(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+
+
+def _sum(parts: Iterable[Counts]) -> Counts:
+    return Counts(*map(sum, zip(NOTHING, *parts, strict=True)))
+
+
+def _content(content: ListedContent, counts: Counts, stalled: int) -> dict[str, Any]:
     return {
-        "contentId": counts.content_id,
-        "title": counts.title,
-        "type": counts.type,
-        "section": counts.section,
-        "weight": counts.weight,
+        "contentId": content.id,
+        "title": content.title,
+        "type": content.type,
+        "section": content.section,
+        "weight": content.weight,
+        **_outcome(counts),
+        "averageScorePercentage": rounded_down(counts.score_hundredths, 100 * counts.scored),
+        "stalled": stalled,
+    }
+
+
+def _type(kind: str, counts: Sequence[Counts]) -> dict[str, Any]:
+    return {"type": kind, "contents": len(counts), **_outcome(_sum(counts))}
+
+
+def _outcome(counts: Counts) -> dict[str, Any]:
+    """Show what became of contents, over the learners who started them."""
+    return {
         "started": counts.started,
         "completed": counts.completed,
         "completionRate": rounded_down(100 * counts.completed, counts.started),
         "averageTimeSpentSeconds": rounded_down(counts.time_spent_seconds, counts.started),
-        "averageScorePercentage": rounded_down(counts.score_hundredths, 100 * counts.scored),
     }
 
 
-def _type(kind: str, contents: Sequence[ContentCounts]) -> dict[str, Any]:
-    started = sum(content.started for content in contents)
-    completed = sum(content.completed for content in contents)
+def _day(day: date, counts: Counts) -> dict[str, Any]:
     return {
-        "type": kind,
-        "contents": len(contents),
-        "started": started,
-        "completed": completed,
-        "completionRate": rounded_down(100 * completed, started),
-        "averageTimeSpentSeconds": rounded_down(sum(content.time_spent_seconds for content in contents), started),
+        "date": day,
+        "activeLearners": counts.learners,
+        "contentsStarted": counts.started,
+        "contentsCompleted": counts.completed,
+        "enrollmentsCompleted": counts.enrollments_completed,
+        "timeSpentSeconds": counts.time_spent_seconds,
     }

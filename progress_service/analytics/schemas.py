@@ -1,8 +1,40 @@
 """What statistics look like."""
 
-from marshmallow import fields, validate
+from datetime import date, timedelta
+from typing import Any
 
-from progress_service.validation import StrictSchema
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from progress_service.analytics.roster import SORTS
+from progress_service.calculations import STATUSES
+from progress_service.documents import EnrollmentSchema
+from progress_service.validation import StrictSchema, WrittenDate, WrittenHundredths, WrittenWhole
+
+LONGEST_TIMELINE = timedelta(days=366)
+
+
+class StatisticsQuery(StrictSchema):
+    stalledDays = WrittenWhole(1, 365, load_default=7, attribute="stalled_days")
+
+
+class RosterQuery(StrictSchema):
+    limit = WrittenWhole(1, 200, load_default=50)
+    cursor = fields.String()
+    sort = fields.String(validate=validate.OneOf(SORTS), load_default=SORTS[0])
+    status = fields.String(validate=validate.OneOf(STATUSES), load_default=None, allow_none=False)
+    inactiveDays = WrittenWhole(0, 36_500, load_default=None, allow_none=False, attribute="inactive_days")
+    maxProgress = WrittenHundredths(load_default=None, allow_none=False, attribute="max_progress")
+
+
+class TimelineQuery(StrictSchema):
+    first = WrittenDate(required=True, data_key="from")
+    last = WrittenDate(required=True, data_key="to")
+
+    @validates_schema
+    def check_range(self, data: dict[str, date], **kwargs: Any) -> None:
+        """A timeline runs forward, and has an end."""
+        if not timedelta() <= data["last"] - data["first"] < LONGEST_TIMELINE:
+            raise ValidationError(f"Must be at most {LONGEST_TIMELINE.days} days, the last not before the first.", "to")
 
 
 class LearnerCountsSchema(StrictSchema):
@@ -44,6 +76,7 @@ class ContentStatisticsSchema(StrictSchema):
     completionRate = fields.Float(required=True, allow_none=True)
     averageTimeSpentSeconds = fields.Float(required=True, allow_none=True)
     averageScorePercentage = fields.Float(required=True, allow_none=True)
+    stalled = fields.Integer(required=True)
 
 
 class StatisticsSchema(StrictSchema):
@@ -59,3 +92,25 @@ class StatisticsSchema(StrictSchema):
     timeSpent = fields.Nested(TimeSpentSchema, required=True)
     contents = fields.Nested(ContentStatisticsSchema, many=True, required=True)
     byType = fields.Nested(TypeStatisticsSchema, many=True, required=True)
+
+
+class RosterSchema(StrictSchema):
+    """A page of a module's learners; the cursor leads to the next one."""
+
+    items = fields.Nested(EnrollmentSchema, many=True, required=True)
+    nextCursor = fields.String(required=True, allow_none=True)
+
+
+class DaySchema(StrictSchema):
+    date = fields.Date(required=True)
+    activeLearners = fields.Integer(required=True)
+    contentsStarted = fields.Integer(required=True)
+    contentsCompleted = fields.Integer(required=True)
+    enrollmentsCompleted = fields.Integer(required=True)
+    timeSpentSeconds = fields.Integer(required=True)
+
+
+class TimelineSchema(StrictSchema):
+    """What happened in a module, day by day in UTC."""
+
+    days = fields.Nested(DaySchema, many=True, required=True)

@@ -1,24 +1,97 @@
 """The endpoints about a module and all its learners."""
 
-from flask import Blueprint
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 
-from progress_service.analytics import queries
-from progress_service.analytics.documents import statistics_document
-from progress_service.analytics.schemas import StatisticsSchema
+from flask import Blueprint, request
+from sqlalchemy import Connection
+
+from progress_service.analytics import queries, roster
+from progress_service.analytics.documents import roster_csv, statistics_document, timeline_document
+from progress_service.analytics.queries import TitledModule
+from progress_service.analytics.roster import Filters, Order
+from progress_service.analytics.schemas import (
+    RosterQuery,
+    RosterSchema,
+    StatisticsQuery,
+    StatisticsSchema,
+    TimelineQuery,
+    TimelineSchema,
+)
 from progress_service.auth import READ_STATISTICS
-from progress_service.endpoint import Answer, Call, endpoint
-from progress_service.errors import not_found
+from progress_service.documents import enrollment_document
+from progress_service.endpoint import Answer, Call, Stream, endpoint
+from progress_service.errors import malformed, not_found
 
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 
 
 @analytics.get("/<module_id>")
-@endpoint(READ_STATISTICS, answers={200: StatisticsSchema()})
+@endpoint(READ_STATISTICS, query=StatisticsQuery(), answers={200: StatisticsSchema()})
 def read_statistics(call: Call, module_id: str) -> Answer:
     """Read a module's statistics."""
+    module = _module(call, module_id)
+    contents = queries.contents(call.connection, module_id)
+    groups = queries.groups(call.connection, module_id)
+    stalled = queries.stalled(call.connection, module_id, call.now - timedelta(days=call.query["stalled_days"]))
+    return Answer(statistics_document(module, contents, groups, stalled))
+
+
+@analytics.get("/<module_id>/learners")
+@endpoint(READ_STATISTICS, query=RosterQuery(), answers={200: RosterSchema()})
+def read_roster(call: Call, module_id: str) -> Answer | Stream:
+    """List a module's learners, page by page, or all of them as text/csv."""
+    module = _module(call, module_id).module
+    order = Order.named(call.query["sort"])
+    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+
+        def table(connection: Connection) -> Iterator[str]:
+            module = _module(replace(call, connection=connection), module_id).module  # of the rows' own snapshot
+            filters = _filters(call, module.total_weight)
+            return roster_csv(roster.pages(connection, module_id, filters, order), module)
+
+        return Stream(table, "text/csv; charset=utf-8; header=present")
+    filters, limit = _filters(call, module.total_weight), call.query["limit"]
+    page = roster.page(call.connection, module_id, filters, order, _after(call, order), limit + 1)
+    return Answer(
+        {
+            "items": [enrollment_document(enrollment, module) for enrollment in page[:limit]],
+            "nextCursor": roster.encode(order, order.position(page[limit - 1])) if len(page) > limit else None,
+        }
+    )
+
+
+@analytics.get("/<module_id>/timeline")
+@endpoint(READ_STATISTICS, query=TimelineQuery(), answers={200: TimelineSchema()})
+def read_timeline(call: Call, module_id: str) -> Answer:
+    """Read what happened in a module, day by day."""
+    _module(call, module_id)
+    first, last = call.query["first"], call.query["last"]
+    return Answer(timeline_document(first, last, queries.days(call.connection, module_id, first, last)))
+
+
+def _module(call: Call, module_id: str) -> TitledModule:
     module = queries.module(call.connection, module_id)
     if module is None:
         raise not_found("There is no such module.")
-    groups = queries.learner_groups(call.connection, module_id)
-    contents = queries.content_counts(call.connection, module_id)
-    return Answer(statistics_document(module, groups, contents))
+    return module
+
+
+def _filters(call: Call, total_weight: int) -> Filters:
+    """Say of which learners a roster is: a percentage as shown becomes a bound of the stored sum."""
+    days, hundredths = call.query["inactive_days"], call.query["max_progress"]
+    return Filters(
+        call.query["status"],
+        None if days is None else call.now - timedelta(days=days),
+        None if hundredths is None else ((hundredths + 1) * total_weight - 1) // 100 if total_weight else 0,
+    )
+
+
+def _after(call: Call, order: Order) -> roster.Position | None:
+    if "cursor" not in call.query:
+        return None
+    try:
+        return roster.decode(call.query["cursor"], order)
+    except ValueError as error:
+        raise malformed("The cursor was not given by this service for this order.") from error

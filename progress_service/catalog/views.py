@@ -62,9 +62,9 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status."""
     enrolled = enroll(call, EnrollmentChange(user_id, module_id, **call.body))
-    (enrollment,) = enrolled.enrollments.values()
+    (enrollment,) = enrolled.after.enrollments.values()
     document = enrollment_document(enrollment, enrolled.modules[module_id])
-    return Answer(document, 201 if enrolled.created else 200, user_id)
+    return Answer(document, 201 if enrolled.enrolled else 200, user_id)
 
 
 def publish(call: Call, module: PublishedModule) -> bool:
@@ -76,7 +76,7 @@ def publish(call: Call, module: PublishedModule) -> bool:
         raise Problem(409, detail, slug="content-belongs-elsewhere", faults=faults) from refused
 
 
-def enroll(call: Call, change: EnrollmentChange) -> recorder.Enrolled:
+def enroll(call: Call, change: EnrollmentChange) -> recorder.Recorded:
     try:
         return recorder.enroll(call.connection, [change], now=call.now)
     except UnknownModule as refused:

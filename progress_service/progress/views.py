@@ -62,7 +62,7 @@ def complete(call: Call, record_id: str) -> Answer:
     if key is None or not call.reaches(key.user_id):
         raise not_found()
     recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
-    (record,) = recorded.records.values()
+    (record,) = recorded.after.records.values()
     if record.id != UUID(record_id):  # it went away while this waited for its learner
         raise not_found()
     return _answer(recorded)
@@ -141,7 +141,7 @@ def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") ->
 
 def _answer(recorded: Recorded) -> Answer:
     """Show the one record that a request has changed, and its enrollment."""
-    (record,), (enrollment,) = recorded.records.values(), recorded.enrollments.values()
+    (record,), (enrollment,) = recorded.after.records.values(), recorded.after.enrollments.values()
     document = {
         "progress": record_document(record),
         "enrollment": enrollment_document(enrollment, recorded.modules[enrollment.module_id]),

@@ -1,15 +1,14 @@
 """Enrolling learners, changing, resetting and erasing: what happens, and to nobody else."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
 
-from progress_service.extensions import db
 from tests.callers import Caller
-from tests.conftest import Callers, Publish
+from tests.conftest import Callers, Publish, stored
 
 PATH = "/api/enrollments/sam/algebra"
 ENROLLED_AT = "2026-01-05T08:30:00Z"
@@ -22,15 +21,6 @@ def modules(publish: Publish) -> None:
     """Publish two modules; uma is at work in both."""
     publish("algebra", ["sets", "maps"])
     publish("biology", ["cells"])
-
-
-def stored(app: Flask) -> dict[str, list[Any]]:
-    """Return every row of every table."""
-    with app.app_context(), db.engine.connect() as connection:
-        return {
-            table.name: sorted(map(tuple, connection.execute(select(table))), key=repr)
-            for table in db.metadata.sorted_tables
-        }
 
 
 def study(caller: Caller, *content_ids: str, user_id: str = "sam", percentage: int = 100) -> None:
@@ -295,11 +285,25 @@ def test_the_statistics_and_the_dashboard_follow_a_reset_and_an_erasure(service:
     assert figures() == ([1, 0, 1], 60, [1, 0], 0, 0)
 
 
-def test_an_erasure_leaves_no_trace_of_the_learner_and_every_trace_of_the_others(service: Callers, app: Flask) -> None:
+def test_an_erasure_leaves_no_trace_of_the_learner_and_every_trace_of_the_others(
+    service: Callers, student: Callers, app: Flask
+) -> None:
+    update, keys = {"contentId": "sets", "progressPercentage": 30}, map(str, count())
+
+    def keyed(caller: Caller, method: str, path: str, body: dict[str, Any]) -> None:
+        response = caller.call(method, path, json=body, headers={"Idempotency-Key": next(keys)})
+        assert response.status_code in {200, 201}, response.text
+
     study(service(), "sets", "maps", "cells", user_id="uma")
     study(service(), "sets", user_id="sam2")
+    keyed(service(), "POST", "/api/progress", update | {"userId": "uma"})
+    keyed(student("uma"), "POST", "/api/progress", update)
     before = stored(app)
     study(service(), "sets", "maps", "cells")
+    keyed(service(), "POST", "/api/progress", update | {"userId": "sam"})
+    keyed(service(), "PUT", PATH, {"status": "dropped"})
+    keyed(student(), "POST", "/api/progress", update)
+    keyed(student(), "POST", "/api/progress/batch", {"updates": [update]})
     assert "sam" in str(stored(app)).split("'")
 
     response = service().delete("/api/progress/sam")

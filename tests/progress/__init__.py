@@ -4,22 +4,11 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Flask
 from werkzeug.test import TestResponse
 
-from progress_service.extensions import db
 from tests.callers import Caller
 
 INVALID = (422, "validation-failed")
-
-
-def stored(app: Flask) -> dict[str, list[str]]:
-    """Read every row of every table, to prove that a refusal has changed nothing."""
-    with app.app_context(), db.engine.connect() as connection:
-        return {
-            name: sorted(repr(tuple(row)) for row in connection.execute(table.select()))
-            for name, table in db.metadata.tables.items()
-        }
 
 
 def send(caller: Caller, content_id: str, **fields: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, application
-from tests.progress import INVALID, instant, moment, refusal, send, stored
+from tests.conftest import Callers, Publish, application, stored
+from tests.progress import INVALID, instant, moment, refusal, send
 
 QUIZ = {"id": "quiz", "type": "quiz", "passingScore": 60}
 

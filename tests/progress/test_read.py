@@ -8,8 +8,8 @@ from flask import Flask
 
 from progress_service.endpoint import Operation
 from tests.callers import Caller
-from tests.conftest import Callers, Publish
-from tests.progress import moment, refusal, send, stored
+from tests.conftest import Callers, Publish, stored
+from tests.progress import moment, refusal, send
 
 ALGEBRA: list[dict[str, Any]] = [
     {"id": "intro", "section": "Basics"},

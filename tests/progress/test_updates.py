@@ -9,8 +9,8 @@ import pytest
 from flask import Flask
 
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, application
-from tests.progress import INVALID, from_now, instant, moment, refusal, send, send_raw, stored
+from tests.conftest import Callers, Publish, application, stored
+from tests.progress import INVALID, from_now, instant, moment, refusal, send, send_raw
 
 QUIZ = {"id": "quiz", "type": "quiz", "completionThreshold": 80, "passingScore": 66.66}
 
@@ -95,7 +95,7 @@ def test_an_update_touches_no_other_record_and_no_other_enrollment(app: Flask, s
     before = stored(app)
     send(student(), "intro", progressPercentage=100, timeSpentSeconds=9)
     after = stored(app)
-    for table in before:
+    for table in before.keys() - {"tallies"}:
         assert set(before[table]) <= set(after[table])
 
 

@@ -1,0 +1,528 @@
+"""How the service's answers scale: the same requests to a module of a thousand learners and to one of a million.
+
+    python -m bench.scale                    # some minutes
+    python -m bench.scale --large 20000      # a look at whether it runs
+
+What counts are ratios, which a slow or busy machine distorts least; `README.md` says what each one means.
+"""
+
+import argparse
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from itertools import count, product
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from flask_migrate import upgrade
+from sqlalchemy import Connection, create_engine, text
+
+from progress_service import create_app, recount
+from progress_service.analytics import queries, roster
+from progress_service.analytics.roster import Filters, Order
+from progress_service.calculations import ACTIVE
+from progress_service.statements import Statements
+from tests.callers import KEY, token
+from tests.postgres import PostgresServer
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_SECONDS = 120
+
+FEW, MEDIUM, LARGE = "few", "medium", "large"
+CONTENTS = 10
+WEIGHT, THRESHOLD = 10, 90
+STALLED_DAYS, INACTIVE_DAYS, MAX_PROGRESS = 7, 14, 45
+
+ROUNDS = 7
+REQUESTS = 15
+"""In a round, of each kind and module."""
+WRITERS = 8
+WRITING_SECONDS = 4.0
+
+FLAT, NEARLY_FLAT, FREE = 1.3, 1.5, 0.9
+"""What a latency may grow by from a thousand learners to a million, and what of its throughput one module keeps."""
+MEMORY_MEGABYTES, STALLED_MILLISECONDS = 32.0, 50.0
+
+# A learner's number says everything about them. One in twenty has never begun; of ten, one each has paused, dropped and
+# completed. They began within half a year, more of them lately, a few hours for each content, in an order of their own.
+LEARNERS = """
+CREATE TEMP TABLE learners AS
+SELECT module_id, module_id || '-' || lpad(n::text, 7, '0') AS user_id, n, n % 20 > 0 AS has_begun,
+    CASE n % 10 WHEN 1 THEN 'paused' WHEN 2 THEN 'dropped' WHEN 3 THEN 'completed' ELSE 'active' END AS status,
+    CAST(:now AS timestamptz)
+        - 180 * power(n * 0.61803398875::float8 - floor(n * 0.61803398875::float8), 2) * interval '1 day' AS at
+FROM unnest(CAST(:modules AS text[]), CAST(:sizes AS bigint[])) AS module(module_id, size)
+CROSS JOIN generate_series(1, size) AS n
+"""
+RECORDS = f"""
+INSERT INTO progress_records (id, user_id, module_id, content_id, progress_percentage, furthest_percentage,
+    time_spent_seconds, score, max_score, started_at, completed_at, last_activity_at)
+SELECT CAST(lpad(to_hex(CAST(1000 * extract(epoch FROM at) AS bigint)), 12, '0') || '7'
+        || lpad(to_hex(row_number() OVER (ORDER BY at) & 4095), 3, '0') || '8'
+        || lpad(to_hex(row_number() OVER (ORDER BY at) >> 12), 15, '0') AS uuid),
+    user_id, module_id, content_id, CASE WHEN furthest >= {THRESHOLD} THEN 100 ELSE furthest END, furthest, spent,
+    CASE WHEN is_scored THEN 10000 * furthest END, CASE WHEN is_scored THEN 1000000 END,
+    at, CASE WHEN furthest >= {THRESHOLD} THEN at END, at
+FROM (
+    SELECT user_id, module_id, content.id AS content_id, 60 + (n + ordinal) % 600 AS spent,
+        ordinal = {CONTENTS - 1} AS is_scored, at - (n + ordinal) % {CONTENTS} * interval '7 hours' AS at,
+        CASE WHEN status = 'completed' THEN 100
+            WHEN ordinal = 0 THEN n * 7919 % 50
+            ELSE least(100, (n * 7919 + ordinal * 104729) % 101 * (n % 13) / 6) END AS furthest
+    FROM learners JOIN contents AS content USING (module_id) WHERE has_begun
+) AS update ORDER BY at
+"""
+ENROLLMENTS = f"""
+INSERT INTO enrollments (user_id, module_id, status, weighted_sum, completed_contents, time_spent_seconds, enrolled_at,
+    completed_at, last_activity_at, last_content_id)
+SELECT user_id, module_id, status, coalesce({WEIGHT} * percentages, 0), coalesce(completed, 0), coalesce(spent, 0),
+    at - interval '5 days', CASE WHEN status = 'completed' THEN at END, CASE WHEN has_begun THEN at END,
+    CASE WHEN has_begun THEN module_id || '-' || ({CONTENTS} - n % {CONTENTS}) % {CONTENTS} END
+FROM learners LEFT JOIN (
+    SELECT user_id, sum(progress_percentage) AS percentages, count(completed_at) AS completed,
+        sum(time_spent_seconds) AS spent
+    FROM progress_records GROUP BY user_id
+) AS summed USING (user_id) ORDER BY at
+"""
+DAYS = """
+INSERT INTO activity_days (user_id, module_id, day, time_spent_seconds)
+SELECT user_id, module_id, CAST(timezone('UTC', started_at) AS date) AS day, sum(time_spent_seconds)
+FROM progress_records GROUP BY user_id, module_id, day ORDER BY day
+"""
+# Writers have touched every part of every tally; a recount writes one.
+PARTS = """
+INSERT INTO tallies SELECT module_id, kind, item, other, 0, 0, 0, 0, 0, 0, 0, 0
+FROM tallies, generate_series(1, 7) AS other WHERE part = 0
+"""
+FILLED = ("progress_records", "enrollments", "activity_days")
+
+
+class Sizes(NamedTuple):
+    """How many learners the modules have."""
+
+    few: int
+    large: int
+    medium: int
+    small: int
+    small_modules: int
+
+    def modules(self) -> dict[str, int]:
+        """Return the learners of each module; as many are in each of the small ones."""
+        sizes = {FEW: self.few, MEDIUM: self.medium, LARGE: self.large}
+        return sizes | {small_module(nth): self.small for nth in range(self.small_modules)}
+
+
+class Measure(NamedTuple):
+    """A kind of request, sent to both modules; `path` and `body` make it for one of them."""
+
+    name: str
+    target: float
+    path: Callable[[str], str]
+    body: Callable[[str], Any] | None = None
+
+
+class Latency(NamedTuple):
+    """Seconds that a request takes, by the medians of the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[float]) -> "Latency":
+        return cls(median(rounds), min(rounds), max(rounds))
+
+    def __str__(self) -> str:
+        return f"{1000 * self.median:6.1f} ({1000 * self.least:.1f}-{1000 * self.most:.1f})"
+
+
+class Service:
+    """A gunicorn that serves, on a port of its own."""
+
+    def __init__(self, port: int, pid: int) -> None:
+        self.port = port
+        self.workers = [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def connect(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
+
+
+def small_module(nth: int) -> str:
+    return f"small-{nth:02}"
+
+
+def headers(role: str, sub: str = "bench") -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(sub, role)}", "Content-Type": "application/json"}
+
+
+def call(connection: HTTPConnection, path: str, body: Any = None, method: str = "", role: str = "service") -> Any:
+    """Send a request, expect it to succeed and return what it answers."""
+    sent = None if body is None else json.dumps(body)
+    connection.request(method or ("POST" if sent else "GET"), path, sent, CALLERS[role])
+    response = connection.getresponse()
+    answer = response.read()
+    if response.status >= 300:
+        raise RuntimeError(f"{path}: {response.status} {answer.decode()}")
+    return json.loads(answer)
+
+
+CALLERS = {role: headers(role) for role in ("admin", "service")}
+
+
+@contextmanager
+def served(url: str) -> Iterator[Service]:
+    """Serve a database with two workers, as in production."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {
+        "PROGRESS_SQLALCHEMY_DATABASE_URI": url,
+        "PROGRESS_JWT_SECRET_KEY": KEY,
+        "PORT": str(port),
+        "WEB_CONCURRENCY": "2",
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving", "wsgi:app"]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _wait_until_it_answers(port, process)
+            yield Service(port, process.pid)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+
+def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            call(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS), "/readyz")
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("gunicorn does not answer")
+
+
+def migrate(url: str) -> None:
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY})
+    with app.app_context():
+        upgrade(str(ROOT / "migrations"))
+
+
+def publish(service: Service, modules: Sequence[str]) -> None:
+    connection = service.connect()
+    for module in modules:
+        contents = [
+            {"id": f"{module}-{nth}", "title": f"Lesson {nth}", "type": "video", "weight": WEIGHT}
+            | {"completionThreshold": THRESHOLD}
+            for nth in range(CONTENTS)
+        ]
+        document = {"title": module.title(), "contents": contents}
+        call(connection, f"/api/catalog/modules/{module}", document, "PUT", "admin")
+
+
+def fill(connection: Connection, sizes: Sequence[int], modules: Sequence[str]) -> None:
+    """Give the published modules learners, as if each had sent one update about each content."""
+    say = connection.exec_driver_sql
+    # What follows is consistent by itself; looking up ten million foreign keys would take longer than all the rest.
+    say("SET session_replication_role = replica")
+    say("SET synchronous_commit = off")
+    say("SET work_mem = '512MB'")
+    say("SET maintenance_work_mem = '1GB'")
+    connection.execute(text(LEARNERS), {"now": datetime.now(UTC), "modules": modules, "sizes": sizes})
+    indexes = [index for table in FILLED for index in _take_indexes(connection, table)]
+    for statement in (RECORDS, "ANALYZE progress_records", ENROLLMENTS, DAYS):
+        connection.execute(text(statement))
+    for index in indexes:
+        connection.execute(text(index))
+    say("DROP TABLE learners")
+    for module in modules:
+        recount.tallies(connection, Statements(connection.dialect), module)
+    say(PARTS)
+    say("RESET ALL")
+    say("VACUUM ANALYZE")
+    say("CHECKPOINT")
+
+
+def verify(url: str) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        drift = next(recount.drifts(connection), None)
+    engine.dispose()
+    if drift:
+        raise RuntimeError(f"filled wrongly: {drift}")
+
+
+def _take_indexes(connection: Connection, table: str) -> list[str]:
+    """Drop a table's indexes but for keys that others refer to, and return what makes them again."""
+    made_again = []
+    keys = (
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint AS ours WHERE conrelid = CAST(:name AS regclass)"
+    )
+    free = " AND contype IN ('p', 'u') AND NOT EXISTS (SELECT FROM pg_constraint WHERE confrelid = ours.conrelid)"
+    for name, definition in connection.execute(text(keys + free), {"name": table}).all():
+        connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
+        made_again.append(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+    others = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = :name AND indexname LIKE 'ix%'"
+    for name, definition in connection.execute(text(others), {"name": table}).all():
+        connection.execute(text(f"DROP INDEX {name}"))
+        made_again.append(definition)
+    return made_again
+
+
+def measures(connection: Connection, sizes: Sizes) -> list[Measure]:
+    """Return the requests to measure; those about learners are about another one each time."""
+    learners = {FEW: sizes.few, LARGE: sizes.large}
+    chance = random.Random(1)
+
+    def learner(module: str) -> str:
+        # One who is active and has begun: their answers are of one size in both modules.
+        return f"{module}-{10 * chance.randrange(learners[module] // 10) + 4:07}"
+
+    def update(module: str) -> dict[str, Any]:
+        content = f"{module}-{chance.randrange(CONTENTS)}"
+        return {"userId": learner(module), "contentId": content, "progressPercentage": 10, "timeSpentSeconds": 5}
+
+    since = datetime.now(UTC) - timedelta(days=INACTIVE_DAYS)
+    most = ((100 * MAX_PROGRESS + 1) * WEIGHT * CONTENTS - 1) // 100
+    everybody, lagging = Filters(None, None, None), Filters(ACTIVE, since, most)
+    helped = f"&status={ACTIVE}&inactiveDays={INACTIVE_DAYS}&maxProgress={MAX_PROGRESS}"
+    pages = []
+    for sort, (filters, query, name) in product(roster.SORTS, ((everybody, "", ""), (lagging, helped, ", filtered"))):
+        first = f"/learners?sort={sort}{query}"
+        last = {
+            module: f"{first}&cursor={_cursor_of_last_page(connection, module, filters, Order.named(sort))}"
+            for module in learners
+        }
+        pages.append(
+            Measure(f"roster by {sort}{name}, first page", NEARLY_FLAT, _statistics(dict.fromkeys(last, first)))
+        )
+        pages.append(Measure(f"roster by {sort}{name}, last page", NEARLY_FLAT, _statistics(last)))
+    today = datetime.now(UTC).date()
+    days = f"from={today - timedelta(days=29)}&to={today}"
+    return [
+        Measure("statistics", FLAT, lambda module: f"/api/progress/stats/{module}"),
+        *pages,
+        Measure("timeline of 30 days", NEARLY_FLAT, lambda module: f"/api/progress/stats/{module}/timeline?{days}"),
+        Measure("dashboard", NEARLY_FLAT, lambda module: f"/api/progress/{learner(module)}"),
+        Measure("module of a learner", NEARLY_FLAT, lambda module: f"/api/progress/{learner(module)}/{module}"),
+        Measure("one update", NEARLY_FLAT, lambda module: "/api/progress", update),
+    ]
+
+
+def _statistics(rest: dict[str, str]) -> Callable[[str], str]:
+    """Return the path about a module, which ends as is said for it."""
+    return lambda module: f"/api/progress/stats/{module}{rest[module]}"
+
+
+def _cursor_of_last_page(connection: Connection, module: str, filters: Filters, order: Order) -> str:
+    """Return what a client has got that has walked to the last page of 50: the place of the 51st from the end."""
+    backwards = order._replace(descending=not order.descending)
+    page = roster.page(connection, module, filters, backwards, None, 51)
+    return roster.encode(order, order.position(page[-1]))
+
+
+def measure_latencies(service: Service, measures: Sequence[Measure]) -> dict[str, dict[str, Latency]]:
+    """Send the requests in rounds, to one module and the other in turn, and drop the first round."""
+    connection = service.connect()
+    seconds: dict[str, dict[str, list[float]]] = {one.name: {FEW: [], LARGE: []} for one in measures}
+    for _ in range(ROUNDS + 1):
+        for one in measures:
+            times: dict[str, list[float]] = {FEW: [], LARGE: []}
+            for nth in range(REQUESTS):
+                for module in (FEW, LARGE) if nth % 2 else (LARGE, FEW):
+                    path, body = one.path(module), one.body and one.body(module)
+                    role = "service" if body else "admin"
+                    start = time.perf_counter()
+                    call(connection, path, body, role=role)
+                    times[module].append(time.perf_counter() - start)
+            for module, taken in times.items():
+                seconds[one.name][module].append(median(taken))
+    return {name: {module: Latency.of(taken[1:]) for module, taken in by.items()} for name, by in seconds.items()}
+
+
+def measure_memory(service: Service) -> dict[str, float]:
+    """Read the whole roster of the large module as CSV; return by how much a worker grew at its peak."""
+    before = {worker: _memory(worker, "VmRSS") for worker in service.workers}
+    for worker in service.workers:
+        Path(f"/proc/{worker}/clear_refs").write_text("5")  # the peak counts from now
+    start = time.perf_counter()
+    connection = service.connect()
+    path = f"/api/progress/stats/{LARGE}/learners"
+    connection.request("GET", path, headers=CALLERS["admin"] | {"Accept": "text/csv"})
+    response = connection.getresponse()
+    lines = 0
+    while chunk := response.read(1 << 20):
+        lines += chunk.count(b"\n")
+    grown = max(_memory(worker, "VmHWM") - before[worker] for worker in service.workers)
+    return {"rows": lines - 1, "seconds": time.perf_counter() - start, "megabytes": grown}
+
+
+def _memory(pid: int, name: str) -> float:
+    """Return one of a process's figures, in megabytes."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status[name].split()[0]) / 1024
+
+
+def measure_writers(service: Service, sizes: Sizes) -> dict[str, list[float]]:
+    """Let writers run on one module and on many in turn; return the updates in a second of each round."""
+    spread = [small_module(nth) for nth in range(sizes.small_modules)]
+    connections = [service.connect() for _ in range(WRITERS)]
+    rates: dict[str, list[float]] = {"one": [], "many": []}
+    for nth in range(ROUNDS + 1):
+        for name in ("one", "many") if nth % 2 else ("many", "one"):
+            rates[name].append(_write(connections, spread if name == "many" else spread[:1], sizes.small))
+    return {name: taken[1:] for name, taken in rates.items()}
+
+
+def _write(connections: Sequence[HTTPConnection], modules: Sequence[str], learners: int) -> float:
+    written = [0] * len(connections)
+    deadline = time.perf_counter() + WRITING_SECONDS
+
+    def work(writer: int) -> None:
+        chance = random.Random()
+        for nth in count(writer):
+            if time.perf_counter() > deadline:
+                break
+            module = modules[nth % len(modules)]
+            # A learner has one writer, so that only modules are shared.
+            learner = writer + 1 + len(connections) * chance.randrange(learners // len(connections))
+            update = {"userId": f"{module}-{learner:07}", "contentId": f"{module}-{nth % CONTENTS}"}
+            call(connections[writer], "/api/progress", update | {"progressPercentage": nth % 90, "timeSpentSeconds": 5})
+            written[writer] += 1
+
+    threads = [threading.Thread(target=work, args=(writer,)) for writer in range(len(connections))]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(written) / (time.perf_counter() - start)
+
+
+def measure_stalled(connection: Connection) -> Latency:
+    """Count those who have stalled in the medium module, at whatever instant of a week it costs most."""
+    now = datetime.now(UTC)
+    slowest = []
+    for _ in range(ROUNDS):
+        taken = []
+        for days in range(STALLED_DAYS, STALLED_DAYS + 7):
+            start = time.perf_counter()
+            queries.stalled(connection, MEDIUM, now - timedelta(days=days))
+            taken.append(time.perf_counter() - start)
+        slowest.append(max(taken))
+    return Latency.of(slowest)
+
+
+def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
+    """Fill the database, unless it is filled, and measure everything; return all figures."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection, served(url) as service:
+        if not is_filled:
+            with _timed("filled"):
+                publish(service, list(sizes.modules()))
+                fill(connection, list(sizes.modules().values()), list(sizes.modules()))
+            with _timed("every total equals its recount"):
+                verify(url)
+        with _timed("latencies"):
+            requests = measures(connection, sizes)
+            latencies = measure_latencies(service, requests)
+        with _timed("stalled"):
+            stalled = measure_stalled(connection)
+        with _timed("writers"):
+            rates = measure_writers(service, sizes)
+    with served(url) as service, _timed("memory"):
+        publish(service, [small_module(0)])  # so that a worker has loaded everything it needs
+        memory = measure_memory(service)
+    engine.dispose()
+    return {
+        "sizes": sizes._asdict(),
+        "latencies": {
+            one.name: {"target": one.target}
+            | {module: latency._asdict() for module, latency in latencies[one.name].items()}
+            for one in requests
+        },
+        "memory": memory,
+        "updatesPerSecond": rates,
+        "stalled": stalled._asdict(),
+    }
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    print(f"{what}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Set the figures beside their targets."""
+    sizes, rates, memory = figures["sizes"], figures["updatesPerSecond"], figures["memory"]
+    lines = [f"{'ms, median (least-most of rounds)':42}{sizes['few']:>22,}{sizes['large']:>22,}  ratio target"]
+    for name, by in figures["latencies"].items():
+        few, large = (Latency(**by[module]) for module in (FEW, LARGE))
+        ratio, target = large.median / few.median, by["target"]
+        lines.append(f"{name:42}{few!s:>22}{large!s:>22}{ratio:7.2f} {target:6}{_missed(ratio <= target)}")
+    one, many = median(rates["one"]), median(rates["many"])
+    kept = median(one / many for one, many in zip(rates["one"], rates["many"], strict=True))
+    stalled = Latency(**figures["stalled"])
+    lines += [
+        "",
+        f"{WRITERS} writers, updates in a second: {one:.0f} in one module ({min(rates['one']):.0f}-"
+        f"{max(rates['one']):.0f}), {many:.0f} in {sizes['small_modules']} ({min(rates['many']):.0f}-"
+        f"{max(rates['many']):.0f}): ratio {kept:.2f}, target {FREE}{_missed(kept >= FREE)}",
+        f"roster as CSV: {memory['rows']:,} rows in {memory['seconds']:.0f} s, {memory['megabytes']:.1f} MB more,"
+        f" target {MEMORY_MEGABYTES:g}{_missed(memory['megabytes'] <= MEMORY_MEGABYTES)}",
+        f"stalled, of {sizes['medium']:,} learners: {stalled!s} ms,"
+        f" target {STALLED_MILLISECONDS:g}{_missed(1000 * stalled.median <= STALLED_MILLISECONDS)}",
+    ]
+    return "\n".join(lines)
+
+
+def _missed(is_met: bool) -> str:
+    return "" if is_met else "  MISSED"
+
+
+def report(figures: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    print(table(figures))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description="Measure how the service scales.")
+    for name, learners in Sizes(1000, 1_000_000, 100_000, 400, 50)._asdict().items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=learners, metavar="N")
+    parser.add_argument("--filled", metavar="URL", help="a database that has been filled before, with the same sizes")
+    parser.add_argument(
+        "--json", type=Path, default=ROOT / "instance" / "scale.json", help="where to write all figures"
+    )
+    parser.add_argument("--hold", action="store_true", help="keep the database, until Enter, for a look at it")
+    arguments = vars(parser.parse_args())
+    url, path, is_held = (arguments.pop(name) for name in ("filled", "json", "hold"))
+    sizes = Sizes(**arguments)
+    if url:
+        report(run(url, sizes, is_filled=True), path)
+    else:
+        with PostgresServer(durable=True) as server:
+            migrate(server.url)
+            report(run(server.url, sizes, is_filled=False), path)
+            if is_held:
+                input(f"Enter ends {server.url} ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The learners of a module, page by page: where an instructor finds who needs help.
+
+A page begins behind a position: the key of the order, and the learner as the tie-breaker. Each status has an index in
+each order, and a page is merged from the first rows of each: it costs the same at any depth.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Connection, Select, func, select, tuple_, union_all
+
+from progress_service import calculations
+from progress_service.calculations import ACTIVE, PAUSED, STATUSES
+from progress_service.models import Enrollment
+from progress_service.statements import ENROLLMENT
+from progress_service.validation import is_identifier
+
+USER_ID, PROGRESS, LAST_ACTIVITY = "userId", "progress", "lastActivity"
+SORTS = (USER_ID, PROGRESS, f"-{PROGRESS}", LAST_ACTIVITY, f"-{LAST_ACTIVITY}")
+
+PAGE = 1000
+"""How many learners at a time are read where all are meant."""
+MOST_STORED = 2**63 - 1
+"""The largest whole number that the databases keep."""
+
+Key = int | datetime | None
+
+
+class Position(NamedTuple):
+    """A learner's place in an order; the key is None in the order of users, and of those who were never active."""
+
+    key: Key
+    user_id: str
+
+
+class Filters(NamedTuple):
+    """Which learners are meant; None leaves a part open."""
+
+    status: str | None
+    inactive_since: datetime | None
+    """Neither completed nor dropped, and without activity since; who never was active counts from the enrollment."""
+    most_weighted_sum: int | None
+
+
+class Order(NamedTuple):
+    """One of the roster's orders; who was never active stands as if before all others."""
+
+    by: str
+    descending: bool
+
+    @classmethod
+    def named(cls, sort: str) -> "Order":
+        return cls(sort.removeprefix("-"), sort.startswith("-"))
+
+    def position(self, enrollment: calculations.Enrollment) -> Position:
+        keys: dict[str, Key] = {PROGRESS: enrollment.weighted_sum, LAST_ACTIVITY: enrollment.last_activity_at}
+        return Position(keys.get(self.by), enrollment.user_id)
+
+    def place(self, enrollment: calculations.Enrollment) -> tuple[Any, ...]:
+        """Return what sorts learners in ascending order."""
+        key, user_id = self.position(enrollment)
+        return (key is not None, key, user_id) if key is not None else (False, user_id)
+
+
+def page(
+    connection: Connection, module_id: str, filters: Filters, order: Order, after: Position | None, limit: int
+) -> list[calculations.Enrollment]:
+    """List the first learners behind a position, or from the start."""
+    segments = [
+        segment.limit(limit).subquery().select()
+        for status in _statuses(filters)
+        for segment in _segments(module_id, status, filters, order, after)
+    ]
+    if not segments:
+        return []
+    found = [calculations.Enrollment(*row) for row in connection.execute(union_all(*segments))]
+    return sorted(found, key=order.place, reverse=order.descending)[:limit]
+
+
+def pages(
+    connection: Connection, module_id: str, filters: Filters, order: Order
+) -> Iterator[list[calculations.Enrollment]]:
+    """List all learners, a page at a time."""
+    after = None
+    while found := page(connection, module_id, filters, order, after, PAGE):
+        yield found
+        after = order.position(found[-1])
+
+
+def encode(order: Order, position: Position) -> str:
+    """Write a position as a cursor."""
+    written = orjson.dumps([*order, *position], option=orjson.OPT_UTC_Z)
+    return base64.urlsafe_b64encode(written).rstrip(b"=").decode()
+
+
+def decode(cursor: str, order: Order) -> Position:
+    """Read a cursor. Raises ValueError for one that was not made here, or for another order."""
+    try:
+        *_, key, user_id = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
+        position = Position(_key(order.by, key), user_id)
+        is_ours = is_identifier(user_id) and encode(order, position) == cursor
+    except (TypeError, OverflowError) as error:
+        raise ValueError("not a cursor") from error
+    if not is_ours:
+        raise ValueError("a cursor for another order")
+    return position
+
+
+def _key(by: str, written: Any) -> Key:
+    """Read a key in a cursor. Raises ValueError, TypeError or OverflowError for what cannot be one."""
+    if by == PROGRESS:
+        if not 0 <= written <= MOST_STORED:
+            raise ValueError("not a sum")
+        return int(written)
+    if by == LAST_ACTIVITY and written is not None:
+        return datetime.fromisoformat(written).astimezone(UTC)
+    return None
+
+
+def _statuses(filters: Filters) -> list[str]:
+    meant = STATUSES if filters.inactive_since is None else (ACTIVE, PAUSED)
+    return [status for status in meant if filters.status in (None, status)]
+
+
+def _segments(
+    module_id: str, status: str, filters: Filters, order: Order, after: Position | None
+) -> Iterator[Select[Any]]:
+    """Select a status's learners behind a position, in order; in that of activity, those who have none apart."""
+    learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
+    listed = select(*ENROLLMENT).where(learner.module_id == module_id, learner.status == status)
+    if most is not None and order.by != PROGRESS:
+        listed = listed.where(learner.weighted_sum <= most)
+    if order.by == LAST_ACTIVITY:
+        never, active = (
+            listed.where(learner.last_activity_at.is_(None)),
+            listed.where(learner.last_activity_at.is_not(None)),
+        )
+        if since is not None:
+            never = never.where(learner.enrolled_at <= since)
+        is_never = after is not None and after.key is None
+        # Who was never active is ordered by their missing times too: that finds them in the index of this order.
+        columns: list[Any] = [learner.last_activity_at, learner.user_id]
+        if after is None or is_never or order.descending:
+            yield _behind(never, order, after if is_never else None, columns)
+        if after is None or not is_never or not order.descending:
+            yield _behind(active, order, None if is_never else after, columns, since)
+    else:
+        if since is not None:
+            listed = listed.where(func.coalesce(learner.last_activity_at, learner.enrolled_at) <= since)
+        if order.by == PROGRESS:
+            yield _behind(listed, order, after, [learner.weighted_sum, learner.user_id], most)
+        else:
+            yield _behind(listed, order, after, [learner.user_id])
+
+
+def _behind(
+    listed: Select[Any], order: Order, after: Position | None, columns: Sequence[Any], most: Any = None
+) -> Select[Any]:
+    """Order by the columns, the learner last, and leave out what is not behind a position, or beyond a first column.
+
+    Of two upper bounds only the lower is said: PostgreSQL might begin at the other, and read what is in between.
+    """
+    if order.descending and after is not None and most is not None:
+        after, most = (after, None) if after.key <= most else (None, most)
+    if most is not None:
+        listed = listed.where(columns[0] <= most)
+    if after is not None:
+        known = [part for part in after if part is not None]
+        here, there = tuple_(*columns[-len(known) :]), tuple_(*known)
+        listed = listed.where(here < there if order.descending else here > there)
+    return listed.order_by(*(column.desc() if order.descending else column for column in columns))

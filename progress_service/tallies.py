@@ -1,0 +1,113 @@
+"""Which groups of a module a learner counts in, and with what: the rule that keeps every statistic.
+
+A statistic is a sum over learners. Each enrollment, record and day of activity counts in a few groups; a change takes
+out what counted before and adds what counts now. `recount` says the same in SQL.
+"""
+
+from collections.abc import Iterable, Iterator
+from operator import add, sub
+from typing import NamedTuple
+
+from progress_service import calculations
+from progress_service.calculations import ACTIVE, DROPPED, PAUSED, ActivityDay, Enrollment, Module, Record
+
+STATUS, PERCENTAGE, CONTENT, LAST_WEEK, LAST_DAY, DAY = KINDS = (
+    "status",
+    "percentage",
+    "content",
+    "last_week",
+    "last_day",
+    "day",
+)
+
+
+class Counts(NamedTuple):
+    """What learners add up to in a group; which of them mean something depends on the kind of group."""
+
+    learners: int = 0
+    started: int = 0
+    completed: int = 0
+    enrollments_completed: int = 0
+    time_spent_seconds: int = 0
+    weighted_sum: int = 0
+    scored: int = 0
+    score_hundredths: int = 0
+
+
+class Group(NamedTuple):
+    """Learners of a module with something in common.
+
+    Of kind STATUS those with a status, PERCENTAGE those not dropped at a whole per cent, CONTENT those who started a
+    content, LAST_WEEK and LAST_DAY the active and paused whose last update was in a week or on a day, and on which
+    content, DAY what happened on a day.
+    """
+
+    module_id: str
+    kind: str
+    item: str
+
+
+Share = tuple[Group, Counts]
+
+
+class Changes(dict[Group, Counts]):
+    """What the groups of some modules gain and lose."""
+
+    def replace(self, before: Iterable[Share], after: Iterable[Share]) -> None:
+        """Take out what counted before and add what counts now."""
+        for group, counts in before:
+            self[group] = Counts(*map(sub, self.get(group, NOTHING), counts))
+        for group, counts in after:
+            self[group] = Counts(*map(add, self.get(group, NOTHING), counts))
+
+
+NOTHING = Counts()
+
+
+def of_enrollment(enrollment: Enrollment, module: Module) -> Iterator[Share]:
+    """Yield the groups in which an enrollment counts."""
+    module_id, status = enrollment.module_id, enrollment.status
+    yield (
+        Group(module_id, STATUS, status),
+        Counts(
+            learners=1,
+            started=enrollment.last_activity_at is not None,
+            time_spent_seconds=enrollment.time_spent_seconds,
+            weighted_sum=enrollment.weighted_sum,
+        ),
+    )
+    if status != DROPPED:
+        percentage = calculations.whole_percentage(enrollment.weighted_sum, module.total_weight)
+        yield Group(module_id, PERCENTAGE, str(percentage)), Counts(learners=1)
+    if status in (ACTIVE, PAUSED) and enrollment.last_activity_at is not None:
+        last, content_id = enrollment.last_activity_at, enrollment.last_content_id
+        yield Group(module_id, LAST_WEEK, f"{calculations.week_of(last)} {content_id}"), Counts(learners=1)
+        yield Group(module_id, LAST_DAY, f"{last.date()} {content_id}"), Counts(learners=1)
+    if enrollment.completed_at is not None:
+        yield Group(module_id, DAY, str(enrollment.completed_at.date())), Counts(enrollments_completed=1)
+
+
+def of_record(record: Record) -> Iterator[Share]:
+    """Yield the groups in which a record counts."""
+    module_id, is_completed = record.module_id, record.completed_at is not None
+    yield (
+        Group(module_id, CONTENT, record.content_id),
+        Counts(
+            started=1,
+            completed=is_completed,
+            time_spent_seconds=record.time_spent_seconds,
+            scored=record.score is not None,
+            score_hundredths=calculations.score_hundredths(record.score, record.max_score),
+        ),
+    )
+    yield Group(module_id, DAY, str(record.started_at.date())), Counts(started=1)
+    if record.completed_at is not None:
+        yield Group(module_id, DAY, str(record.completed_at.date())), Counts(completed=1)
+
+
+def of_day(day: ActivityDay) -> Iterator[Share]:
+    """Yield the group in which a day of activity counts."""
+    yield (
+        Group(day.module_id, DAY, str(day.day)),
+        Counts(learners=1, time_spent_seconds=day.time_spent_seconds),
+    )

@@ -1,0 +1,529 @@
+"""Random histories over HTTP, beside a model of the contract in plain Python that knows nothing of the service."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from math import floor
+from typing import Any
+
+from flask import Flask
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from werkzeug.test import TestResponse
+
+from progress_service.extensions import db
+from tests.callers import Caller
+
+MODULES = {"algebra": ["sums", "quiz"], "biology": ["cells"]}
+MODULE_OF = {content_id: module_id for module_id, ids in MODULES.items() for content_id in ids}
+TYPES = {"quiz": "quiz"}
+LEARNERS = ["kim", "sam"]
+DAYS = ["2024-02-28", "2024-02-29", "2024-03-01"]
+NOW = "now"
+"""Later than all days, as times are compared here."""
+
+
+# A history is short enough to be read as it is; making it shorter takes minutes.
+FEW = settings(max_examples=8, stateful_step_count=15, phases=(Phase.reuse, Phase.generate))
+
+
+def rounded(value: Fraction) -> float:
+    return floor(value * 100) / 100
+
+
+def ratio(numerator: Fraction | int, denominator: int) -> float | None:
+    return rounded(Fraction(numerator) / denominator) if denominator else None
+
+
+@dataclass
+class Content:
+    id: str
+    weight: int
+    threshold: int
+    passing: int | None
+    is_current: bool = True
+
+
+@dataclass
+class Record:
+    started: str
+    furthest: int = 0
+    seconds: int = 0
+    score: tuple[int, int] | None = None
+    completed: str | None = None
+
+    @property
+    def percentage(self) -> int:
+        return 100 if self.completed else min(self.furthest, 99)
+
+
+@dataclass
+class Enrollment:
+    status: str = "active"
+    completed: str | None = None
+    seconds_of_day: Counter[str] = field(default_factory=Counter)
+
+
+class CriteriaNotMet(Exception):
+    pass
+
+
+class Model:
+    """What the contract says of everything that was done."""
+
+    def __init__(self) -> None:
+        self.catalog: dict[str, Content] = {}
+        self.order: dict[str, list[str]] = {}
+        self.records: dict[tuple[str, str], Record] = {}
+        self.enrollments: dict[tuple[str, str], Enrollment] = {}
+
+    def publish(self, module_id: str, contents: Iterable[Content]) -> None:
+        for content in self.of_module(module_id):
+            content.is_current = False
+        self.order[module_id] = [content.id for content in contents]
+        self.catalog |= {content.id: content for content in contents}
+        for user_id, enrolled_in in self.enrollments:
+            if enrolled_in == module_id:
+                self.settle(user_id, module_id, NOW)
+
+    def of_module(self, module_id: str) -> list[Content]:
+        return [one for one in self.catalog.values() if MODULE_OF[one.id] == module_id]
+
+    def current(self, module_id: str) -> list[Content]:
+        return [self.catalog[content_id] for content_id in self.order[module_id]]
+
+    def counted(self, module_id: str) -> list[Content]:
+        return [one for one in self.current(module_id) if one.weight]
+
+    def update(
+        self,
+        user_id: str,
+        content_id: str,
+        at: str,
+        percentage: int = 0,
+        seconds: int = 0,
+        score: tuple[int, int] | None = None,
+        completes: bool = False,
+    ) -> None:
+        content, module_id = self.catalog[content_id], MODULE_OF[content_id]
+        record = self.records.get((user_id, content_id)) or Record(started=at)
+        best = max(filter(None, (record.score, score)), key=lambda one: (Fraction(*one), one[1]), default=None)
+        passed = content.passing is None or (best is not None and 100 * Fraction(*best) >= content.passing)
+        if completes and not passed and not record.completed:
+            raise CriteriaNotMet
+        record.started = min(record.started, at)
+        record.furthest = max(record.furthest, percentage)
+        record.seconds += seconds
+        record.score = best
+        if not record.completed and passed and (completes or record.furthest >= content.threshold):
+            record.completed = at
+        self.records[user_id, content_id] = record
+        self.enrollments.setdefault((user_id, module_id), Enrollment()).seconds_of_day[at] += seconds
+        self.settle(user_id, module_id, at)
+
+    def settle(self, user_id: str, module_id: str, at: str) -> None:
+        enrollment = self.enrollments[user_id, module_id]
+        counted = self.counted(module_id)
+        if enrollment.status in {"active", "paused"} and counted and self.done(user_id, module_id) == len(counted):
+            enrollment.status, enrollment.completed = "completed", at
+
+    def enroll(self, user_id: str, module_id: str, status: str | None) -> None:
+        enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment())
+        if status and enrollment.status != "completed":
+            enrollment.status = status
+        self.settle(user_id, module_id, NOW)
+
+    def reset(self, user_id: str, module_id: str) -> None:
+        for content in self.of_module(module_id):
+            self.records.pop((user_id, content.id), None)
+        if (user_id, module_id) in self.enrollments:
+            self.enrollments[user_id, module_id] = Enrollment()
+
+    def erase(self, user_id: str) -> None:
+        self.records = {key: one for key, one in self.records.items() if key[0] != user_id}
+        self.enrollments = {key: one for key, one in self.enrollments.items() if key[0] != user_id}
+
+    def done(self, user_id: str, module_id: str) -> int:
+        records = (self.records.get((user_id, one.id)) for one in self.counted(module_id))
+        return sum(record is not None and record.completed is not None for record in records)
+
+    def seconds(self, user_id: str, module_id: str) -> int:
+        return sum(
+            one.seconds
+            for (user, content), one in self.records.items()
+            if (user, MODULE_OF[content]) == (user_id, module_id)
+        )
+
+    def progress(self, user_id: str, module_id: str) -> Fraction:
+        weights = {one.id: one.weight for one in self.counted(module_id)}
+        records = {one: self.records.get((user_id, one)) for one in weights}
+        reached = sum(weights[one] * record.percentage for one, record in records.items() if record)
+        return Fraction(reached, sum(weights.values()) or 1)
+
+    # What the documents must say.
+
+    def enrollment(self, user_id: str, module_id: str) -> dict[str, Any] | None:
+        enrollment = self.enrollments.get((user_id, module_id))
+        if enrollment is None:
+            return None
+        return {
+            "userId": user_id,
+            "moduleId": module_id,
+            "status": enrollment.status,
+            "progressPercentage": rounded(self.progress(user_id, module_id)),
+            "completedContents": self.done(user_id, module_id),
+            "totalContents": len(self.counted(module_id)),
+            "timeSpentSeconds": self.seconds(user_id, module_id),
+        }
+
+    def record(self, user_id: str, content_id: str) -> dict[str, Any] | None:
+        record = self.records.get((user_id, content_id))
+        if record is None:
+            return None
+        return {
+            "userId": user_id,
+            "contentId": content_id,
+            "moduleId": MODULE_OF[content_id],
+            "status": "completed" if record.completed else "in_progress",
+            "progressPercentage": record.percentage,
+            "timeSpentSeconds": record.seconds,
+            "score": record.score and record.score[0],
+            "maxScore": record.score and record.score[1],
+            "scorePercentage": record.score and rounded(100 * Fraction(*record.score)),
+        }
+
+    def summary(self, user_id: str) -> dict[str, Any]:
+        modules = [
+            module_id
+            for (user, module_id), one in self.enrollments.items()
+            if user == user_id and one.status != "dropped"
+        ]
+        statuses = Counter(self.enrollments[user_id, one].status for one in modules)
+        return {
+            "enrolledModules": len(modules),
+            "activeModules": statuses["active"],
+            "completedModules": statuses["completed"],
+            "totalContents": sum(len(self.counted(one)) for one in modules),
+            "completedContents": sum(self.done(user_id, one) for one in modules),
+            "progressPercentage": ratio(
+                sum((self.progress(user_id, one) for one in modules), Fraction()), len(modules)
+            ),
+            "timeSpentSeconds": sum(self.seconds(user_id, one) for one in modules),
+        }
+
+    def unfinished(self, user_id: str) -> set[str]:
+        return {
+            content
+            for (user, content), one in self.records.items()
+            if user == user_id
+            and not one.completed
+            and self.catalog[content].is_current
+            and self.enrollments[user, MODULE_OF[content]].status != "dropped"
+        }
+
+    def statistics(self, module_id: str) -> dict[str, Any]:
+        learners = {user: one for (user, module), one in self.enrollments.items() if module == module_id}
+        started = {user for user, content in self.records if MODULE_OF[content] == module_id}
+        statuses = Counter(one.status for one in learners.values())
+        staying = sorted(self.progress(user, module_id) for user, one in learners.items() if one.status != "dropped")
+        seconds = sum(self.seconds(user, module_id) for user in learners)
+        return {
+            "learners": {
+                "enrolled": len(learners),
+                **{status: statuses[status] for status in ("active", "paused", "dropped", "completed")},
+                "started": len(started),
+                "notStarted": len(learners) - len(started),
+            },
+            "completionRate": ratio(100 * statuses["completed"], len(staying)),
+            "averageProgressPercentage": ratio(sum(staying, Fraction()), len(staying)),
+            "medianProgressPercentage": floor(staying[(len(staying) - 1) // 2]) if staying else None,
+            "progressDistribution": [sum(one // 10 == bucket for one in staying) for bucket in range(11)],
+            "timeSpent": {"totalSeconds": seconds, "averageSecondsPerLearner": ratio(seconds, len(started))},
+        }
+
+    def figures(self, content_ids: Iterable[str]) -> dict[str, Any]:
+        records = [one for (_, content), one in self.records.items() if content in content_ids]
+        completed = sum(one.completed is not None for one in records)
+        return {
+            "started": len(records),
+            "completed": completed,
+            "completionRate": ratio(100 * completed, len(records)),
+            "averageTimeSpentSeconds": ratio(sum(one.seconds for one in records), len(records)),
+        }
+
+    def average_score(self, content_id: str) -> float | None:
+        scores = [one.score for (_, content), one in self.records.items() if content == content_id and one.score]
+        return ratio(sum(Fraction(floor(10_000 * Fraction(*one)), 100) for one in scores), len(scores))
+
+    def day(self, module_id: str, day: str) -> dict[str, Any]:
+        enrollments = [one for (_, module), one in self.enrollments.items() if module == module_id]
+        records = [one for (_, content), one in self.records.items() if MODULE_OF[content] == module_id]
+        return {
+            "date": day,
+            "activeLearners": sum(day in one.seconds_of_day for one in enrollments),
+            "contentsStarted": sum(one.started == day for one in records),
+            "contentsCompleted": sum(one.completed == day for one in records),
+            "enrollmentsCompleted": sum(one.completed == day for one in enrollments),
+            "timeSpentSeconds": sum(one.seconds_of_day[day] for one in enrollments),
+        }
+
+
+learners = st.sampled_from(LEARNERS)
+module_ids = st.sampled_from(list(MODULES))
+efforts = st.fixed_dictionaries(
+    {"seconds": st.sampled_from([0, 1, 7, 100])},
+    optional={
+        "percentage": st.sampled_from([0, 33, 60, 99, 100, 100]),
+        "score": st.sampled_from([(0, 10), (1, 3), (5, 10), (10, 20), (7, 8)]),
+    },
+)
+updates = st.tuples(learners, st.sampled_from(list(MODULE_OF)), st.sampled_from(DAYS), efforts)
+rules = st.tuples(st.integers(0, 3), st.sampled_from([60, 100, 100]), st.sampled_from([None, None, 50]))
+
+
+class History(RuleBasedStateMachine):
+    """Does to the service and to the model what hypothesis thinks of, and compares them."""
+
+    def __init__(self, app: Flask) -> None:
+        super().__init__()
+        with app.app_context(), db.engine.begin() as connection:
+            for table in reversed(db.metadata.sorted_tables):
+                connection.execute(table.delete())
+        self.service = Caller(app, "service", "lms")
+        self.instructor = Caller(app, "instructor", "ines")
+        self.students = {user_id: Caller(app, "student", user_id) for user_id in LEARNERS}
+        self.model = Model()
+        self.keys = count()
+        self.requests: list[tuple[str | None, Caller, tuple[str, str], dict[str, Any], TestResponse]] = []
+
+    def send(self, caller: Caller, method: str, path: str, body: Any, learner: str | None = None) -> TestResponse:
+        """Send a request with a key, which can be repeated until the learner that its answer names is erased."""
+        options = {"json": body, "headers": {"Idempotency-Key": f"key-{next(self.keys)}"}}
+        response = caller.call(method, path, **options)
+        if response.status_code < 300:
+            self.requests.append((learner, caller, (method, path), options, response))
+        return response
+
+    @initialize(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        for module_id in MODULES:
+            self.publish(module_id, {content_id: data.draw(rules) for content_id in MODULES[module_id]})
+
+    @rule(data=st.data(), module_id=module_ids)
+    def republish(self, data: st.DataObject, module_id: str) -> None:
+        ids = data.draw(st.lists(st.sampled_from(MODULES[module_id]), unique=True))
+        self.publish(module_id, {content_id: data.draw(rules) for content_id in ids})
+
+    def publish(self, module_id: str, contents: dict[str, tuple[int, int, int | None]]) -> None:
+        published = [Content(content_id, *rule) for content_id, rule in contents.items()]
+        given = [
+            {
+                "id": one.id,
+                "title": one.id,
+                "type": TYPES.get(one.id, "video"),
+                "weight": one.weight,
+                "completionThreshold": one.threshold,
+                **({} if one.passing is None else {"passingScore": one.passing}),
+            }
+            for one in published
+        ]
+        body = {"title": module_id, "instructorIds": ["ines"], "contents": given}
+        response = self.send(self.service, "PUT", f"/api/catalog/modules/{module_id}", body)
+        assert response.status_code == (200 if module_id in self.model.order else 201), response.text
+        self.model.publish(module_id, published)
+
+    @rule(update=updates, own=st.booleans())
+    def update(self, update: tuple[str, str, str, dict[str, Any]], own: bool) -> None:
+        user_id, content_id, day, effort = update
+        is_new = (user_id, content_id) not in self.model.records
+        body, at = _document(update), day
+        if own:  # students tell neither who they are nor when it was
+            body, at = {name: body[name] for name in body if name not in {"userId", "occurredAt"}}, NOW
+        caller = self.students[user_id] if own else self.service
+        response = self.send(caller, "POST", "/api/progress", body, user_id)
+        self.model.update(user_id, content_id, at, **effort)
+        assert response.status_code == (201 if is_new else 200), response.text
+        self.compare_answer(response, user_id, content_id)
+
+    @rule(batch=st.lists(updates, min_size=1, max_size=5))
+    def batch(self, batch: list[tuple[str, str, str, dict[str, Any]]]) -> None:
+        started = len({(user_id, content_id) for user_id, content_id, *_ in batch} - self.model.records.keys())
+        completed, enrollments_completed = self.completions()
+        body = {"updates": [_document(update) for update in batch]}
+        response = self.send(self.service, "POST", "/api/progress/batch", body)
+        for user_id, content_id, day, effort in batch:
+            self.model.update(user_id, content_id, day, **effort)
+        assert response.status_code == 200, response.text
+        assert response.get_json() == {
+            "received": len(batch),
+            "started": started,
+            "completed": self.completions()[0] - completed,
+            "enrollmentsCompleted": self.completions()[1] - enrollments_completed,
+        }
+
+    @rule(user_id=learners, module_id=module_ids, day=st.sampled_from(DAYS))
+    def finish(self, user_id: str, module_id: str, day: str) -> None:
+        effort = {"seconds": 1, "percentage": 100, "score": (7, 8)}
+        if self.model.order[module_id]:
+            self.batch([(user_id, content_id, day, effort) for content_id in self.model.order[module_id]])
+
+    def completions(self) -> tuple[int, int]:
+        return (
+            sum(one.completed is not None for one in self.model.records.values()),
+            sum(one.completed is not None for one in self.model.enrollments.values()),
+        )
+
+    @rule(data=st.data(), effort=efforts)
+    def complete(self, data: st.DataObject, effort: dict[str, Any]) -> None:
+        if not self.model.records:
+            return
+        user_id, content_id = data.draw(st.sampled_from(sorted(self.model.records)))
+        view = self.service.get(f"/api/progress/{user_id}/{MODULE_OF[content_id]}").get_json()
+        found = [one["progress"]["id"] for one in view["contents"] if one["contentId"] == content_id]
+        if not found:  # retired, and in no list
+            return
+        body = _document((user_id, content_id, NOW, effort))
+        body = {name: body[name] for name in body if name in {"timeSpentSeconds", "score", "maxScore"}}
+        effort = {name: effort[name] for name in effort if name != "percentage"}
+        path = f"/api/progress/{found[0]}/complete"
+        response = self.send(self.students[user_id], "PUT", path, body, user_id)
+        try:
+            self.model.update(user_id, content_id, NOW, completes=True, **effort)
+        except CriteriaNotMet:
+            assert response.status_code == 409
+        else:
+            self.compare_answer(response, user_id, content_id)
+
+    @rule(
+        user_id=learners, module_id=module_ids, status=st.sampled_from([None, "active", "paused", "paused", "dropped"])
+    )
+    def enroll(self, user_id: str, module_id: str, status: str | None) -> None:
+        is_new = (user_id, module_id) not in self.model.enrollments
+        body = {"status": status} if status else {}
+        response = self.send(self.service, "PUT", f"/api/enrollments/{user_id}/{module_id}", body, user_id)
+        self.model.enroll(user_id, module_id, status)
+        assert response.status_code == (201 if is_new else 200), response.text
+        self.compare(response.get_json(), self.model.enrollment(user_id, module_id))
+
+    @rule(user_id=learners, module_id=module_ids)
+    def reset(self, user_id: str, module_id: str) -> None:
+        assert self.service.delete(f"/api/progress/{user_id}/{module_id}").status_code == 204
+        self.model.reset(user_id, module_id)
+
+    @rule(user_id=learners)
+    def erase(self, user_id: str) -> None:
+        assert self.service.delete(f"/api/progress/{user_id}").status_code == 204
+        self.model.erase(user_id)
+        self.requests = [one for one in self.requests if user_id not in {one[0], one[1].sub}]
+
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        if self.requests:
+            _, caller, request, options, first = data.draw(st.sampled_from(self.requests))
+            again = caller.call(*request, **options)
+            assert (again.status_code, again.data) == (first.status_code, first.data)
+            assert again.headers["Idempotency-Replayed"] == "true"
+
+    @rule(update=updates, batch=st.lists(updates, max_size=3))
+    def be_refused(self, update: tuple[str, str, str, dict[str, Any]], batch: list[Any]) -> None:
+        fine = [_document(one) for one in batch]
+        stranger = self.students[next(one for one in LEARNERS if one != update[0])]
+        body = {name: value for name, value in _document(update).items() if name != "occurredAt"}
+        unknown = {"updates": [*fine, _document(update) | {"contentId": "nowhere"}]}
+        assert stranger.post("/api/progress", json=body).status_code == 403
+        assert self.service.post("/api/progress/batch", json=unknown).status_code == 422
+        assert self.instructor.delete(f"/api/progress/{update[0]}").status_code == 403
+
+    @invariant()
+    def every_outlet_agrees(self) -> None:
+        for module_id in self.model.order:
+            roster = self.compare_module(module_id)
+            for user_id in LEARNERS:
+                self.compare_view(user_id, module_id, roster.get(user_id))
+        for user_id in LEARNERS:
+            self.compare_dashboard(user_id)
+
+    def compare_answer(self, response: TestResponse, user_id: str, content_id: str) -> None:
+        assert response.status_code in {200, 201}, response.text
+        self.compare(response.get_json()["progress"], self.model.record(user_id, content_id))
+        self.compare(response.get_json()["enrollment"], self.model.enrollment(user_id, MODULE_OF[content_id]))
+
+    def compare_module(self, module_id: str) -> dict[str, Any]:
+        path = f"/api/progress/stats/{module_id}"
+        statistics = self.instructor.get(path).get_json()
+        self.compare(statistics, self.model.statistics(module_id))
+        current = self.model.current(module_id)
+        for shown, content in zip(statistics["contents"], current, strict=True):
+            self.compare(shown, {"contentId": content.id, "weight": content.weight, **self.model.figures([content.id])})
+            assert shown["averageScorePercentage"] == self.model.average_score(content.id)
+        assert {one["type"] for one in statistics["byType"]} == {TYPES.get(one.id, "video") for one in current}
+        for shown in statistics["byType"]:
+            ids = [one.id for one in current if TYPES.get(one.id, "video") == shown["type"]]
+            self.compare(shown, {"contents": len(ids), **self.model.figures(ids)})
+
+        days = self.instructor.get(path + "/timeline", query_string={"from": DAYS[0], "to": DAYS[-1]}).get_json()[
+            "days"
+        ]
+        for shown, day in zip(days, DAYS, strict=True):
+            self.compare(shown, self.model.day(module_id, day))
+
+        roster = {one["userId"]: one for one in self.instructor.get(path + "/learners").get_json()["items"]}
+        assert list(roster) == sorted(user for user, module in self.model.enrollments if module == module_id)
+        return roster
+
+    def compare_view(self, user_id: str, module_id: str, in_roster: dict[str, Any] | None) -> None:
+        view = self.instructor.get(f"/api/progress/{user_id}/{module_id}").get_json()
+        assert view["enrollment"] == in_roster
+        self.compare(view["enrollment"], self.model.enrollment(user_id, module_id))
+        current = self.model.current(module_id)
+        for shown, content in zip(view["contents"], current, strict=True):
+            assert shown["contentId"] == content.id
+            self.compare(shown["progress"], self.model.record(user_id, content.id))
+            assert shown["status"] == (shown["progress"] or {"status": "not_started"})["status"]
+        for shown in view["byType"]:
+            ours = [one for one in view["contents"] if one["type"] == shown["type"]]
+            counted = [one for one in ours if one["weight"]]
+            assert shown["totalContents"] == len(counted)
+            assert shown["completedContents"] == sum(one["status"] == "completed" for one in counted)
+            assert shown["timeSpentSeconds"] == sum(
+                one["progress"]["timeSpentSeconds"] for one in ours if one["progress"]
+            )
+
+    def compare_dashboard(self, user_id: str) -> None:
+        dashboard = self.students[user_id].get("/api/progress/me").get_json()
+        self.compare(dashboard["summary"], self.model.summary(user_id))
+        modules = {one["moduleId"]: one for one in dashboard["modules"]}
+        assert modules.keys() == {module for user, module in self.model.enrollments if user == user_id}
+        for module_id, shown in modules.items():
+            self.compare(shown, self.model.enrollment(user_id, module_id))
+        unfinished = self.model.unfinished(user_id)
+        assert (dashboard["continue"] is None) == (not unfinished)
+        assert dashboard["continue"] is None or dashboard["continue"]["contentId"] in unfinished
+
+    def compare(self, shown: dict[str, Any] | None, expected: dict[str, Any] | None) -> None:
+        assert (shown is None) == (expected is None)
+        if shown and expected:
+            assert {name: shown[name] for name in expected} == expected
+
+
+def _document(update: tuple[str, str, str, dict[str, Any]]) -> dict[str, Any]:
+    user_id, content_id, day, effort = update
+    return {
+        "userId": user_id,
+        "contentId": content_id,
+        "occurredAt": f"{day}T12:00:00Z",
+        "timeSpentSeconds": effort["seconds"],
+        **({"progressPercentage": effort["percentage"]} if "percentage" in effort else {}),
+        **({"score": effort["score"][0], "maxScore": effort["score"][1]} if "score" in effort else {}),
+    }
+
+
+def test_whatever_happens_every_outlet_says_what_the_contract_says(app: Flask) -> None:
+    class Here(History):
+        def __init__(self) -> None:
+            super().__init__(app)
+
+    run_state_machine_as_test(Here, settings=FEW)
