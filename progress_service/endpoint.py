@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
+from itertools import chain
 from typing import Any, NamedTuple
 
 from flask import Response, current_app, request, stream_with_context
@@ -101,7 +102,6 @@ def endpoint(
             _check_path(path)
             parameters = _load_query(operation.query)
             loaded = _load_body(operation, caller)
-
             key = idempotency.key_of(request, caller)
 
             def work(connection: Connection) -> Response:
@@ -136,7 +136,9 @@ def respond(answer: Answer) -> Response:
 
 def stream(answer: Stream) -> Response:
     """Answer with text as it is made; its snapshot ends with it."""
-    return Response(stream_with_context(storage.stream(answer.text)), content_type=answer.content_type)
+    text = storage.stream(answer.text)
+    begun = chain([next(text)], text)  # so that a database that is away is still a problem of its own
+    return Response(stream_with_context(begun), content_type=answer.content_type)
 
 
 def _check_path(path: Mapping[str, str]) -> None:
