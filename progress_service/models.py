@@ -185,11 +185,10 @@ class ActivityDay(Base):
     __table_args__ = (
         ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
         CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
-        Index(None, "module_id", "day"),
     )
 
-    user_id: Mapped[Key]
     module_id: Mapped[Key]
+    user_id: Mapped[Key]
     day: Mapped[date] = mapped_column(primary_key=True)
     time_spent_seconds: Mapped[int]
 

@@ -179,20 +179,20 @@ def _totals(module_id: str) -> Subquery:
         .group_by(record.user_id)
         .subquery("summed")
     )
-    latest = and_(
-        record.user_id == Enrollment.user_id,
-        record.module_id == module_id,
-        record.last_activity_at == summed.c.last_activity_at,
-    )
+    latest = record.user_id == Enrollment.user_id, record.last_activity_at == summed.c.last_activity_at
     # Of contents with the same latest time, any may have been the last one.
-    is_latest = select(record.id).where(latest, record.content_id == Enrollment.last_content_id).exists()
-    a_latest = select(func.max(record.content_id)).where(latest).scalar_subquery()
+    is_latest = select(record.id).where(*latest, record.content_id == Enrollment.last_content_id).exists()
+    a_latest = select(func.max(record.content_id)).where(*latest, record.module_id == module_id).scalar_subquery()
     return (
         select(
             Enrollment.user_id,
             *(whole(summed.c[name]).label(name) for name in SUMS),
             summed.c.last_activity_at,
-            case((is_latest, Enrollment.last_content_id), else_=a_latest).label("last_content_id"),
+            case(
+                (summed.c.last_activity_at.is_(None), null()),
+                (is_latest, Enrollment.last_content_id),
+                else_=a_latest,
+            ).label("last_content_id"),
         )
         .outerjoin(summed, summed.c.user_id == Enrollment.user_id)
         .where(Enrollment.module_id == module_id)

@@ -49,9 +49,8 @@ def upgrade() -> None:
             ["enrollments.user_id", "enrollments.module_id"],
             name=op.f("fk_activity_days_user_id_module_id"),
         ),
-        sa.PrimaryKeyConstraint("user_id", "module_id", "day", name=op.f("pk_activity_days")),
+        sa.PrimaryKeyConstraint("module_id", "user_id", "day", name=op.f("pk_activity_days")),
     )
-    op.create_index("ix_activity_days_module_id_day", "activity_days", ["module_id", "day"])
     op.create_table(
         "tallies",
         sa.Column("module_id", IDENTIFIER, nullable=False),
