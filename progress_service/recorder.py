@@ -1,8 +1,8 @@
 """The one write path: every change of a record, an enrollment or a total goes through here.
 
 Locks are taken in one order, so that writers queue and do not deadlock: first modules, then enrollments by user and
-module. On SQLite a writer's transaction holds the only write lock from its begin, and these locks are not needed.
-Whoever calls owns the transaction and commits it.
+module, and the rows of the tallies last. On SQLite a writer's transaction holds the only write lock from its begin, and
+these locks are not needed. Whoever calls owns the transaction and commits it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -79,7 +79,9 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
 
 def _transact(work: Callable[[Connection], Result], unhurried: bool, **options: Any) -> Result:
     patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
-    for attempt in range(1, ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         finished = False
         try:
             with db.engine.connect() as connection:
@@ -96,7 +98,6 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, **options: 
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
-    raise AssertionError  # pragma: no cover
 
 
 def _snapshot() -> dict[str, Any]:
