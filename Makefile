@@ -6,11 +6,11 @@ python = .venv/bin/python
 flask = $(python) -m flask
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint chaos bench clean
+.PHONY: help run test lint chaos bench bench-scale bench-compare clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 run: export UPDATE = {"contentId": "sql-welcome", "progressPercentage": 40, "timeSpentSeconds": 120}
 run: .venv/runtime instance/development.key ## Serve a demo catalog on 127.0.0.1:8000 (or PORT=...)
@@ -45,8 +45,14 @@ lint: .venv/dev ## Check style and types
 chaos: .venv/dev ## Kill workers and the database under load, and count afterwards (ARGS="--seconds 60")
 	@$(python) -m tests.chaos $(ARGS)
 
-bench: .venv/dev ## Measure with a thousand and a million learners (see bench/README.md)
+bench: .venv/dev ## Measure how fast the service is (see bench/README.md; ARGS="--only post")
+	@$(python) -m bench.speed $(ARGS)
+
+bench-scale: .venv/dev ## Measure with a thousand and a million learners
 	@$(python) -m bench.scale $(ARGS)
+
+bench-compare: .venv/dev ## Compare two runs (BASE=a.json NEW=b.json)
+	@$(python) -m bench.report $(BASE) $(NEW)
 
 clean: ## Remove what these targets made, but for the key and the data in instance/
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build

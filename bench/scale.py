@@ -8,16 +8,10 @@ What counts are ratios, which a slow or busy machine distorts least; `README.md`
 
 import argparse
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from itertools import count, product
@@ -25,19 +19,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from flask_migrate import upgrade
 from sqlalchemy import Connection, create_engine, text
 
-from progress_service import create_app, recount
+from bench.serving import CALLERS, ROOT, Service, call, memory, migrate, served, timed, verify
+from progress_service import recount
 from progress_service.analytics import queries, roster
 from progress_service.analytics.roster import Filters, Order
 from progress_service.calculations import ACTIVE
 from progress_service.statements import Statements
-from tests.callers import KEY, token
 from tests.postgres import PostgresServer
-
-ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 120
 
 FEW, MEDIUM, LARGE = "few", "medium", "large"
 CONTENTS = 10
@@ -147,79 +137,8 @@ class Latency(NamedTuple):
         return f"{1000 * self.median:6.1f} ({1000 * self.least:.1f}-{1000 * self.most:.1f})"
 
 
-class Service:
-    """A gunicorn that serves, on a port of its own."""
-
-    def __init__(self, port: int, pid: int) -> None:
-        self.port = port
-        self.workers = [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def connect(self) -> HTTPConnection:
-        return HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
-
-
 def small_module(nth: int) -> str:
     return f"small-{nth:02}"
-
-
-def headers(role: str, sub: str = "bench") -> dict[str, str]:
-    return {"Authorization": f"Bearer {token(sub, role)}", "Content-Type": "application/json"}
-
-
-def call(connection: HTTPConnection, path: str, body: Any = None, method: str = "", role: str = "service") -> Any:
-    """Send a request, expect it to succeed and return what it answers."""
-    sent = None if body is None else json.dumps(body)
-    connection.request(method or ("POST" if sent else "GET"), path, sent, CALLERS[role])
-    response = connection.getresponse()
-    answer = response.read()
-    if response.status >= 300:
-        raise RuntimeError(f"{path}: {response.status} {answer.decode()}")
-    return json.loads(answer)
-
-
-CALLERS = {role: headers(role) for role in ("admin", "service")}
-
-
-@contextmanager
-def served(url: str) -> Iterator[Service]:
-    """Serve a database with two workers, as in production."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    settings = {
-        "PROGRESS_SQLALCHEMY_DATABASE_URI": url,
-        "PROGRESS_JWT_SECRET_KEY": KEY,
-        "PORT": str(port),
-        "WEB_CONCURRENCY": "2",
-    }
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving", "wsgi:app"]
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            _wait_until_it_answers(port, process)
-            yield Service(port, process.pid)
-        finally:
-            process.terminate()
-            process.wait(PATIENCE_SECONDS)
-
-
-def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            call(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS), "/readyz")
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError("gunicorn does not answer")
-
-
-def migrate(url: str) -> None:
-    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY})
-    with app.app_context():
-        upgrade(str(ROOT / "migrations"))
 
 
 def publish(service: Service, modules: Sequence[str]) -> None:
@@ -255,15 +174,6 @@ def fill(connection: Connection, sizes: Sequence[int], modules: Sequence[str]) -
     say("RESET ALL")
     say("VACUUM ANALYZE")
     say("CHECKPOINT")
-
-
-def verify(url: str) -> None:
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        drift = next(recount.drifts(connection), None)
-    engine.dispose()
-    if drift:
-        raise RuntimeError(f"filled wrongly: {drift}")
 
 
 def _take_indexes(connection: Connection, table: str) -> list[str]:
@@ -356,7 +266,7 @@ def measure_latencies(service: Service, measures: Sequence[Measure]) -> dict[str
 
 def measure_memory(service: Service) -> dict[str, float]:
     """Read the whole roster of the large module as CSV; return by how much a worker grew at its peak."""
-    before = {worker: _memory(worker, "VmRSS") for worker in service.workers}
+    before = {worker: memory(worker, "VmRSS") for worker in service.workers}
     for worker in service.workers:
         Path(f"/proc/{worker}/clear_refs").write_text("5")  # the peak counts from now
     start = time.perf_counter()
@@ -367,14 +277,8 @@ def measure_memory(service: Service) -> dict[str, float]:
     lines = 0
     while chunk := response.read(1 << 20):
         lines += chunk.count(b"\n")
-    grown = max(_memory(worker, "VmHWM") - before[worker] for worker in service.workers)
+    grown = max(memory(worker, "VmHWM") - before[worker] for worker in service.workers)
     return {"rows": lines - 1, "seconds": time.perf_counter() - start, "megabytes": grown}
-
-
-def _memory(pid: int, name: str) -> float:
-    """Return one of a process's figures, in megabytes."""
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(status[name].split()[0]) / 1024
 
 
 def measure_writers(service: Service, sizes: Sizes) -> dict[str, list[float]]:
@@ -432,19 +336,19 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection, served(url) as service:
         if not is_filled:
-            with _timed("filled"):
+            with timed("filled"):
                 publish(service, list(sizes.modules()))
                 fill(connection, list(sizes.modules().values()), list(sizes.modules()))
-            with _timed("every total equals its recount"):
+            with timed("every total equals its recount"):
                 verify(url)
-        with _timed("latencies"):
+        with timed("latencies"):
             requests = measures(connection, sizes)
             latencies = measure_latencies(service, requests)
-        with _timed("stalled"):
+        with timed("stalled"):
             stalled = measure_stalled(connection)
-        with _timed("writers"):
+        with timed("writers"):
             rates = measure_writers(service, sizes)
-    with served(url) as service, _timed("memory"):
+    with served(url) as service, timed("memory"):
         publish(service, [small_module(0)])  # so that a worker has loaded everything it needs
         memory = measure_memory(service)
     engine.dispose()
@@ -459,13 +363,6 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
         "updatesPerSecond": rates,
         "stalled": stalled._asdict(),
     }
-
-
-@contextmanager
-def _timed(what: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    print(f"{what}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -72,6 +72,18 @@ class PostgresServer:
         """The URL of the server's database."""
         return f"postgresql+psycopg://postgres@/postgres?host={self._directory}&port=5432"
 
+    @property
+    def pid(self) -> int:
+        """The process whose children are all of the server, while it runs."""
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        """Where the server and its programs write what they have to say."""
+        return self._directory / "log"
+
     def start(self) -> None:
         """Serve, and return as soon as the server answers."""
         address = ("-h", "", "-k", str(self._directory), "-p", "5432")
@@ -79,7 +91,7 @@ class PostgresServer:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL does not start:\n{self._log.read_text()}")
+                raise RuntimeError(f"PostgreSQL does not start:\n{self.log.read_text()}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -126,12 +138,26 @@ class PostgresServer:
     def _may_read(self, folder: Path) -> bool:
         return subprocess.run(["test", "-r", folder], **self._owner).returncode == 0
 
+    def output(self, program: str, *arguments: str, stdin: str = "") -> str:
+        """Run one of the programs that come with the server, and return what it prints."""
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [self._programs / program, *arguments],
+            cwd=self._directory,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            **self._owner,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed:\n{done.stderr}")
+        return done.stdout
+
     def _run(self, program: str, *arguments: str) -> None:
         if self._popen(program, *arguments).wait():
-            raise RuntimeError(f"{program} failed:\n{self._log.read_text()}")
+            raise RuntimeError(f"{program} failed:\n{self.log.read_text()}")
 
     def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             return subprocess.Popen(
                 [self._programs / program, *arguments],
                 cwd=self._directory,
@@ -141,7 +167,3 @@ class PostgresServer:
                 start_new_session=True,  # so that Ctrl-C reaches the tests, and only the tests end the server
                 **self._owner,
             )
-
-    @property
-    def _log(self) -> Path:
-        return self._directory / "log"

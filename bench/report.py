@@ -1,0 +1,185 @@
+"""What the figures of a run say: beside the targets, and beside those of another run.
+
+python -m bench.report BASE NEW
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+CEILING, FLOOR, IMPORT, START = "ceiling-{}", "pgbench", "import", "start"
+YARDSTICKS = {
+    "post-repeated": ("ceiling-post", FLOOR),
+    "post-new": ("ceiling-post", FLOOR),
+    "complete": ("ceiling-post",),
+    "batch-100": (FLOOR,),
+    "batch-500": (FLOOR,),
+    "dashboard": ("ceiling-dashboard",),
+    "module": ("ceiling-module",),
+    "statistics": ("ceiling-statistics",),
+}
+"""What each kind of request is compared with."""
+
+METRICS = {
+    "perSecond": ("per s", 1.0),
+    "p50": ("p50 ms", 1000.0),
+    "p99": ("p99 ms", 1000.0),
+    "serviceCpu": ("service CPU ms", 1000.0),
+    "databaseCpu": ("database CPU ms", 1000.0),
+    "loadCpu": ("load CPU ms", 1000.0),
+    "updatesPerSecond": ("updates per s", 1.0),
+    "startSeconds": ("start ms", 1000.0),
+    "seconds": ("ms", 1000.0),
+}
+"""How each is called, and in which unit it is shown."""
+
+CLIENTS = 8
+"""How many the targets are about."""
+
+
+class Spread(NamedTuple):
+    """What the rounds gave."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, rounds: Sequence[float]) -> "Spread":
+        return cls(median(rounds), min(rounds), max(rounds))
+
+    def __str__(self) -> str:
+        return f"{_number(self.median)} ({_number(self.least)}-{_number(self.most)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+class Figures:
+    """The rounds of a run's figures, by what, where and how many clients."""
+
+    def __init__(self, run: Mapping[str, Any]) -> None:
+        self.rounds: dict[tuple[str, str, int], list[dict[str, float]]] = {
+            (one["what"], one["where"], one["clients"]): one["rounds"] for one in run["figures"]
+        }
+
+    def of(self, what: str, where: str, clients: int, metric: str = "perSecond") -> list[float]:
+        """Return each round's value, or nothing where it was not measured."""
+        return [one[metric] for one in self.rounds.get((what, where, clients), ())]
+
+    def spreads(self) -> Iterator[tuple[tuple[str, str, int], str, Spread]]:
+        for key, rounds in self.rounds.items():
+            for metric in METRICS:
+                if metric in rounds[0]:
+                    yield key, metric, Spread.of([METRICS[metric][1] * one[metric] for one in rounds])
+
+
+class Target(NamedTuple):
+    """A ratio of two figures that is to be reached, or, where it `is_most`, not to be passed."""
+
+    what: str
+    reached: list[float]
+    wanted: float
+    is_most: bool = False
+
+    def __str__(self) -> str:
+        spread = Spread.of(self.reached)
+        is_met = spread.median <= self.wanted if self.is_most else spread.median >= self.wanted
+        sign = "at most" if self.is_most else "at least"
+        return f"{self.what:66}{spread!s:>22}  {sign} {self.wanted:g}{'' if is_met else '  MISSED'}"
+
+
+def targets(run: Mapping[str, Any]) -> list[Target]:
+    """Return the targets whose figures were measured; ratios are the medians of the rounds' ratios."""
+    figures = Figures(run)
+
+    def ratio(
+        what: str, against: str, wanted: float, *, metric: str = "perSecond", updates: int = 1, is_most: bool = False
+    ) -> Target:
+        ours, theirs = (
+            figures.of(name, where, CLIENTS, metric) for name, where in ((what, "postgresql"), (against, ""))
+        )
+        reached = [updates * one / other for one, other in zip(ours, theirs, strict=False)]
+        return Target(f"{what}, {METRICS[metric][0]}, of {against}", reached, wanted, is_most)
+
+    imported = figures.of(IMPORT, "postgresql", 0, "updatesPerSecond")
+    found = [
+        ratio("post-repeated", "ceiling-post", 0.40),
+        ratio("post-new", "ceiling-post", 0.40),
+        ratio("post-repeated", "ceiling-post", 1.6, metric="serviceCpu", is_most=True),
+        ratio("post-new", "ceiling-post", 1.6, metric="serviceCpu", is_most=True),
+        ratio("batch-500", FLOOR, 4.0, updates=500),
+        *(
+            Target(
+                f"import, updates per s, of batch-500 with {clients} clients",
+                [one / (500 * other) for one, other in zip(imported, batches, strict=False)],
+                1.0,
+            )
+            for clients in (1, CLIENTS)
+            for batches in [figures.of("batch-500", "postgresql", clients)]
+        ),
+        ratio("dashboard", "ceiling-dashboard", 0.45),
+        ratio("module", "ceiling-module", 0.45),
+        ratio("statistics", "ceiling-statistics", 0.40),
+        *(
+            Target(f"memory of a worker ({where}), MB, PSS", [one["pss"] for one in workers], 90.0, is_most=True)
+            for where, workers in run["workers"].items()
+        ),
+        Target("import of wsgi, s", figures.of(START, "", 0, "seconds"), 0.7, is_most=True),
+    ]
+    return [target for target in found if target.reached]
+
+
+def table(run: Mapping[str, Any]) -> str:
+    """Set the figures one beside another, and the targets beneath them."""
+    figures = Figures(run)
+    columns = ("perSecond", "p50", "p99", "serviceCpu", "databaseCpu", "loadCpu")
+    by_key: dict[tuple[str, str, int], dict[str, Spread]] = {}
+    for key, metric, spread in figures.spreads():
+        by_key.setdefault(key, {})[metric] = spread
+    lines = [_row("median (least-most of rounds)", "", "clients", *(METRICS[name][0] for name in columns))]
+    for (what, where, clients), spreads in sorted(by_key.items(), key=lambda one: (one[0][0], one[0][1], one[0][2])):
+        if "perSecond" in spreads:
+            lines.append(_row(what, where, str(clients), *(str(spreads.get(name, "")) for name in columns)))
+        else:
+            others = ", ".join(f"{METRICS[name][0]} {spread}" for name, spread in spreads.items())
+            lines.append(f"{what:20}{where:12}{others}")
+    for where, workers in run["workers"].items():
+        sizes = ", ".join(f"RSS {one['rss']:.1f} MB, PSS {one['pss']:.1f} MB" for one in workers)
+        lines.append(f"{'workers':20}{where:12}{sizes}")
+    return "\n".join([*lines, "", *map(str, targets(run))])
+
+
+def _row(what: str, where: str, clients: str, *cells: str) -> str:
+    return f"{what:20}{where:12}{clients:>3}" + "".join(f"{cell:>22}" for cell in cells)
+
+
+def compare(base: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Set the ratios of two runs' medians one beneath another, and mark those whose rounds do not overlap."""
+    before = {(key, metric): spread for key, metric, spread in Figures(base).spreads()}
+    lines = [f"{'':34}{'':18}{'base':>22}{'new':>22}   ratio"]
+    for (what, where, clients), metric, spread in Figures(new).spreads():
+        old = before.get(((what, where, clients), metric))
+        if old is None:
+            continue
+        mark = "" if old.least <= spread.most and spread.least <= old.most else "  *"
+        ratio = spread.median / old.median if old.median else float("nan")
+        name = f"{what} {where} {clients or ''}".strip()
+        lines.append(f"{name:34}{METRICS[metric][0]:18}{old!s:>22}{spread!s:>22}{ratio:8.2f}{mark}")
+    return "\n".join([*lines, "", "* every round of the one is above every round of the other"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description="Compare the figures of two runs.")
+    parser.add_argument("base", type=Path)
+    parser.add_argument("new", type=Path)
+    options = parser.parse_args()
+    print(compare(*(json.loads(path.read_text()) for path in (options.base, options.new))))
+
+
+if __name__ == "__main__":
+    main()

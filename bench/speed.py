@@ -1,0 +1,280 @@
+"""How fast the service is, beside a route that uses no database and beside the database without a service.
+
+    python -m bench.speed                                                     # everything, some ten minutes
+    python -m bench.speed --only post --concurrency 8 --databases postgresql  # some of it, within a minute
+
+`README.md` says what is measured, and how to read it.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import create_engine
+
+from bench import report, scale
+from bench.floor import Floor, capture
+from bench.load import answer_size, drive
+from bench.school import MODULES, STARTED, TEACHER, TOKENS, UPDATE, VIEWERS, School, content, module, reads, request
+from bench.serving import ROOT, Service, cpu_seconds, environment, memory, migrate, served, timed, verify
+from tests.postgres import PostgresServer
+
+POSTGRESQL, SQLITE = DATABASES = ("postgresql", "sqlite")
+PACKAGES = ("flask", "flask-jwt-extended", "pyjwt", "marshmallow", "sqlalchemy", "psycopg", "orjson", "gunicorn")
+IMPORT_WSGI = "import time; start = time.perf_counter(); import wsgi; print(time.perf_counter() - start)"
+
+STUDENT_TOKENS = list(TOKENS.values())
+READS = {
+    "dashboard": ("/api/progress/me", STUDENT_TOKENS),
+    "module": (f"/api/progress/me/{module(0)}", STUDENT_TOKENS[:VIEWERS]),
+    "statistics": (f"/api/progress/stats/{module(0)}", [TEACHER]),
+}
+
+
+class Kind(NamedTuple):
+    """A kind of request: how to get as many as so many seconds may need, and what their answers are."""
+
+    name: str
+    requests: Callable[[School, float], Sequence[bytes]]
+    status: int = 200
+    once: bool = False
+
+
+def always(name: str, requests: Sequence[bytes]) -> Kind:
+    return Kind(name, lambda *_: requests)
+
+
+KINDS = [
+    Kind("post-repeated", lambda school, _: school.repeats()),
+    Kind("post-new", School.starts, 201, once=True),
+    Kind("complete", School.completes, once=True),
+    Kind("batch-100", lambda school, _: school.batches(100)),
+    Kind("batch-500", lambda school, _: school.batches(500)),
+    *(always(name, reads(*read)) for name, read in READS.items()),
+]
+
+
+class Subject(NamedTuple):
+    """What requests are sent to: a service, whose database is a server of its own, or none."""
+
+    where: str
+    service: Service
+    school: School
+    server: PostgresServer | None = None
+
+
+class Figure(NamedTuple):
+    """What is measured in every round, where, and with how many clients; 0 is none."""
+
+    what: str
+    where: str
+    clients: int
+    measure: Callable[[], dict[str, float]]
+
+
+class Bench:
+    """The services and the databases, and the process that sends the load."""
+
+    def __init__(
+        self, options: argparse.Namespace, subjects: Sequence[Subject], ceiling: Service, floor: Floor | None
+    ) -> None:
+        self._options, self._subjects, self._floor = options, subjects, floor
+        self._ceiling = Subject("", ceiling, subjects[0].school)
+        self._load = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+    def run(self) -> list[dict[str, Any]]:
+        """Measure every figure in turn, round after round, and drop the first round."""
+        figures = list(self._figures())
+        rounds: list[list[dict[str, float]]] = []
+        with self._load:
+            for nth in range(self._options.rounds + 1):
+                with timed(f"round {nth} of {self._options.rounds}"):
+                    rounds.append([figure.measure() for figure in figures])
+        return [
+            {"what": figure.what, "where": figure.where, "clients": figure.clients, "rounds": taken}
+            for figure, *taken in zip(figures, *rounds[1:], strict=True)
+        ]
+
+    def _figures(self) -> Iterator[Figure]:
+        """Yield the figures in the order of a round: each near those that it is compared with."""
+        kinds = [kind for kind in KINDS if self._wants(kind.name)]
+        yardsticks = {one for kind in kinds for one in report.YARDSTICKS[kind.name]}
+        ceilings = [kind for kind in self._ceilings() if kind.name in yardsticks or self._wants(kind.name)]
+        has_floor = self._floor and (report.FLOOR in yardsticks or self._wants(report.FLOOR))
+        for clients in self._options.concurrency:
+            for kind in ceilings:
+                yield self._figure(kind, self._ceiling, clients)
+            if has_floor:
+                yield Figure(report.FLOOR, "", clients, partial(self._transact, clients))
+            for kind in kinds:
+                for subject in self._subjects:
+                    yield self._figure(kind, subject, clients)
+        if self._wants(report.IMPORT):
+            for subject in self._subjects:
+                yield Figure(report.IMPORT, subject.where, 0, subject.school.import_updates)
+        if self._wants(report.START):
+            yield Figure(report.START, "", 0, import_wsgi)
+
+    def _wants(self, name: str) -> bool:
+        return re.search(self._options.only, name) is not None
+
+    def _ceilings(self) -> Iterator[Kind]:
+        """Yield requests for answers of the same size, by the same callers, that need no database."""
+        bodies = [
+            {"contentId": content(nth, ordinal), **UPDATE} for nth in range(MODULES) for ordinal in range(STARTED)
+        ]
+        posts = [request("POST", "/ceiling", token, bodies[n % len(bodies)]) for n, token in TOKENS.items()]
+        yield always(report.CEILING.format("post"), posts)
+        for name, (path, tokens) in READS.items():
+            size = answer_size(self._subjects[0].service.port, reads(path, tokens)[0])
+            yield always(report.CEILING.format(name), reads(f"/ceiling/{size}", tokens))
+
+    def _figure(self, kind: Kind, subject: Subject, clients: int) -> Figure:
+        return Figure(kind.name, subject.where, clients, partial(self._send, kind, subject, clients))
+
+    def _send(self, kind: Kind, subject: Subject, clients: int) -> dict[str, float]:
+        """Send requests from the other process; return what came of it, with the CPU that each one took."""
+        requests, seconds = kind.requests(subject.school, self._options.seconds), self._options.seconds
+        before = self._cpu(subject)
+        load = self._load.submit(
+            drive, subject.service.port, requests, clients, seconds, kind.status, once=kind.once
+        ).result()
+        cpu = {name: (used - before[name]) / load.answers for name, used in self._cpu(subject).items()}
+        return {
+            "perSecond": load.answers / load.seconds,
+            "p50": load.p50,
+            "p99": load.p99,
+            **cpu,
+            "loadCpu": load.cpu_seconds / load.answers,
+        }
+
+    def _transact(self, clients: int) -> dict[str, float]:
+        """Let pgbench do what one update does."""
+        assert self._floor
+        before = cpu_seconds(self._floor.server.pid)
+        done, per_second = self._floor.run(clients, self._options.seconds)
+        return {"perSecond": per_second, "databaseCpu": (cpu_seconds(self._floor.server.pid) - before) / done}
+
+    def _cpu(self, subject: Subject) -> dict[str, float]:
+        used = {"serviceCpu": cpu_seconds(subject.service.pid)}
+        return used | {"databaseCpu": cpu_seconds(subject.server.pid)} if subject.server else used
+
+
+def import_wsgi() -> dict[str, float]:
+    """Return how many seconds it takes to import what gunicorn serves."""
+    printed = subprocess.run(
+        [sys.executable, "-c", IMPORT_WSGI], cwd=ROOT, env=environment("sqlite://"), check=True, capture_output=True
+    )
+    return {"seconds": float(printed.stdout)}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Make and fill the databases, serve them, and measure everything; return all figures."""
+    with ExitStack() as stack:
+        subjects, floor = [], None
+        for where in options.databases:
+            server = stack.enter_context(PostgresServer(durable=True)) if where == POSTGRESQL else None
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            url = server.url if server else f"sqlite:///{folder}/progress.db"
+            school = School(url)
+            with timed(f"filled {where}"):
+                migrate(url)
+                if server and options.records:
+                    fill_up(url, options.records)
+                school.fill()
+            if server:
+                floor = Floor(server, capture(server))
+            subjects.append(Subject(where, stack.enter_context(served(url)), school, server))
+        ceiling = stack.enter_context(served(subjects[0].school.url, "bench.ceiling:app"))
+        figures = Bench(options, subjects, ceiling, floor).run()
+        workers = {one.where: [_memory(pid) for pid in one.service.workers] for one in subjects}
+        for one in subjects:
+            verify(one.school.url)
+        return {
+            "machine": machine(),
+            "options": {name: value for name, value in vars(options).items() if name != "json"},
+            "figures": figures,
+            "workers": workers,
+        }
+
+
+def fill_up(url: str, records: int) -> None:
+    """Put so many records of other learners, in another module, into the same tables."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection, served(url) as service:
+        scale.publish(service, [scale.LARGE])
+        scale.fill(connection, [records // scale.CONTENTS], [scale.LARGE])
+    engine.dispose()
+
+
+def _memory(pid: int) -> dict[str, float]:
+    return {"rss": memory(pid, "VmRSS"), "pss": memory(pid, "Pss", "smaps_rollup")}
+
+
+def machine() -> dict[str, Any]:
+    """Return what figures of two runs may differ by."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    return {
+        "measuredAt": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.speed", description="Measure how fast the service is.")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for how long each time (default: 1)")
+    parser.add_argument("--concurrency", type=_numbers, default=[1, 8, 32], help="clients (default: 1,8,32)")
+    parser.add_argument("--databases", type=_names, default=list(DATABASES), help="default: postgresql,sqlite")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="only figures with such names")
+    parser.add_argument("--records", type=int, default=0, metavar="N", help="more records in the tables of PostgreSQL")
+    parser.add_argument(
+        "--json", type=Path, default=ROOT / "instance" / "speed.json", help="where to write all figures"
+    )
+    parser.add_argument("--script", action="store_true", help="only print what pgbench is given")
+    options = parser.parse_args()
+    if options.script:
+        with PostgresServer() as server:
+            print(capture(server))
+        return
+    del options.script
+    path = options.json
+    figures = measure(options)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    print(report.table(figures))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(one) for one in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if not set(names) <= set(DATABASES):
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(DATABASES)}")
+    return names
+
+
+if __name__ == "__main__":
+    main()
