@@ -57,6 +57,7 @@ def capture(server: PostgresServer) -> Script:
         migrate(url)
         connection.execute(text(f"ALTER DATABASE {SCRATCH} SET log_statement = 'all'"))
         app = create_app({"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY})
+        app.logger.setLevel("WARNING")
         begins, since = server.log.stat().st_size, _update(app)
         connection.execute(text(f"DROP DATABASE {SCRATCH} WITH (FORCE)"))
     engine.dispose()

@@ -4,25 +4,31 @@ Requests are bytes made beforehand, and of an answer only its status and its len
 machine with what they measure, and should take as little of it as they can.
 """
 
+import os
 import re
 import select
+import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
+from bench.serving import Service, cpu_seconds
+
 PATIENCE_SECONDS = 60
+HELLO = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 
 
 class Load(NamedTuple):
-    """What came of it; latencies in seconds, and the CPU that the clients themselves have used."""
+    """What came of it, in seconds: latencies, and the CPU that the clients and others have used."""
 
     answers: int
     seconds: float
     p50: float
     p99: float
-    cpu_seconds: float
+    cpu_seconds: dict[str, float]
 
 
 class Unexpected(Exception):
@@ -40,8 +46,8 @@ class Client:
 
     def send(self, request: bytes) -> None:
         self._received, self._expected = b"", 0
-        self.socket.sendall(request)
         self.sent_at = time.perf_counter()
+        self.socket.sendall(request)
 
     def receive(self) -> bytes | None:
         """Read what has come; return the whole answer, once it is there."""
@@ -56,31 +62,68 @@ class Client:
             self._expected = end + 4 + int(length[1])
         return self._received if 0 < self._expected <= len(self._received) else None
 
+    def ask(self, request: bytes) -> bytes:
+        """Send a request and wait for its answer."""
+        self.send(request)
+        while (answer := self.receive()) is None:
+            continue
+        return answer
+
+
+def connect(service: Service, concurrency: int) -> list[Client]:
+    """Open connections, as many to each worker; raises Unexpected where they cannot be opened.
+
+    Of connections that are opened at once one worker may take nearly all, and which one does is chance: while a worker
+    takes its share, the others are stopped.
+    """
+    clients = []
+    for nth, worker in enumerate(service.workers):
+        others = [one for one in service.workers if one != worker]
+        try:
+            for other in others:
+                os.kill(other, signal.SIGSTOP)
+            for _ in range(nth, concurrency, len(service.workers)):
+                clients.append(Client(service.port))
+                clients[-1].ask(HELLO)
+        finally:
+            for other in others:
+                os.kill(other, signal.SIGCONT)
+    return clients
+
 
 def drive(
-    port: int, requests: Sequence[bytes], concurrency: int, seconds: float, status: int, *, once: bool = False
+    service: Service,
+    requests: Sequence[bytes],
+    concurrency: int,
+    seconds: float,
+    status: int,
+    *,
+    once: bool,
+    watched: Mapping[str, int],
 ) -> Load:
-    """Send the requests in turn for so long, or until each is sent `once`; raises Unexpected for another status."""
-    clients = [Client(port) for _ in range(concurrency)]
-    expected = str(status).encode()
-    limit = len(requests) if once else 1 << 62
-    latencies: list[float] = []
+    """Send requests in turn for so long, or until each is sent `once`, and tell what CPU the watched processes take.
+
+    Raises Unexpected for an answer with another status.
+    """
+    clients = connect(service, concurrency)
     poll = select.epoll()
-    cpu, start = time.process_time(), time.perf_counter()
-    deadline, sent = start + seconds, 0
-    by_socket = {}
-    for client in clients[:limit]:
+    by_descriptor = {client.socket.fileno(): client for client in clients}
+    waiting = iter(requests) if once else cycle(requests)
+    expected = str(status).encode()
+    latencies: list[float] = []
+    cpu = {name: -cpu_seconds(pid) for name, pid in watched.items()} | {"loadCpu": -time.process_time()}
+    start = now = time.perf_counter()
+    sent = 0
+    for client, request in zip(clients, waiting, strict=False):
         poll.register(client.socket, select.EPOLLIN)
-        by_socket[client.socket.fileno()] = client
-        client.send(requests[sent % len(requests)])
+        client.send(request)
         sent += 1
-    now = start
     while len(latencies) < sent:
         ready = poll.poll(PATIENCE_SECONDS)
         if not ready:
             raise Unexpected(f"no answer for {PATIENCE_SECONDS} s")
         for descriptor, _ in ready:
-            client = by_socket[descriptor]
+            client = by_descriptor[descriptor]
             answer = client.receive()
             if answer is None:
                 continue
@@ -88,10 +131,12 @@ def drive(
             latencies.append(now - client.sent_at)
             if answer[9:12] != expected:
                 raise Unexpected(answer.decode())
-            if now < deadline and sent < limit:
-                client.send(requests[sent % len(requests)])
+            if now < start + seconds and (request := next(waiting, b"")):
+                client.send(request)
                 sent += 1
-    cpu = time.process_time() - cpu
+    cpu["loadCpu"] += time.process_time()
+    for name, pid in watched.items():
+        cpu[name] += cpu_seconds(pid)
     for client in clients:
         client.socket.close()
     poll.close()
@@ -103,8 +148,6 @@ def drive(
 def answer_size(port: int, request: bytes) -> int:
     """Return how many bytes the body of an answer has."""
     client = Client(port)
-    client.send(request)
-    while (answer := client.receive()) is None:
-        continue
+    answer = client.ask(request)
     client.socket.close()
     return len(answer) - answer.index(b"\r\n\r\n") - 4

@@ -27,9 +27,9 @@ METRICS = {
     "perSecond": ("per s", 1.0),
     "p50": ("p50 ms", 1000.0),
     "p99": ("p99 ms", 1000.0),
-    "serviceCpu": ("service CPU ms", 1000.0),
-    "databaseCpu": ("database CPU ms", 1000.0),
-    "loadCpu": ("load CPU ms", 1000.0),
+    "serviceCpu": ("CPU ms, service", 1000.0),
+    "databaseCpu": ("CPU ms, database", 1000.0),
+    "loadCpu": ("CPU ms, load", 1000.0),
     "updatesPerSecond": ("updates per s", 1.0),
     "startSeconds": ("start ms", 1000.0),
     "seconds": ("ms", 1000.0),
@@ -90,7 +90,7 @@ class Target(NamedTuple):
         spread = Spread.of(self.reached)
         is_met = spread.median <= self.wanted if self.is_most else spread.median >= self.wanted
         sign = "at most" if self.is_most else "at least"
-        return f"{self.what:66}{spread!s:>22}  {sign} {self.wanted:g}{'' if is_met else '  MISSED'}"
+        return f"{self.what:60}{spread!s:>18}  {sign} {self.wanted:g}{'' if is_met else '  MISSED'}"
 
 
 def targets(run: Mapping[str, Any]) -> list[Target]:
@@ -100,11 +100,12 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
     def ratio(
         what: str, against: str, wanted: float, *, metric: str = "perSecond", updates: int = 1, is_most: bool = False
     ) -> Target:
+        name = METRICS["updatesPerSecond" if updates > 1 else metric][0]
         ours, theirs = (
             figures.of(name, where, CLIENTS, metric) for name, where in ((what, "postgresql"), (against, ""))
         )
         reached = [updates * one / other for one, other in zip(ours, theirs, strict=False)]
-        return Target(f"{what}, {METRICS[metric][0]}, of {against}", reached, wanted, is_most)
+        return Target(f"{what}, {name}, of {against}", reached, wanted, is_most)
 
     imported = figures.of(IMPORT, "postgresql", 0, "updatesPerSecond")
     found = [
@@ -115,7 +116,7 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
         ratio("batch-500", FLOOR, 4.0, updates=500),
         *(
             Target(
-                f"import, updates per s, of batch-500 with {clients} clients",
+                f"import, updates per s, of batch-500, {clients} clients",
                 [one / (500 * other) for one, other in zip(imported, batches, strict=False)],
                 1.0,
             )
@@ -142,7 +143,8 @@ def table(run: Mapping[str, Any]) -> str:
     for key, metric, spread in figures.spreads():
         by_key.setdefault(key, {})[metric] = spread
     lines = [_row("median (least-most of rounds)", "", "clients", *(METRICS[name][0] for name in columns))]
-    for (what, where, clients), spreads in sorted(by_key.items(), key=lambda one: (one[0][0], one[0][1], one[0][2])):
+    order = list(dict.fromkeys(what for what, *_ in by_key))
+    for (what, where, clients), spreads in sorted(by_key.items(), key=lambda one: (order.index(one[0][0]), *one[0])):
         if "perSecond" in spreads:
             lines.append(_row(what, where, str(clients), *(str(spreads.get(name, "")) for name in columns)))
         else:
@@ -155,22 +157,28 @@ def table(run: Mapping[str, Any]) -> str:
 
 
 def _row(what: str, where: str, clients: str, *cells: str) -> str:
-    return f"{what:20}{where:12}{clients:>3}" + "".join(f"{cell:>22}" for cell in cells)
+    return f"{what:20}{where:12}{clients:>3}" + "".join(f"{cell:>18}" for cell in cells)
 
 
 def compare(base: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Set the ratios of two runs' medians one beneath another, and mark those whose rounds do not overlap."""
+    """Set the medians of two runs one beside another, and mark those whose rounds do not overlap."""
     before = {(key, metric): spread for key, metric, spread in Figures(base).spreads()}
-    lines = [f"{'':34}{'':18}{'base':>22}{'new':>22}   ratio"]
-    for (what, where, clients), metric, spread in Figures(new).spreads():
-        old = before.get(((what, where, clients), metric))
-        if old is None:
+    lines = [f"{'median (least-most of rounds)':52}{'base':>18}{'new':>18}   ratio"]
+    slower: list[tuple[float, str]] = []
+    for key, metric, spread in Figures(new).spreads():
+        old = before.get((key, metric))
+        if old is None or not old.median:
             continue
+        name = " ".join(str(part) for part in key if part)
+        ratio = spread.median / old.median
         mark = "" if old.least <= spread.most and spread.least <= old.most else "  *"
-        ratio = spread.median / old.median if old.median else float("nan")
-        name = f"{what} {where} {clients or ''}".strip()
-        lines.append(f"{name:34}{METRICS[metric][0]:18}{old!s:>22}{spread!s:>22}{ratio:8.2f}{mark}")
-    return "\n".join([*lines, "", "* every round of the one is above every round of the other"])
+        lines.append(f"{name:34}{METRICS[metric][0]:18}{old!s:>18}{spread!s:>18}{ratio:8.2f}{mark}")
+        if metric in ("perSecond", "updatesPerSecond"):
+            slower.append((1 / ratio, name))
+    lines += ["", "* all rounds of the one are above all rounds of the other"]
+    if slower:
+        lines.append("slowed down most: {1}, x {0:.2f}".format(*max(slower)))
+    return "\n".join(lines)
 
 
 def main() -> None:

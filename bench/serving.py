@@ -23,6 +23,7 @@ from tests.callers import KEY, token
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120
+WORKERS = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,7 +68,7 @@ def served(url: str, app: str = "wsgi:app") -> Iterator[Service]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving", app]
-    settings = environment(url) | {"PORT": str(port), "WEB_CONCURRENCY": "2"}
+    settings = environment(url) | {"PORT": str(port), "WEB_CONCURRENCY": str(WORKERS)}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -93,7 +94,8 @@ def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
         except ConnectionRefusedError:
             time.sleep(0.05)
         else:
-            return
+            if len(_children(process.pid)) == WORKERS:
+                return
     raise RuntimeError("gunicorn does not answer")
 
 
