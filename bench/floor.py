@@ -27,7 +27,7 @@ DATABASE, SCRATCH = "floor", "scratch"
 ENTRY = re.compile(r"^\d{4}-\d\d-\d\d \S+ \S+ \[\d+\] (\w+):  (.*?)(?=^\d{4}-\d\d-\d\d |\Z)", re.DOTALL | re.MULTILINE)
 STATEMENT = re.compile(r"(?:statement|execute [^:]+): (.*)", re.DOTALL)
 PARAMETER = re.compile(r"\$(\d+) = (?:'((?:[^']|'')*)'|NULL)")
-TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?[+-]\d\d")
+TIME = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d(?::\d\d)?)"
 RATE = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
 DONE = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 
@@ -45,7 +45,7 @@ class Script(NamedTuple):
 # What stands, in the update that is captured, for what pgbench draws: numbers that occur nowhere else.
 A_STUDENT, A_MODULE, A_CONTENT, ANOTHER, A_PART = "90017", "90023", "90031", "90047", "9059"
 MARKS = {A_STUDENT: "student", A_MODULE: "module", A_CONTENT: "content", ANOTHER: "other", A_PART: "part"}
-EITHER = re.compile("|".join([TIME.pattern, *MARKS]))
+EITHER = re.compile(rf"{TIME}|\b(?:{'|'.join(MARKS)})\b")
 
 
 def capture(server: PostgresServer) -> Script:
@@ -90,7 +90,8 @@ def _last_transaction(log: str) -> list[tuple[str, dict[str, str | None]]]:
         if kind == "LOG" and (statement := STATEMENT.match(message)):
             sent.append((" ".join(statement[1].split()), {}))
         elif kind == "DETAIL" and sent:
-            sent[-1][1].update({number: text or None for number, text in PARAMETER.findall(message)})
+            parameters = (found.groups() for found in PARAMETER.finditer(message))
+            sent[-1][1].update({number: text and text.replace("''", "'") for number, text in parameters})
     names = [statement.split()[0].upper() for statement, _ in sent]
     last = len(names) - 1 - names[::-1].index("COMMIT")
     first = last - names[last::-1].index("BEGIN")

@@ -127,7 +127,7 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
         ratio("module", "ceiling-module", 0.45),
         ratio("statistics", "ceiling-statistics", 0.40),
         *(
-            Target(f"memory of a worker ({where}), MB, PSS", [one["pss"] for one in workers], 90.0, is_most=True)
+            Target(f"memory of a worker ({where}), MB, PSS", [max(one["pss"] for one in workers)], 90.0, is_most=True)
             for where, workers in run["workers"].items()
         ),
         Target("import of wsgi, s", figures.of(START, "", 0, "seconds"), 0.7, is_most=True),
@@ -163,7 +163,11 @@ def _row(what: str, where: str, clients: str, *cells: str) -> str:
 def compare(base: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Set the medians of two runs one beside another, and mark those whose rounds do not overlap."""
     before = {(key, metric): spread for key, metric, spread in Figures(base).spreads()}
-    lines = [f"{'median (least-most of rounds)':52}{'base':>18}{'new':>18}   ratio"]
+    lines = [
+        f"{name}: {run['machine']['commit']}, {run['machine']['measuredAt']}, {run['options']['records']} more records"
+        for name, run in (("base", base), ("new", new))
+    ]
+    lines += ["", f"{'median (least-most of rounds)':52}{'base':>18}{'new':>18}   ratio"]
     slower: list[tuple[float, str]] = []
     for key, metric, spread in Figures(new).spreads():
         old = before.get((key, metric))
