@@ -12,12 +12,11 @@ from secrets import randbits
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Executable, Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from progress_service import calculations, models, recount, tallies
 from progress_service.calculations import ACTIVE, ActivityDay, Content, Enrollment, Module, Record, Update
 from progress_service.recount import Drift
-from progress_service.rows import Rows
 from progress_service.statements import ENROLLMENT, MODULE, Statements, columns, exclusive_lock, values
 
 TALLY_PARTS = 8
@@ -165,21 +164,21 @@ def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bo
     for place, one in enumerate(updates):
         day = one.occurred_at.date()
         keys.setdefault((one.user_id, one.content_id, day), (one.user_id, one.content_id, day, one.occurred_at, place))
-    held = _share_modules(connection, sql.lock_modules_of_contents, sql.keys, keys.values())
-    locked = sql.keys.run(connection, sql.lock_enrollments_of_contents, keys.values(), auto_enroll=auto_enroll)
-    created = {EnrollmentKey(row.user_id, row.module_id) for row in locked}
+    rows = sql.keys(keys.values())
+    held = sql.lock_modules_of_contents.run(connection, **rows)
+    created = {EnrollmentKey(*key) for key in sql.lock_enrollments_of_contents.run(connection, **rows)}
     # Read only now: whatever is read before its lock may be outdated by the time the lock is held.
     contents: dict[str, Content] = {}
     modules: dict[str, Module] = {}
     after = Learning({}, {}, {})
-    for row in sql.keys.run(connection, sql.read, keys.values()):
+    for row in sql.read.run(connection, **rows):
         parts = values(row, RecordKey, Content, Module, Enrollment, Record, ActivityDay)
         key, content, module, enrollment, stored, active = parts
-        if held is not None and content.module_id not in held:
+        if (content.module_id,) not in held:
             continue  # published since the locks were taken: this update came before
         contents[key.content_id], modules[content.module_id] = content, module
         enrollment_key = EnrollmentKey(key.user_id, content.module_id)
-        if enrollment and (auto_enroll or enrollment_key not in created):  # which an erasure may have made necessary
+        if enrollment and (auto_enroll or enrollment_key not in created):
             after.enrollments[enrollment_key] = enrollment
         if stored:
             after.records[key] = stored
@@ -211,13 +210,13 @@ def _fold(learning: Learning, update: Update, content: Content, module: Module, 
 def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime) -> Recorded:
     """Enroll learners, or change their enrollments; a completed enrollment keeps its status. Raises UnknownModule."""
     sql = _statements(connection)
-    keys = [(*key, now) for key in {EnrollmentKey(change.user_id, change.module_id) for change in changes}]
-    _share_modules(connection, sql.lock_modules, sql.enrollment_keys, keys)
-    locked = sql.enrollment_keys.run(connection, sql.lock_enrollments, keys)
-    created = {EnrollmentKey(row.user_id, row.module_id) for row in locked}
+    keys = {EnrollmentKey(change.user_id, change.module_id) for change in changes}
+    rows = sql.enrollment_keys((*key, now) for key in keys)
+    sql.lock_modules.run(connection, **rows)
+    created = {EnrollmentKey(*key) for key in sql.lock_enrollments.run(connection, **rows)}
     modules: dict[str, Module] = {}
     after = Learning({}, {}, {})
-    for row in sql.enrollment_keys.run(connection, sql.read_enrollments, keys):
+    for row in sql.read_enrollments.run(connection, **rows):
         module, enrollment = values(row, Module, Enrollment)
         modules[enrollment.module_id] = module
         after.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
@@ -250,8 +249,8 @@ def erase(connection: Connection, user_id: str) -> None:
 def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> Recorded:
     """Delete a learner's records and days of activity in some modules, and return what there was."""
     sql = _statements(connection)
-    keys = [(user_id, module_id, None) for module_id in module_ids]
-    _share_modules(connection, sql.lock_modules, sql.enrollment_keys, keys)
+    rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
+    sql.lock_modules.run(connection, **rows)
     before = Learning({}, {}, {})
     modules = {}
     enrolled = (
@@ -261,7 +260,7 @@ def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> 
         .order_by(models.Enrollment.module_id)
         .with_for_update(of=models.Enrollment)
     )
-    for row in sql.enrollment_keys.run(connection, enrolled, keys):
+    for row in connection.execute(enrolled, rows):
         module, enrollment = values(row, Module, Enrollment)
         modules[enrollment.module_id] = module
         before.enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
@@ -278,8 +277,8 @@ def _take(connection: Connection, table: Any, kind: Any, user_id: str, module_id
     sql = _statements(connection)
     theirs = table.user_id == user_id, table.module_id.in_(_module_ids(sql))
     taken = delete(table).where(*theirs).returning(*columns(table, kind))
-    keys = [(user_id, module_id, None) for module_id in module_ids]
-    return [kind(*row) for row in sql.enrollment_keys.run(connection, taken, keys)]
+    rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
+    return [kind(*row) for row in connection.execute(taken, rows)]
 
 
 def _module_ids(sql: Statements) -> Select[Any]:
@@ -299,26 +298,23 @@ def _store(connection: Connection, recorded: Recorded) -> Recorded:
     sql = _statements(connection)
     before, after, modules = recorded
     gone, come = before.without(after), after.without(before)
-    if come.records:
-        rows = [(*one, one.progress_percentage) for one in come.records.values()]
-        sql.records.run(connection, sql.store_records, rows)
-    if come.enrollments:
-        sql.enrollments.run(connection, sql.store_enrollments, come.enrollments.values())
-    if come.days:
-        sql.days.run(connection, sql.store_days, come.days.values())
     changes = tallies.Changes()
     changes.replace(gone.shares(modules), come.shares(modules))
-    _add(connection, changes)
+    rows = {
+        **sql.records((*one, one.progress_percentage) for one in come.records.values()),
+        **sql.enrollments(come.enrollments.values()),
+        **sql.days(come.days.values()),
+        **sql.tallies(_parts(changes)),
+    }
+    for statement in sql.store:
+        statement.run(connection, **rows)
     return recorded
 
 
-def _add(connection: Connection, changes: tallies.Changes) -> None:
-    """Add to the tallies, in one of their parts; these rows are locked last, and in one order."""
-    sql = _statements(connection)
+def _parts(changes: tallies.Changes) -> list[tuple[Any, ...]]:
+    """Return what is to be added to one of the parts of each tally."""
     part = randrange(TALLY_PARTS)
-    rows = [(*group, part, *counts) for group, counts in changes.items() if any(counts)]
-    if rows:
-        sql.tallies.run(connection, sql.store_tallies, rows)
+    return [(*group, part, *counts) for group, counts in changes.items() if any(counts)]
 
 
 def publish(connection: Connection, module: PublishedModule, *, now: datetime) -> bool:
@@ -340,8 +336,8 @@ def publish(connection: Connection, module: PublishedModule, *, now: datetime) -
         for ordinal, content in enumerate(module.contents)
     ]
     names = sql.contents.columns
-    stored = sql.contents.run(connection, sql.store_contents, [[row[name] for name in names] for row in rows])
-    ours = set(stored.scalars())
+    stored = sql.store_contents.run(connection, **sql.contents([row[name] for name in names] for row in rows))
+    ours = {content_id for (content_id,) in stored}
     _refuse(ContentElsewhere, module.contents, lambda content: content.id in ours)
     connection.execute(delete(models.ModuleInstructor).filter_by(module_id=module.id))
     if module.instructor_ids:
@@ -356,7 +352,8 @@ def publish(connection: Connection, module: PublishedModule, *, now: datetime) -
         by_enrollment = (tallies.STATUS, tallies.PERCENTAGE, tallies.LAST_WEEK, tallies.LAST_DAY)
         recount.tallies(connection, sql, module.id, by_enrollment)
         today = tallies.Group(module.id, tallies.DAY, str(now.date()))
-        _add(connection, tallies.Changes({today: tallies.Counts(enrollments_completed=completed)}))
+        changes = tallies.Changes({today: tallies.Counts(enrollments_completed=completed)})
+        sql.store_tallies.run(connection, **sql.tallies(_parts(changes)))
     return created
 
 
@@ -372,7 +369,7 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
         recount.denominators(connection, module_id)
         recount.totals(connection, module_id, now)
     else:
-        _share_modules(connection, sql.lock_modules, sql.enrollment_keys, [("", module_id, None)])
+        sql.lock_modules.run(connection, **sql.enrollment_keys([("", module_id, None)]))
         ours = models.Enrollment.module_id == module_id, models.Enrollment.user_id.in_(user_ids)
         locked = select(models.Enrollment.user_id).where(*ours).order_by(models.Enrollment.user_id).with_for_update()
         connection.execute(locked)
@@ -382,7 +379,7 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
 def repair_tallies(connection: Connection, module_id: str) -> None:
     """Add to a module's tallies what the recount finds lacking; updates run on."""
     sql = _statements(connection)
-    _share_modules(connection, sql.lock_modules, sql.enrollment_keys, [("", module_id, None)])
+    sql.lock_modules.run(connection, **sql.enrollment_keys([("", module_id, None)]))
     recount.tallies(connection, sql, module_id)
 
 
@@ -390,18 +387,6 @@ def lock_module(connection: Connection, module_id: str) -> None:
     """Hold the module alone until the transaction ends: no update of it runs, and none that has begun is unfinished."""
     if connection.dialect.name == "postgresql":
         connection.execute(exclusive_lock(module_id))
-
-
-def _share_modules(
-    connection: Connection, locks: Executable, rows: Rows, keys: Iterable[Sequence[Any]]
-) -> set[str] | None:
-    """Hold off catalog changes of some modules, and return which these are: None for all."""
-    # Updates share this lock and run side by side; a catalog change takes it alone. Without it, an update that has
-    # read the old catalog could commit after the change has recounted the module, and leave a stale total. It is
-    # taken before the catalog is read, in a statement of its own: what a statement reads is as old as its beginning.
-    if connection.dialect.name != "postgresql":
-        return None
-    return {row.module_id for row in rows.run(connection, locks, keys)}
 
 
 def _counted_weights(connection: Connection, module_id: str) -> set[Any]:

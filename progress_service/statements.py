@@ -11,21 +11,17 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     Dialect,
-    Executable,
     FromClause,
     Select,
     String,
     and_,
-    bindparam,
     cast,
-    exists,
     false,
     func,
     literal,
-    or_,
+    literal_column,
     select,
     true,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
@@ -34,6 +30,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from progress_service import calculations
 from progress_service.models import ActivityDay, Base, Content, Enrollment, Module, ProgressRecord, Tally, UtcDateTime
+from progress_service.prepared import Prepared
 from progress_service.rows import Rows
 from progress_service.tallies import Counts, Group
 
@@ -103,70 +100,88 @@ class Statements:
     """The statements for one dialect, each beside the rows that it takes."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._insert: Any = (postgresql if dialect.name == "postgresql" else sqlite).insert
+        self._is_postgresql = dialect.name == "postgresql"
+        self._insert: Any = (postgresql if self._is_postgresql else sqlite).insert
 
-        def rows(model: type[Base], *names: str, **others: Any) -> Rows:
+        def rows(name: str, model: type[Base], *names: str, **others: Any) -> Rows:
             kinds = {name: model.__table__.c[name].type for name in names}
-            return Rows(dialect, **kinds, **others)
+            return Rows(dialect, name, **kinds, **others)
 
         self.keys = rows(
-            ProgressRecord, "user_id", "content_id", day=Date(), enrolled_at=UtcDateTime(), place=BigInteger()
+            "keys", ProgressRecord, "user_id", "content_id", day=Date(), enrolled_at=UtcDateTime(), place=BigInteger()
         )
-        self.lock_modules_of_contents = shared_locks(
+        self.lock_modules_of_contents = self._share_modules(
             select(Content.module_id).join(self.keys.table, Content.id == self.keys.c.content_id)
         )
         self.lock_enrollments_of_contents = self._lock_enrollments(self._first_updates())
         self.read = self._read()
 
-        self.enrollment_keys = rows(Enrollment, "user_id", "module_id", "enrolled_at")
-        self.lock_modules = shared_locks(select(self.enrollment_keys.c.module_id))
+        self.enrollment_keys = rows("enrollment_keys", Enrollment, "user_id", "module_id", "enrolled_at")
+        self.lock_modules = self._share_modules(select(self.enrollment_keys.c.module_id))
         self.lock_enrollments = self._lock_enrollments(
             select(self.enrollment_keys.table)
             .where(self.enrollment_keys.c.module_id.in_(select(Module.id)))
             .subquery("learners")
         )
-        self.read_enrollments = (
+        self.read_enrollments = Prepared(
             select(*MODULE, *ENROLLMENT)
             .join(Enrollment, Enrollment.module_id == Module.id)
             .join(self.enrollment_keys.table, _same(Enrollment, self.enrollment_keys, "user_id", "module_id"))
         )
 
-        self.records = rows(ProgressRecord, *calculations.Record._fields, "progress_percentage")
-        self.store_records = self._upsert(ProgressRecord, self.records, ["user_id", "content_id"])
-        self.enrollments = rows(Enrollment, *calculations.Enrollment._fields)
-        self.store_enrollments = (
-            update(Enrollment)
-            .where(_same(Enrollment, self.enrollments, "user_id", "module_id"))
-            .values({name: self.enrollments.c[name] for name in calculations.Enrollment._fields[2:]})
+        self.records = rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
+        self.enrollments = rows("enrollments", Enrollment, *calculations.Enrollment._fields)
+        self.days = rows("days", ActivityDay, *calculations.ActivityDay._fields)
+        self.tallies = rows("tallies", Tally, *Group._fields, "part", *Counts._fields)
+        added = select(*self.tallies.c).where(true()).order_by(*(self.tallies.c[name] for name in Group._fields))
+        self.store_tallies = Prepared(self.add_to_tallies(added))
+        self.store = self._together(
+            self._upsert(ProgressRecord, self.records, ["user_id", "content_id"]),
+            self._upsert(Enrollment, self.enrollments, ["user_id", "module_id"]),
+            self._upsert(ActivityDay, self.days, ["user_id", "module_id", "day"]),
+            self.add_to_tallies(added),
         )
 
-        self.days = rows(ActivityDay, *calculations.ActivityDay._fields)
-        self.store_days = self._upsert(ActivityDay, self.days, ["user_id", "module_id", "day"])
-        self.tallies = rows(Tally, *Group._fields, "part", *Counts._fields)
-        self.store_tallies = self.add_to_tallies(
-            select(*self.tallies.c).where(true()).order_by(*(self.tallies.c[name] for name in Group._fields))
-        )
+        self.contents = rows("contents", Content, *(column.name for column in Content.__table__.c))
+        self.store_contents = Prepared(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
 
-        self.contents = rows(Content, *(column.name for column in Content.__table__.c))
-        self.store_contents = self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id)
+    def _share_modules(self, modules: Select[Any]) -> Prepared:
+        """Hold off catalog changes of the modules until the transaction ends, and return their ids."""
+        # Updates share this lock and run side by side; a catalog change takes it alone. Without it, an update that has
+        # read the old catalog could commit after the change has recounted the module, and leave a stale total. It is
+        # taken in a statement before the catalog is read, since what a statement reads is as old as its beginning.
+        if not self._is_postgresql:
+            return Prepared(modules.distinct())
+        # By code point, as Python sorts, so that every transaction takes the locks of several modules in one order.
+        module_id = modules.subquery("modules").c.module_id.collate("C").label("module_id")
+        ordered = select(module_id).distinct().order_by("module_id").subquery("ordered").c
+        lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(ordered.module_id, literal_column("0")))
+        locked = select(ordered.module_id, lock.label("lock")).subquery("locked")
+        return Prepared(select(locked.c.module_id))
 
     def _first_updates(self) -> FromClause:
         """Select each learner and module of the keys once, with the first of their times."""
         key = self.keys.c
-        ranked = (
-            select(
-                key.user_id,
-                Content.module_id,
-                key.enrolled_at,
-                func.row_number().over(partition_by=[key.user_id, Content.module_id], order_by=key.place).label("nth"),
-            )
-            .join(Content, Content.id == key.content_id)
-            .subquery("ranked")
-        )
-        enrolled = exists().where(Enrollment.user_id == ranked.c.user_id, Enrollment.module_id == ranked.c.module_id)
-        return select(ranked).where(ranked.c.nth == 1, or_(bindparam("auto_enroll"), enrolled)).subquery("learners")
+        source, content = self._look_up(self.keys.table, Content, ["module_id"], id=key.content_id)
+        first = func.row_number().over(partition_by=[key.user_id, content.module_id], order_by=key.place)
+        ranked = select(key.user_id, content.module_id, key.enrolled_at, first.label("nth")).select_from(source)
+        return select(ranked.subquery("ranked")).where(literal_column("nth") == 1).subquery("learners")
 
-    def _lock_enrollments(self, learners: FromClause) -> Any:
+    def _look_up(
+        self, source: FromClause, model: type[Base], names: Sequence[str], *, outer: bool = False, **key: Any
+    ) -> tuple[FromClause, Any]:
+        """Join each row to the one with a key in another table, and return that one's named columns too.
+
+        PostgreSQL does not know how few rows come, and would rather read a small table whole: it has to go by the key.
+        """
+        table = model.__table__
+        is_same = and_(*(table.c[name] == value for name, value in key.items()))
+        if not self._is_postgresql:
+            return source.join(table, is_same, isouter=outer), table.c
+        one = select(*(table.c[name] for name in names)).where(is_same).offset(literal_column("0")).lateral()
+        return source.join(one, true(), isouter=outer), one.c
+
+    def _lock_enrollments(self, learners: FromClause) -> Prepared:
         """Lock the learners' enrollments in order, making those that are missing.
 
         An update that changes nothing still locks its row on PostgreSQL; it returns only the enrollments that are new.
@@ -183,7 +198,7 @@ class Statements:
         )
         names = ["user_id", "module_id", "status", "enrolled_at"]
         totals = ["weighted_sum", "completed_contents", "time_spent_seconds"]
-        return (
+        return Prepared(
             self._insert(Enrollment)
             .from_select([*names, *totals], enrolling.where(true()).order_by(key.user_id, key.module_id))
             .on_conflict_do_update(
@@ -192,19 +207,33 @@ class Statements:
             .returning(Enrollment.user_id, Enrollment.module_id)
         )
 
-    def _read(self) -> Executable:
+    def _read(self) -> Prepared:
+        """Read all that updates of the keys build on; what there is not is null."""
         key = self.keys.c
-        return (
-            select(key.user_id, key.content_id, *CONTENT, *MODULE, *ENROLLMENT, *RECORD, *ACTIVITY_DAY)
-            .join(Content, Content.id == key.content_id)
-            .join(Module, Module.id == Content.module_id)
-            .outerjoin(Enrollment, and_(Enrollment.user_id == key.user_id, Enrollment.module_id == Content.module_id))
-            .outerjoin(ProgressRecord, _same(ProgressRecord, self.keys, "user_id", "content_id"))
-            .outerjoin(
-                ActivityDay,
-                and_(_same(ActivityDay, self.keys, "user_id", "day"), ActivityDay.module_id == Content.module_id),
-            )
+        source, content = self._look_up(self.keys.table, Content, calculations.Content._fields, id=key.content_id)
+        ours = {"user_id": key.user_id, "module_id": content.module_id}
+        source, module = self._look_up(source, Module, calculations.Module._fields, id=content.module_id)
+        source, enrollment = self._look_up(source, Enrollment, calculations.Enrollment._fields, outer=True, **ours)
+        source, record = self._look_up(
+            source,
+            ProgressRecord,
+            calculations.Record._fields,
+            outer=True,
+            user_id=key.user_id,
+            content_id=key.content_id,
         )
+        source, day = self._look_up(
+            source, ActivityDay, calculations.ActivityDay._fields, outer=True, day=key.day, **ours
+        )
+        found = (
+            (content, calculations.Content),
+            (module, calculations.Module),
+            (enrollment, calculations.Enrollment),
+            (record, calculations.Record),
+            (day, calculations.ActivityDay),
+        )
+        names = [columns[name] for columns, kind in found for name in kind._fields]
+        return Prepared(select(key.user_id, key.content_id, *names).select_from(source))
 
     def add_to_tallies(self, changes: Select[Any]) -> Any:
         """Add changes, selected in the order of a tally's columns, to what is stored."""
@@ -214,6 +243,12 @@ class Statements:
             index_elements=names[: -len(Counts._fields)],
             set_={name: getattr(Tally, name) + statement.excluded[name] for name in Counts._fields},
         )
+
+    def _together(self, *statements: Any) -> list[Prepared]:
+        """Make one statement of several that do not read what another one writes, where the database takes that."""
+        if not self._is_postgresql:
+            return [Prepared(statement) for statement in statements]
+        return [Prepared(select(literal(1)).add_cte(*(one.cte(f"stored_{n}") for n, one in enumerate(statements))))]
 
     def _upsert(self, model: type[Base], rows: Rows, key: list[str], *owner: str) -> Any:
         """Insert the rows or replace those with the same key, unless they belong to another owner."""
@@ -230,21 +265,9 @@ class Statements:
         )
 
 
-def shared_locks(modules: Select[Any]) -> Select[Any]:
-    """Hold off catalog changes of the modules until the transaction ends, in one order."""
-    return _locks(func.pg_advisory_xact_lock_shared, modules)
-
-
 def exclusive_lock(module_id: str) -> Select[Any]:
     """Hold off updates of the module until the transaction ends."""
-    return _locks(func.pg_advisory_xact_lock, select(literal(module_id).label("module_id")))
-
-
-def _locks(lock: Any, modules: Select[Any]) -> Select[Any]:
-    # By code point, as Python sorts, so that every transaction takes the locks of several modules in one order.
-    module_id = modules.subquery("modules").c.module_id.collate("C").label("module_id")
-    ordered = select(module_id).distinct().order_by("module_id").subquery("ordered")
-    return select(ordered.c.module_id, lock(func.hashtextextended(ordered.c.module_id, 0)))
+    return select(func.pg_advisory_xact_lock(func.hashtextextended(module_id, 0)))
 
 
 def _same(model: type[Base], rows: Rows, *names: str) -> ColumnElement[bool]:

@@ -4,17 +4,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pytest
 from flask import Flask
 from flask_migrate import upgrade
 from hypothesis import settings
-from sqlalchemy import create_engine, event, func, make_url, or_, select
+from sqlalchemy import Engine, create_engine, event, func, make_url, or_, select
 
 from progress_service import create_app
 from progress_service.extensions import db
 from progress_service.models import Tally
+from progress_service.prepared import Compiled, Row
 from progress_service.tallies import Counts, Group
 from tests.callers import KEY, Caller
 from tests.postgres import postgres_server
@@ -30,6 +31,7 @@ DIALECTS = ["sqlite", "postgresql"]
 
 Callers: TypeAlias = Callable[..., Caller]
 Publish: TypeAlias = Callable[..., dict[str, Any]]
+Listen: TypeAlias = Callable[[Engine, Literal["before", "after"], Callable[[str], object]], None]
 Statements: TypeAlias = Callable[[], AbstractContextManager[list[str]]]
 
 
@@ -188,22 +190,49 @@ def publish(admin: Callers) -> Publish:
 
 
 @pytest.fixture
-def statements(app: Flask) -> Statements:
+def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listen]:
+    """Call a hook with each statement before or after it is executed: `listen(engine, "before", hook)`."""
+    listening: list[tuple[Engine, str, Callable[..., object]]] = []
+
+    def listen(engine: Engine, when: Literal["before", "after"], hook: Callable[[str], object]) -> None:
+        run = Compiled.run
+
+        def tell_and_run(self: Compiled, driver: Any, parameters: dict[str, Any]) -> list[Row]:
+            if when == "before":
+                hook(self.sql)
+            rows = run(self, driver, parameters)
+            if when == "after":
+                hook(self.sql)
+            return rows
+
+        monkeypatch.setattr(Compiled, "run", tell_and_run)
+        listening.append((engine, f"{when}_cursor_execute", lambda *execution: hook(execution[2])))
+        event.listen(*listening[-1])
+
+    yield listen
+    for one in listening:
+        event.remove(*one)
+
+
+@pytest.fixture
+def statements(app: Flask, listen: Listen) -> Statements:
     """Collect the SQL that the application sends: `with statements() as sent: …`, then `len(sent)`."""
+    collecting: list[list[str]] = []
+
+    def note(statement: str) -> None:
+        for sent in collecting:
+            sent.append(statement)
+
     with app.app_context():
-        engine = db.engine
+        listen(db.engine, "before", note)
 
     @contextmanager
     def statements() -> Iterator[list[str]]:
         sent: list[str] = []
-
-        def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-            sent.append(statement)
-
-        event.listen(engine, "before_cursor_execute", note)
+        collecting.append(sent)
         try:
             yield sent
         finally:
-            event.remove(engine, "before_cursor_execute", note)
+            collecting.remove(sent)
 
     return statements

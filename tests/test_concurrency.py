@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import pytest
 from flask import Flask
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, text
 from werkzeug.test import TestResponse
 
 from progress_service import recorder, recount, storage
@@ -29,7 +29,7 @@ from progress_service.calculations import Update
 from progress_service.extensions import db
 from progress_service.recorder import PublishedContent, PublishedModule
 from tests.callers import KEY, Caller, token
-from tests.conftest import Callers, Publish, application
+from tests.conftest import Callers, Listen, Publish, application
 
 Result = TypeVar("Result")
 
@@ -303,20 +303,20 @@ def test_totals_are_exact_at_every_moment_while_the_catalog_changes(
     ids=["dashboard", "module", "statistics", "roster", "timeline"],
 )
 def test_an_answer_is_of_one_moment_whatever_happens_between_its_statements(
-    path: str, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+    path: str, engine: Engine, listen: Listen, service: Callers, publish: Publish, pool: ThreadPoolExecutor
 ) -> None:
     publish("algebra", ["sums", "shapes"])
     post(service(), userId="sam", contentId="sums", progressPercentage=40, timeSpentSeconds=10)
     before = service().get(path).get_json()
     interfering = Event()
 
-    def interfere(*execution: Any) -> None:
-        if execution[2].startswith("SELECT") and not interfering.is_set():
+    def interfere(statement: str) -> None:
+        if statement.startswith("SELECT") and not interfering.is_set():
             interfering.set()
             update = {"userId": "sam", "contentId": "sums", "progressPercentage": 100, "timeSpentSeconds": 10}
             pool.submit(post, service(), **update).result(PATIENCE_SECONDS)
 
-    event.listen(engine, "after_cursor_execute", interfere)
+    listen(engine, "after", interfere)
 
     assert service().get(path).get_json() == before
     assert service().get(path).get_json() != before
@@ -399,17 +399,17 @@ def held(engine: Engine, *works: Callable[[Connection], object]) -> Iterator[Non
 
 @contextmanager
 def held_before_its_tallies(
-    engine: Engine, pool: ThreadPoolExecutor, request: Callable[[], TestResponse]
+    engine: Engine, listen: Listen, pool: ThreadPoolExecutor, request: Callable[[], TestResponse]
 ) -> Iterator[Future[TestResponse]]:
     """Send a request that waits, until the block ends, with all its locks but those that it takes last."""
     arrived, released = Event(), Event()
 
-    def hold(*execution: Any) -> None:
-        if execution[2].startswith("INSERT INTO tallies") and not arrived.is_set():
+    def hold(statement: str) -> None:
+        if "INSERT INTO tallies" in statement and not arrived.is_set():
             arrived.set()
             assert released.wait(PATIENCE_SECONDS)
 
-    event.listen(engine, "before_cursor_execute", hold)
+    listen(engine, "before", hold)
     sent = pool.submit(request)
     try:
         assert arrived.wait(PATIENCE_SECONDS)
@@ -478,10 +478,11 @@ def test_a_catalog_change_holds_off_updates_which_then_read_the_new_catalog(
 
 @on_postgresql
 def test_updates_of_one_module_wait_only_for_those_of_the_same_learner(
-    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+    app: Flask, engine: Engine, listen: Listen, service: Callers, publish: Publish, pool: ThreadPoolExecutor
 ) -> None:
     publish("algebra", ["sums", "shapes"])
-    with held_before_its_tallies(engine, pool, partial(post, service(), userId="sam", contentId="sums")) as first:
+    update = partial(post, service(), userId="sam", contentId="sums")
+    with held_before_its_tallies(engine, listen, pool, update) as first:
         same = pool.submit(post, service(), userId="sam", contentId="shapes", timeSpentSeconds=15)
         wait_for_waiting(engine, same)
         other = pool.submit(post, service(), userId="kim", contentId="sums", timeSpentSeconds=5)
@@ -496,13 +497,12 @@ def test_updates_of_one_module_wait_only_for_those_of_the_same_learner(
 
 @on_postgresql
 def test_a_content_published_while_an_update_of_it_begins_is_counted_by_the_catalog_of_its_end(
-    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+    app: Flask, engine: Engine, listen: Listen, service: Callers, publish: Publish, pool: ThreadPoolExecutor
 ) -> None:
     publish("algebra", ["shapes"])
     changes: list[Future[TestResponse]] = []
 
-    def interfere(*execution: Any) -> None:
-        statement = execution[2]
+    def interfere(statement: str) -> None:
         if "pg_advisory_xact_lock_shared" in statement and not changes:
             first = pool.submit(put_module, service(), "algebra", {"sums": 1, "shapes": 1})
             assert first.result(PATIENCE_SECONDS).status_code == 200
@@ -512,13 +512,35 @@ def test_a_content_published_while_an_update_of_it_begins_is_counted_by_the_cata
             with suppress(AssertionError):  # when it has ended, the update had better not count by what it has read
                 wait_for_waiting(engine, changes[1])
 
-    event.listen(engine, "after_cursor_execute", interfere)
+    listen(engine, "after", interfere)
     update = {"userId": "sam", "contentId": "sums", "progressPercentage": 100}
     response = service().post("/api/progress", json=update)
 
     assert response.status_code in {201, 422}
     assert [one.result(PATIENCE_SECONDS).status_code for one in changes] in ([200], [200, 200])
     assert_exact(app, engine)
+
+
+@on_postgresql
+def test_an_update_that_finds_no_enrollment_holds_off_the_one_that_comes_while_it_is_refused(
+    app: Flask, database_url: str, engine: Engine, listen: Listen, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums"])
+    enrolling: list[Future[TestResponse]] = []
+
+    def enroll(statement: str) -> None:
+        if statement.startswith("INSERT INTO enrollments") and not enrolling:
+            caller = Caller(app, "service", "lms")
+            enrolling.append(pool.submit(caller.put, "/api/enrollments/sam/algebra", json={}))
+            wait_for_waiting(engine, enrolling[0])
+
+    with application(database_url, AUTO_ENROLL=False) as strict:
+        listen(engine, "after", enroll)
+        response = Caller(strict, "service", "lms").post("/api/progress", json={"userId": "sam", "contentId": "sums"})
+
+    assert response.status_code == 403
+    assert enrolling[0].result(PATIENCE_SECONDS).status_code == 201
+    assert assert_exact(app, engine) == 1
 
 
 @on_postgresql

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from progress_service import storage
 from progress_service.extensions import db
 from tests.callers import Caller
-from tests.conftest import application, migrate
+from tests.conftest import Listen, application, migrate
 from tests.postgres import PostgresServer
 
 PATIENCE_SECONDS = 30
@@ -151,16 +151,18 @@ def close_connections(url: str) -> None:
 
 
 @on_postgresql
-def test_a_connection_that_breaks_in_the_middle_is_tried_again_and_applied_once(database_url: str) -> None:
+def test_a_connection_that_breaks_in_the_middle_is_tried_again_and_applied_once(
+    database_url: str, listen: Listen
+) -> None:
     with school(named(database_url)) as (app, service):
         breaking = ["once"]
 
-        @event.listens_for(engine_of(app), "before_cursor_execute")
-        def disconnect(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        def disconnect(statement: str) -> None:
             if "INSERT INTO tallies" in statement and breaking:
                 breaking.pop()
                 close_connections(database_url)
 
+        listen(engine_of(app), "before", disconnect)
         assert post(service).status_code == 200
         assert not breaking
         assert time_of(service) == 120

@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from progress_service.extensions import db
 from progress_service.models import Enrollment, StoredAnswer
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, application
+from tests.conftest import Callers, Listen, Publish, application
 
 THREADS = 12
 PATIENCE_SECONDS = 30
@@ -360,30 +360,31 @@ def test_a_key_is_without_effect_where_nothing_is_posted_or_put(
     assert keys(engine) == set()
 
 
-def fail_to_commit(engine: Engine, failing: list[str]) -> None:
+def fail_to_commit(engine: Engine, listen: Listen, failing: list[str]) -> None:
     @event.listens_for(engine, "commit")
     def fail(_: Connection) -> None:
         if failing:
             raise OperationalError(failing.pop(), {}, Exception("the disk is full"))
 
 
-def fail_to_store_the_answer(engine: Engine, failing: list[str]) -> None:
-    @event.listens_for(engine, "before_cursor_execute")
-    def fail(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+def fail_to_store_the_answer(engine: Engine, listen: Listen, failing: list[str]) -> None:
+    def fail(statement: str) -> None:
         if failing and statement.startswith("INSERT INTO stored_answers"):
             raise OperationalError(failing.pop(), {}, Exception("the disk is full"))
+
+    listen(engine, "before", fail)
 
 
 @pytest.mark.parametrize("fail", [fail_to_commit, fail_to_store_the_answer])
 @pytest.mark.parametrize("kind", ["a first update", "a batch", "a completion", "a publication", "an enrollment"])
 def test_the_effect_and_its_answer_are_stored_together_or_not_at_all(
-    kind: str, fail: Callable[[Engine, list[str]], None], engine: Engine, service: Callers, record: str
+    kind: str, fail: Callable[..., None], engine: Engine, listen: Listen, service: Callers, record: str
 ) -> None:
     method, path, body = REQUESTS[kind]
     path = path.format(record=record)
     before = everything(engine)
     failing: list[str] = []
-    fail(engine, failing)
+    fail(engine, listen, failing)
     failing.append("once")
 
     assert send(service(), method, path, body).status_code == 503

@@ -21,7 +21,7 @@ from progress_service import cli, importing
 from progress_service.extensions import db
 from progress_service.models import ImportedChunk
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, application, stored
+from tests.conftest import Callers, Listen, Publish, application, stored
 from tests.progress import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
@@ -88,24 +88,23 @@ def complains(result: Result, number: int, what: str) -> bool:
 
 
 @contextmanager
-def interruption(app: Flask, nth: int) -> Iterator[None]:
+def interruption(app: Flask, listen: Listen, nth: int) -> Iterator[None]:
     """Interrupt, as Ctrl-C does, before the nth time that the database is told something."""
     with app.app_context():
         engine = db.engine
-    times = count(1)
+    times = iter(range(1, nth + 1))
 
     def interrupt(*_: Any) -> None:
-        if next(times) == nth:
+        if next(times, None) == nth:
             raise KeyboardInterrupt
 
-    told = ("before_cursor_execute", "commit")
-    for name in told:
-        event.listen(engine, name, interrupt)
+    listen(engine, "before", interrupt)
+    event.listen(engine, "commit", interrupt)
     try:
         yield
     finally:
-        for name in told:
-            event.remove(engine, name, interrupt)
+        list(times)  # what is told from here on is not interrupted
+        event.remove(engine, "commit", interrupt)
 
 
 FULL = {
@@ -241,12 +240,12 @@ def test_appended_lines_add_only_themselves(
 
 
 def test_an_import_interrupted_at_any_moment_has_stored_whole_chunks_and_resumes(
-    app: Flask, imported: Import, write: Write, service: Callers
+    app: Flask, listen: Listen, imported: Import, write: Write, service: Callers
 ) -> None:
     for nth in count(1):
         learner = f"sam{nth}"
         file = write([line.replace("sam", learner) for line in TABLE[:5]])
-        with interruption(app, nth):
+        with interruption(app, listen, nth):
             whole = imported(file).exit_code == 0
         chunks = WHOLE_CHUNKS.index(seconds(service(), learner))
         assert imported(file).stdout == f"{4 - CHUNK_LINES * chunks} updates stored.\n"

@@ -7,10 +7,23 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import BigInteger, Boolean, Connection, SmallInteger, String, Uuid, func, insert, literal, select
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Connection,
+    SmallInteger,
+    String,
+    Uuid,
+    bindparam,
+    func,
+    insert,
+    literal,
+    select,
+)
 
 from progress_service.extensions import db
 from progress_service.models import IDENTIFIER, Module, UtcDateTime
+from progress_service.prepared import Prepared
 from progress_service.rows import Rows
 
 KINDS: dict[str, Any] = {
@@ -74,9 +87,9 @@ def connection(app: Flask) -> Iterator[Connection]:
 
 
 def sent_and_received(connection: Connection, values: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    rows = Rows(connection.dialect, **KINDS)
+    rows = Rows(connection.dialect, "given", **KINDS)
     given = [(place, *value.values()) for place, value in enumerate(values)]
-    return [tuple(row) for row in rows.run(connection, select(rows.table).order_by(rows.c.place), given)]
+    return Prepared(select(rows.table).order_by(rows.c.place)).run(connection, **rows(given))
 
 
 def test_one_row_comes_back_as_it_was_given(connection: Connection) -> None:
@@ -108,21 +121,22 @@ def test_times_come_back_in_utc(connection: Connection) -> None:
 
 
 def test_no_rows_are_an_empty_table(connection: Connection) -> None:
-    rows = Rows(connection.dialect, **KINDS)
+    rows = Rows(connection.dialect, "given", **KINDS)
 
     assert sent_and_received(connection, []) == []
-    assert rows.run(connection, select(func.count()).select_from(rows.table), []).scalar() == 0
+    assert Prepared(select(func.count()).select_from(rows.table)).run(connection, **rows([])) == [(0,)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_a_statement_can_insert_the_rows_and_take_other_parameters_too(connection: Connection, count: int) -> None:
-    rows = Rows(connection.dialect, id=IDENTIFIER, title=String(200))
+    rows = Rows(connection.dialect, "given", id=IDENTIFIER, title=String(200))
     chosen = select(rows.c.id, rows.c.title, func.length(rows.c.title), literal(0)).where(
-        rows.c.id != db.bindparam("left_out")
+        rows.c.id != bindparam("left_out", type_=IDENTIFIER)
     )
     statement = insert(Module).from_select(["id", "title", "total_weight", "total_contents"], chosen)
 
-    rows.run(connection, statement, [(f"m{place}", "Größe'") for place in range(count)], left_out="m0")
+    given = rows((f"m{place}", "Größe'") for place in range(count))
+    Prepared(statement).run(connection, left_out="m0", **given)
 
     stored = set(connection.execute(select(Module.id, Module.title, Module.total_weight)))
     assert stored == {(f"m{place}", "Größe'", 6) for place in range(1, count)}
@@ -130,8 +144,8 @@ def test_a_statement_can_insert_the_rows_and_take_other_parameters_too(connectio
 
 @pytest.mark.parametrize("row", [("m1",), ("m1", "One", "more")])
 def test_a_row_that_does_not_fit_the_columns_is_an_error(connection: Connection, row: tuple[str, ...]) -> None:
-    rows = Rows(connection.dialect, id=IDENTIFIER, title=String(200))
+    rows = Rows(connection.dialect, "given", id=IDENTIFIER, title=String(200))
 
     for given in ([row], [("m0", "Zero"), row]):
-        with pytest.raises(ValueError, match="zip"):
-            rows.run(connection, select(rows.table), given)
+        with pytest.raises(ValueError, match="fit"):
+            rows(given)
