@@ -1,14 +1,15 @@
 """What statistics are made of: sums of tallies, whose number does not grow with the number of learners."""
 
-from collections.abc import Collection
+from collections import Counter
 from datetime import UTC, date, datetime, time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func, literal_column, or_, select
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
 from progress_service.models import Content, Enrollment, Module, Tally
+from progress_service.prepared import Prepared, Row
 from progress_service.statements import MODULE, whole
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 
@@ -34,32 +35,72 @@ class ListedContent(NamedTuple):
     weight: int
 
 
+THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
+THE_INSTANT: Any = bindparam("since", type_=Enrollment.last_activity_at.type)
+THE_DAY: Any = bindparam("day", type_=String)
+THE_WEEK: Any = bindparam("week", type_=String)
+
+
+def _of_kinds(*kinds: str) -> ColumnElement[bool]:
+    return Tally.kind.in_([literal_column(f"'{kind}'") for kind in kinds])
+
+
+def _groups(*where: ColumnElement[bool]) -> Prepared:
+    sums = (whole(func.sum(getattr(Tally, name))) for name in Counts._fields)
+    ours = Tally.module_id == THE_MODULE, *where
+    return Prepared(select(Tally.kind, Tally.item, *sums).where(*ours).group_by(Tally.kind, Tally.item))
+
+
+MODULE_TITLE = Prepared(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
+CONTENTS = Prepared(
+    select(Content.id, Content.title, Content.type, Content.section, Content.weight)
+    .where(Content.module_id == THE_MODULE, ~Content.retired)
+    .order_by(Content.ordinal)
+)
+GROUPS = _groups(_of_kinds(STATUS, PERCENTAGE, CONTENT))
+DAYS = _groups(_of_kinds(DAY), Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
+LAST_BEFORE = Prepared(
+    select(func.substr(Tally.item, literal_column(f"{len('2026-01-31 ') + 1}")), whole(func.sum(Tally.learners)))
+    .where(
+        Tally.module_id == THE_MODULE,
+        or_(
+            and_(_of_kinds(LAST_WEEK), Tally.item < THE_WEEK),
+            and_(_of_kinds(LAST_DAY), Tally.item >= THE_WEEK, Tally.item < THE_DAY),
+        ),
+    )
+    .group_by(literal_column("1"))
+)
+LAST_WITHIN = Prepared(
+    select(Enrollment.last_content_id, func.count())
+    .where(
+        Enrollment.module_id == THE_MODULE,
+        Enrollment.status.in_([literal_column(f"'{status}'") for status in (ACTIVE, PAUSED)]),
+        Enrollment.last_activity_at >= bindparam("midnight", type_=Enrollment.last_activity_at.type),
+        Enrollment.last_activity_at <= THE_INSTANT,
+    )
+    .group_by(Enrollment.last_content_id)
+)
+
+
 def module(connection: Connection, module_id: str) -> TitledModule | None:
     """Find a module."""
-    for title, *row in connection.execute(select(Module.title, *MODULE).where(Module.id == module_id)):
-        return TitledModule(module_id, title, calculations.Module(*row))
-    return None
+    found = MODULE_TITLE.run(connection, module_id=module_id)
+    return next((TitledModule(module_id, title, calculations.Module(*row)) for title, *row in found), None)
 
 
 def contents(connection: Connection, module_id: str) -> list[ListedContent]:
     """List a module's current contents in catalog order."""
-    found = (
-        select(Content.id, Content.title, Content.type, Content.section, Content.weight)
-        .where(Content.module_id == module_id, ~Content.retired)
-        .order_by(Content.ordinal)
-    )
-    return [ListedContent(*row) for row in connection.execute(found)]
+    return [ListedContent(*row) for row in CONTENTS.run(connection, module_id=module_id)]
 
 
-def groups(connection: Connection, module_id: str, kinds: Collection[str] = (STATUS, PERCENTAGE, CONTENT)) -> Groups:
-    """Add up the groups of some kinds."""
-    return _added_up(connection, Tally.module_id == module_id, Tally.kind.in_(kinds))
+def groups(connection: Connection, module_id: str) -> Groups:
+    """Add up the groups of a module, but for those of times."""
+    return _added_up(GROUPS.run(connection, module_id=module_id))
 
 
 def days(connection: Connection, module_id: str, first: date, last: date) -> dict[str, Counts]:
     """Add up what happened on each day from the first to the last; days without activity are left out."""
-    between = Tally.item.between(str(first), str(last))
-    return _added_up(connection, Tally.module_id == module_id, Tally.kind == DAY, between).get(DAY, {})
+    return _added_up(DAYS.run(connection, module_id=module_id, first=str(first), last=str(last))).get(DAY, {})
 
 
 def stalled(connection: Connection, module_id: str, since: datetime) -> dict[str, int]:
@@ -67,37 +108,15 @@ def stalled(connection: Connection, module_id: str, since: datetime) -> dict[str
 
     Whole weeks, and the whole days since, come from the tallies; of the instant's own day the enrollments are counted.
     """
-    week, day = str(calculations.week_of(since)), str(since.date())
-    content_id = func.substr(Tally.item, len(f"{day} ") + 1)
-    weeks = and_(Tally.kind == LAST_WEEK, Tally.item < week)
-    days = and_(Tally.kind == LAST_DAY, Tally.item >= week, Tally.item < day)
-    before = (
-        select(content_id, whole(func.sum(Tally.learners)))
-        .where(Tally.module_id == module_id, or_(weeks, days))
-        .group_by(content_id)
-    )
-    within = (
-        select(Enrollment.last_content_id, func.count())
-        .where(
-            Enrollment.module_id == module_id,
-            Enrollment.status.in_((ACTIVE, PAUSED)),
-            Enrollment.last_activity_at >= datetime.combine(since, time(), UTC),
-            Enrollment.last_activity_at <= since,
-        )
-        .group_by(Enrollment.last_content_id)
-    )
-    counts: dict[str, int] = {}
-    for found in (before, within):
-        for content, learners in connection.execute(found):
-            counts[content] = counts.get(content, 0) + learners
+    ours = {"module_id": module_id, "since": since, "day": str(since.date()), "week": str(calculations.week_of(since))}
+    counts: Counter[str] = Counter(dict(LAST_BEFORE.run(connection, **ours)))
+    midnight = datetime.combine(since, time(), UTC)
+    counts.update(dict(LAST_WITHIN.run(connection, midnight=midnight, **ours)))
     return counts
 
 
-def _added_up(connection: Connection, *where: ColumnElement[bool]) -> Groups:
-    sums = (whole(func.sum(getattr(Tally, name))) for name in Counts._fields)
+def _added_up(rows: list[Row]) -> Groups:
     found: Groups = {}
-    for kind, item, *counts in connection.execute(
-        select(Tally.kind, Tally.item, *sums).where(*where).group_by(Tally.kind, Tally.item)
-    ):
+    for kind, item, *counts in rows:
         found.setdefault(kind, {})[item] = Counts(*counts)
     return found

@@ -6,11 +6,11 @@ from typing import Any
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, Enrollment, Module, rounded_down
 from progress_service.documents import NOT_STARTED, enrollment_document, record_document
-from progress_service.progress.queries import ContentProgress, EnrolledModule
+from progress_service.progress.queries import ContentProgress, EnrolledModule, Unfinished
 
 
 def dashboard_document(
-    user_id: str, modules: Sequence[EnrolledModule], unfinished: Any, status: str | None
+    user_id: str, modules: Sequence[EnrolledModule], unfinished: Unfinished | None, status: str | None
 ) -> dict[str, Any]:
     """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
     return {
@@ -41,7 +41,7 @@ def _summary(modules: Sequence[EnrolledModule]) -> dict[str, Any]:
     }
 
 
-def _continue(row: Any) -> dict[str, Any]:
+def _continue(row: Unfinished) -> dict[str, Any]:
     return {
         "moduleId": row.module_id,
         "contentId": row.content_id,

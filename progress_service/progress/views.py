@@ -72,8 +72,7 @@ def complete(call: Call, record_id: str) -> Answer:
 @endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()})
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
-    modules = queries.enrolled_modules(call.connection, user_id)
-    unfinished = queries.last_unfinished(call.connection, user_id)
+    modules, unfinished = queries.dashboard(call.connection, user_id)
     return Answer(dashboard_document(user_id, modules, unfinished, call.query.get("status")))
 
 
@@ -81,10 +80,10 @@ def read_dashboard(call: Call, user_id: str) -> Answer:
 @endpoint(READ_LEARNER_MODULE, answers={200: ModuleProgressSchema()})
 def read_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
-    found = queries.enrolled_module(call.connection, user_id, module_id)
+    found = queries.learner_module(call.connection, user_id, module_id)
     if found is None:
         raise not_found("There is no such module.")
-    return Answer(module_document(module_id, *found, queries.contents(call.connection, user_id, module_id)))
+    return Answer(module_document(module_id, *found))
 
 
 @progress.delete("/<user_id>/<module_id>")
