@@ -12,7 +12,6 @@ DEFAULTS: dict[str, Any] = {
     "MAX_CONTENT_LENGTH": 1024 * 1024,
     "PROVIDE_AUTOMATIC_OPTIONS": False,
     "AUTO_ENROLL": True,
-    "JWT_TOKEN_LOCATION": ["headers"],
     "JWT_DECODE_LEEWAY": 10,
     "POOL_SIZE": 4,
     "POOL_TIMEOUT": 3,

@@ -16,7 +16,7 @@ from flask import Flask
 import progress_service
 from progress_service.extensions import db
 from progress_service.tallies import KINDS, Counts
-from tests.callers import KEY, Caller
+from tests.callers import KEY, bearing
 from tests.conftest import Callers, Publish, application, stored
 from tests.progress import instant, moment, send
 
@@ -167,8 +167,7 @@ class TestToken:
     ) -> None:
         result = run(app, "token", "--sub", "kim.lee@example.org", "--role", role)
         assert result.exit_code == 0, result.output
-        kim = Caller(app)
-        kim.headers = {"Authorization": f"Bearer {result.stdout.strip()}"}
+        kim = bearing(app, f"Bearer {result.stdout.strip()}")
         dashboard = kim.get("/api/progress/me")
         assert dashboard.status_code == own_dashboard
         assert dashboard.get_json()["userId"] == "kim.lee@example.org"
