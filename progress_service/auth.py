@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import Flag, StrEnum, auto
 from typing import Any, NamedTuple
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask_jwt_extended import decode_token
 from sqlalchemy import Connection, select
 
@@ -15,10 +15,12 @@ from progress_service.validation import is_user_id
 
 
 class Role(StrEnum):
+    """Who somebody is to the platform; of several, the last of these counts."""
+
     STUDENT = "student"
     INSTRUCTOR = "instructor"
-    ADMIN = "admin"
     SERVICE = "service"
+    ADMIN = "admin"
 
 
 class Reach(Flag):
@@ -72,12 +74,22 @@ def identify() -> Caller:
     # What PyJWT and Flask-JWT-Extended let pass: no expiry, or one in quotes, and a token to get others with.
     if not isinstance(claims.get("exp"), int | float) or claims["type"] == "refresh":
         raise _invalid_token("The token has no expiry, or is not for access.")
-    role = claims.get("role")
-    if role not in list(Role):
+    role = _strongest_role(claims)
+    if role is None:
         raise forbidden("The token's role has no rights here.")
     if not is_user_id(claims["sub"]):
         raise forbidden("The token's subject is not an identifier of a user.")
-    return Caller(claims["sub"], Role(role))
+    return Caller(claims["sub"], role)
+
+
+def _strongest_role(claims: Mapping[str, Any]) -> Role | None:
+    """Return the role that the token gives, by the name of its claim, or by a path such as `realm_access.roles`."""
+    name = current_app.config["ROLE_CLAIM"]
+    given: Any = claims
+    for key in [name] if name in claims else name.split("."):
+        given = given.get(key) if isinstance(given, dict) else None
+    held = [role for role in Role if role in (given if isinstance(given, list) else [given])]
+    return held[-1] if held else None
 
 
 def admit(caller: Caller, policy: Policy) -> Reach:

@@ -133,7 +133,8 @@ def token(sub: str, role: str, expires: int) -> None:
         raise click.BadParameter("is not an identifier of a user.", param_hint="--sub")
     if not current_app.config.get("JWT_SECRET_KEY"):
         raise click.ClickException("Tokens can be made with PROGRESS_JWT_SECRET_KEY only.")
-    click.echo(create_access_token(sub, additional_claims={"role": role}, expires_delta=timedelta(seconds=expires)))
+    claims = {current_app.config["ROLE_CLAIM"]: role}
+    click.echo(create_access_token(sub, additional_claims=claims, expires_delta=timedelta(seconds=expires)))
 
 
 def _store_updates(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:

@@ -13,6 +13,7 @@ DEFAULTS: dict[str, Any] = {
     "PROVIDE_AUTOMATIC_OPTIONS": False,
     "AUTO_ENROLL": True,
     "JWT_DECODE_LEEWAY": 10,
+    "ROLE_CLAIM": "role",
     "POOL_SIZE": 4,
     "POOL_TIMEOUT": 3,
     "CONNECT_TIMEOUT": 3,

@@ -197,6 +197,13 @@ class TestToken:
         assert (result.exit_code, result.stdout) == (MISUSED, "")
         assert "Usage: " in result.stderr
 
+    @pytest.mark.parametrize("claim", ["https://example.org/role", "realm_access.roles"])
+    def test_a_token_gives_its_role_in_the_claim_that_is_configured(self, claim: str, database_url: str) -> None:
+        with application(database_url, ROLE_CLAIM=claim) as app:
+            result = run(app, "token", "--sub", "kim", "--role", "admin")
+            kim = bearing(app, f"Bearer {result.stdout.strip()}")
+            assert kim.get("/api/progress/sam").status_code == 200
+
     def test_no_token_is_made_where_the_key_is_not_a_development_key(self, database_url: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1()).public_key()
         public = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
