@@ -8,6 +8,7 @@ from flask import Flask, current_app, request
 from flask_jwt_extended import decode_token
 from sqlalchemy import Connection, select
 
+from progress_service import keys
 from progress_service.errors import Problem, forbidden, render
 from progress_service.extensions import jwt
 from progress_service.models import ModuleInstructor
@@ -119,6 +120,16 @@ def teaches(connection: Connection, caller: Caller, module: str) -> bool:
 def register(app: Flask) -> None:
     """Bind token verification to an application: every way to a bad token is 401 with a challenge (RFC 6750)."""
     jwt.init_app(app)
+    app.extensions["token-key"] = keys.verifying_key(app.config)
+    unchecked = [name for name in ("JWT_DECODE_ISSUER", "JWT_DECODE_AUDIENCE") if not app.config[name]]
+    if unchecked and not app.config["JWT_SECRET_KEY"]:
+        names = " and ".join(f"PROGRESS_{name}" for name in unchecked)
+        app.logger.warning("tokens are accepted whoever issued them, or for whom: give %s", names)
+
+
+@jwt.decode_key_loader
+def _key(_header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
+    return current_app.extensions["token-key"]
 
 
 @jwt.invalid_token_loader

@@ -8,8 +8,14 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from flask import Flask
 
 from progress_service import create_app
@@ -28,10 +34,20 @@ PRIVATE_KEYS: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
     "RS256": rsa.generate_private_key(65537, 2048),
     "ES256": ec.generate_private_key(ec.SECP256R1()),
 }
-PUBLIC_KEYS = {
-    algorithm: key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    for algorithm, key in PRIVATE_KEYS.items()
-}
+
+
+def public_pem(key: Any) -> str:
+    text: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return text.decode()
+
+
+def private_pem(key: Any, password: bytes = b"") -> str:
+    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    text: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    return text.decode()
+
+
+PUBLIC_KEYS = {algorithm: public_pem(key) for algorithm, key in PRIVATE_KEYS.items()}
 
 
 @contextmanager
@@ -66,6 +82,11 @@ def test_without_a_key_the_service_refuses_to_start_and_says_what_to_give(
         pass
 
     assert all(name in str(refusal.value) for name in (SECRET, PUBLIC, ALGORITHM))
+
+
+def test_with_two_keys_the_service_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="one key"), service(monkeypatch, **{SECRET: KEY, PUBLIC: "key"}):
+        pass
 
 
 @pytest.mark.parametrize("secret", ["x", "short", "1234", "x" * 31])
@@ -121,6 +142,73 @@ def test_an_algorithm_that_does_not_go_with_the_key_is_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=ALGORITHM), service(monkeypatch, **environment):
         pass
+
+
+RSA = PRIVATE_KEYS["RS256"]
+UNFIT = {
+    "nothing": ("RS256", "true"),
+    "no key": ("RS256", "nonsense"),
+    "half a key": ("RS256", PUBLIC_KEYS["RS256"][:200]),
+    "a private key": ("RS256", private_pem(RSA)),
+    "a private key for ES256": ("ES256", private_pem(PRIVATE_KEYS["ES256"])),
+    "a private key for EdDSA": ("EdDSA", private_pem(ed25519.Ed25519PrivateKey.generate())),
+    "an encrypted private key": ("RS256", private_pem(RSA, b"secret")),
+    "a small key": ("RS256", public_pem(rsa.generate_private_key(65537, 1024))),
+    "another curve": ("ES384", PUBLIC_KEYS["ES256"]),
+    "a key that cannot sign": ("EdDSA", public_pem(x25519.X25519PrivateKey.generate())),
+    "RSA for ES256": ("ES256", PUBLIC_KEYS["RS256"]),
+    "RSA for EdDSA": ("EdDSA", PUBLIC_KEYS["RS256"]),
+    "an elliptic curve for RS256": ("RS256", PUBLIC_KEYS["ES256"]),
+    "an elliptic curve for EdDSA": ("EdDSA", PUBLIC_KEYS["ES256"]),
+}
+
+
+@pytest.mark.parametrize(("algorithm", "key"), UNFIT.values(), ids=UNFIT)
+def test_a_public_key_that_cannot_verify_is_refused_at_the_start(
+    algorithm: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=PUBLIC), service(monkeypatch, **{PUBLIC: key, ALGORITHM: algorithm}):
+        pass
+
+
+@pytest.mark.parametrize("secret", [PUBLIC_KEYS["RS256"], '{"kty": "oct", "k": "' + KEY + '"}', "ssh-rsa " + KEY])
+def test_a_secret_that_is_another_kind_of_key_is_refused_at_the_start(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=SECRET), service(monkeypatch, **{SECRET: secret}):
+        pass
+
+
+@pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
+def test_a_secret_is_as_long_as_its_algorithm_demands(
+    algorithm: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(monkeypatch, **{SECRET: "x" * least, ALGORITHM: algorithm}) as app:
+        assert verifies(app, jwt.encode(claims(), "x" * least, algorithm))
+    with pytest.raises(ConfigurationError, match=SECRET), service(monkeypatch, **{SECRET: "x" * (least - 1)}):
+        pass
+
+
+@pytest.mark.parametrize("source", [{PUBLIC: PUBLIC_KEYS["RS256"]}, {SECRET: KEY}])
+@pytest.mark.parametrize("given", [{}, {ISSUER: "https://id.example"}, {AUDIENCE: "progress"}, "both"])
+def test_with_keys_of_others_an_unchecked_issuer_or_audience_is_warned_of_once(
+    source: dict[str, str], given: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {ISSUER: "https://id.example", AUDIENCE: "progress"} if given == "both" else given
+    with service(monkeypatch, **source, **given):
+        unchecked = set() if SECRET in source else {ISSUER, AUDIENCE} - set(given)
+
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    assert len(warnings) == bool(unchecked)
+    assert {name for name in (ISSUER, AUDIENCE) for warning in warnings if name in warning} == unchecked
+
+
+@pytest.mark.parametrize(("seconds", "verified"), [(-60, True), (-180, False)])
+def test_clocks_may_differ_by_the_leeway(seconds: int, verified: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    past, future = (datetime.now(UTC) + timedelta(seconds=sign * seconds) for sign in (1, -1))
+    with service(monkeypatch, **{SECRET: KEY, "PROGRESS_JWT_DECODE_LEEWAY": "120"}) as app:
+        for given in ({"exp": past}, {"nbf": future}, {"iat": future}):
+            assert verifies(app, jwt.encode(claims(**given), KEY, "HS256")) == verified
 
 
 HERE, THERE = "https://id.example", "https://id.elsewhere"
