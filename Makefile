@@ -15,7 +15,7 @@ help: ## Show this help
 run: export UPDATE = {"contentId": "sql-welcome", "progressPercentage": 40, "timeSpentSeconds": 120}
 run: .venv/runtime instance/development.key ## Serve a demo catalog on 127.0.0.1:8000 (or PORT=...)
 	@set -e; \
-	if [ -z "$$PROGRESS_JWT_SECRET_KEY$$PROGRESS_JWT_PUBLIC_KEY" ]; then \
+	if [ -z "$$PROGRESS_JWT_SECRET_KEY$$PROGRESS_JWT_PUBLIC_KEY$$PROGRESS_JWT_JWKS_URL" ]; then \
 		PROGRESS_JWT_SECRET_KEY=$$(cat instance/development.key); export PROGRESS_JWT_SECRET_KEY; \
 	fi; \
 	$(flask) db upgrade; \

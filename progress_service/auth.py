@@ -120,7 +120,7 @@ def teaches(connection: Connection, caller: Caller, module: str) -> bool:
 def register(app: Flask) -> None:
     """Bind token verification to an application: every way to a bad token is 401 with a challenge (RFC 6750)."""
     jwt.init_app(app)
-    app.extensions["token-key"] = keys.verifying_key(app.config)
+    app.extensions["token-keys"] = keys.finder(app.config)
     unchecked = [name for name in ("JWT_DECODE_ISSUER", "JWT_DECODE_AUDIENCE") if not app.config[name]]
     if unchecked and not app.config["JWT_SECRET_KEY"]:
         names = " and ".join(f"PROGRESS_{name}" for name in unchecked)
@@ -128,8 +128,8 @@ def register(app: Flask) -> None:
 
 
 @jwt.decode_key_loader
-def _key(_header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
-    return current_app.extensions["token-key"]
+def _key(header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
+    return current_app.extensions["token-keys"](header.get("kid"))
 
 
 @jwt.invalid_token_loader

@@ -24,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
 KEYS = {
     "JWT_SECRET_KEY": {"HS256", "HS384", "HS512"},
     "JWT_PUBLIC_KEY": requires_cryptography,
+    "JWT_JWKS_URL": requires_cryptography,
 }
 """Where the key of tokens may come from, and which algorithms go with it."""
 
@@ -64,8 +65,8 @@ def _check_key(config: dict[str, Any]) -> None:
     given = [name for name in KEYS if config.get(name)]
     if len(given) != 1:
         raise ConfigurationError(
-            "Tokens need one key: give PROGRESS_JWT_SECRET_KEY (HS256),"
-            " or PROGRESS_JWT_PUBLIC_KEY with PROGRESS_JWT_ALGORITHM (such as RS256)."
+            "Tokens need one key: give PROGRESS_JWT_SECRET_KEY (HS256), or PROGRESS_JWT_PUBLIC_KEY"
+            " or PROGRESS_JWT_JWKS_URL with PROGRESS_JWT_ALGORITHM (such as RS256)."
         )
     algorithm = config.setdefault("JWT_ALGORITHM", "HS256" if config.get("JWT_SECRET_KEY") else "RS256")
     if algorithm not in KEYS[given[0]]:

@@ -72,8 +72,9 @@ def invalid(faults: Iterable[Fault], *, slug: str = "validation-failed") -> Prob
     return Problem(422, "The request is understood, but parts of it are wrong.", slug=slug, faults=faults)
 
 
-def unavailable() -> Problem:
-    return Problem(503, "The service cannot answer right now; try again.", headers={"Retry-After": "1"})
+def unavailable(seconds: int = 1) -> Problem:
+    headers = {"Retry-After": str(max(1, seconds))}
+    return Problem(503, "The service cannot answer right now; try again.", headers=headers)
 
 
 def register(app: Flask) -> None:

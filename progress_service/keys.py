@@ -1,25 +1,132 @@
-"""The key that verifies tokens."""
+"""The keys that verify tokens: the one that is given, or those that an identity provider publishes, by their ids."""
 
-from collections.abc import Mapping
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPException
+from threading import Lock
+from time import monotonic
 from typing import Any
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
+import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
-from jwt import InvalidKeyError, PyJWTError, get_algorithm_by_name
+from flask import current_app
+from jwt import InvalidKeyError, InvalidTokenError, PyJWTError, get_algorithm_by_name
 
 from progress_service.config import ConfigurationError
+from progress_service.errors import unavailable
 
+LIFETIME = 300
+"""After so many seconds the provider is asked for its keys again."""
+COOLDOWN = 30
+"""The provider is asked at most once in so many seconds, however many unknown keys tokens name."""
+TIMEOUT = 3
+"""So many seconds the provider has to answer."""
+LARGEST_SET = 256 * 1024
 UNFIT = (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm)
 """What is raised for a key that an algorithm cannot use."""
 
+_JWKS_URL = re.compile(r"https://[^/\s]\S*|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?")
+_HEADERS = {"Accept": "application/json", "User-Agent": "progress-service"}
 
-def verifying_key(config: Mapping[str, Any]) -> Any:
-    """Return the key that is given, ready for use."""
+# Without urllib's other handlers there are no redirects, and no URLs of files.
+_OPENER = OpenerDirector()
+for _handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
+    _OPENER.add_handler(_handler)
+
+
+def finder(config: Mapping[str, Any]) -> Callable[[str | None], Any]:
+    """Return what finds the key of a token by the key id that it names."""
     algorithm = config["JWT_ALGORITHM"]
+    if url := config.get("JWT_JWKS_URL"):
+        return KeySet(url, algorithm).find
     name = "JWT_SECRET_KEY" if config.get("JWT_SECRET_KEY") else "JWT_PUBLIC_KEY"
     try:
-        return _verifying_key(config[name], algorithm)
+        key = _verifying_key(config[name], algorithm)
     except UNFIT as error:
         raise ConfigurationError(f"PROGRESS_{name} is no key for {algorithm}, or has too few bits.") from error
+    return lambda _: key
+
+
+class KeySet:
+    """The keys of an identity provider, fetched when they are needed and kept while it cannot be reached."""
+
+    def __init__(self, url: str, algorithm: str) -> None:
+        if not _JWKS_URL.fullmatch(str(url)):
+            raise ConfigurationError("PROGRESS_JWT_JWKS_URL must begin with https://, or name this very host.")
+        self._url = url
+        self._algorithm = algorithm
+        self._keys: dict[str, Any] | None = None
+        self._stale_at = self._next_fetch = 0.0
+        self._pause = 0
+        self._lock = Lock()
+
+    def find(self, key_id: str | None) -> Any:
+        """Return a key; 401 where the provider has none of this id, 503 where it has never told which it has."""
+        if key_id is None:
+            raise InvalidTokenError("The token does not name its key.")
+        is_known = key_id in (self._keys or ())
+        if not is_known or monotonic() >= self._stale_at:
+            self._renew(patience=0 if is_known else TIMEOUT)
+        known = self._keys
+        if known is None:
+            raise unavailable(math.ceil(self._next_fetch - monotonic()))
+        if key_id not in known:
+            raise InvalidTokenError("The token names an unknown key.")
+        return known[key_id]
+
+    def _renew(self, patience: float) -> None:
+        """Fetch the keys when it is time; while one thread does, those that have no key wait for it, others go on."""
+        if self._lock.acquire(timeout=patience):
+            try:
+                if monotonic() >= self._next_fetch:
+                    self._fetch()
+            finally:
+                self._lock.release()
+
+    def _fetch(self) -> None:
+        """Replace the keys by those of the provider, or keep them, and ask less and less often, where it gives none."""
+        began = monotonic()
+        try:
+            self._keys = _verifying_keys(_get(self._url, began + TIMEOUT), self._algorithm)
+        except (OSError, HTTPException, ValueError) as error:
+            current_app.logger.warning("keys of the identity provider unavailable: %r", error)
+            self._pause = min(max(1, 2 * self._pause), COOLDOWN)
+        else:
+            level = logging.INFO if self._keys else logging.WARNING
+            current_app.logger.log(level, "identity provider has %d keys for %s", len(self._keys), self._algorithm)
+            self._pause, self._stale_at = COOLDOWN, began + LIFETIME
+        self._next_fetch = monotonic() + self._pause
+
+
+def _get(url: str, deadline: float) -> bytes:
+    """Read a document that must come at once, in time, and not be long."""
+    body = b""
+    with _OPENER.open(Request(url, headers=_HEADERS), timeout=TIMEOUT) as response:
+        if response.status != 200:
+            raise ValueError(f"status {response.status}")
+        while chunk := response.read1(LARGEST_SET):
+            body += chunk
+            if len(body) > LARGEST_SET or monotonic() > deadline:
+                raise ValueError("too much or too slow")
+    return body
+
+
+def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
+    """Return, by their ids, the keys of a JWK Set that sign with the algorithm; it may hold others."""
+    document = orjson.loads(body)
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        raise ValueError("not a JWK Set")
+    keys = {}
+    for jwk in document["keys"]:
+        is_named = isinstance(jwk, dict) and isinstance(jwk.get("kid"), str)
+        if is_named and jwk.get("use", "sig") == "sig" and jwk.get("alg", algorithm) == algorithm:
+            with suppress(*UNFIT):
+                keys[jwk["kid"]] = _verifying_key(get_algorithm_by_name(algorithm).from_jwk(jwk), algorithm)
+    return keys
 
 
 def _verifying_key(key: Any, name: str) -> Any:

@@ -25,10 +25,11 @@ from tests.callers import KEY, Caller, bearing, handmade
 from tests.conftest import application
 
 SECRET, URI = "PROGRESS_JWT_SECRET_KEY", "PROGRESS_SQLALCHEMY_DATABASE_URI"
-PUBLIC, ALGORITHM = "PROGRESS_JWT_PUBLIC_KEY", "PROGRESS_JWT_ALGORITHM"
+PUBLIC, ALGORITHM, JWKS = "PROGRESS_JWT_PUBLIC_KEY", "PROGRESS_JWT_ALGORITHM", "PROGRESS_JWT_JWKS_URL"
 ISSUER, AUDIENCE = "PROGRESS_JWT_DECODE_ISSUER", "PROGRESS_JWT_DECODE_AUDIENCE"
 MEMORY = "sqlite://"
 DIGITS = "1234567890" * 4
+PROVIDER = "https://id.example/keys"
 
 PRIVATE_KEYS: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
     "RS256": rsa.generate_private_key(65537, 2048),
@@ -81,11 +82,14 @@ def test_without_a_key_the_service_refuses_to_start_and_says_what_to_give(
     with pytest.raises(ConfigurationError) as refusal, service(monkeypatch, **environment):
         pass
 
-    assert all(name in str(refusal.value) for name in (SECRET, PUBLIC, ALGORITHM))
+    assert all(name in str(refusal.value) for name in (SECRET, PUBLIC, JWKS, ALGORITHM))
 
 
-def test_with_two_keys_the_service_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="one key"), service(monkeypatch, **{SECRET: KEY, PUBLIC: "key"}):
+@pytest.mark.parametrize("others", [{SECRET: KEY}, {PUBLIC: "key"}, {SECRET: KEY, PUBLIC: "key"}])
+def test_with_several_keys_the_service_refuses_to_start(
+    others: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match="one key"), service(monkeypatch, **{JWKS: PROVIDER}, **others):
         pass
 
 
@@ -135,6 +139,9 @@ def test_a_token_of_another_private_key_is_not_verified(monkeypatch: pytest.Monk
         {SECRET: KEY, ALGORITHM: "none"},
         {SECRET: KEY, ALGORITHM: "nonsense"},
         {PUBLIC: PUBLIC_KEYS["RS256"], ALGORITHM: "none"},
+        {JWKS: PROVIDER, ALGORITHM: "HS256"},
+        {JWKS: PROVIDER, ALGORITHM: "none"},
+        {JWKS: PROVIDER, ALGORITHM: ""},
     ],
 )
 def test_an_algorithm_that_does_not_go_with_the_key_is_refused(
@@ -189,7 +196,37 @@ def test_a_secret_is_as_long_as_its_algorithm_demands(
         pass
 
 
-@pytest.mark.parametrize("source", [{PUBLIC: PUBLIC_KEYS["RS256"]}, {SECRET: KEY}])
+@pytest.mark.parametrize(
+    "url",
+    [PROVIDER, "https://id.example:8443", "http://localhost:8080/keys", "http://127.0.0.1", "http://[::1]:1/keys"],
+)
+def test_keys_are_fetched_over_tls_or_from_this_host(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with service(monkeypatch, **{JWKS: url}) as app:
+        assert not verifies(app, jwt.encode(claims(), KEY, "HS256"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://id.example/keys",
+        "http://localhost.example/keys",
+        "http://127.0.0.1:1@id.example/keys",
+        "http://10.0.0.1/keys",
+        "https://",
+        "https:///keys",
+        "https://id.example/my keys",
+        "file:///etc/passwd",
+        "ftp://localhost/keys",
+        "id.example/keys",
+        "true",
+    ],
+)
+def test_keys_are_not_fetched_from_anywhere_else(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=JWKS), service(monkeypatch, **{JWKS: url}):
+        pass
+
+
+@pytest.mark.parametrize("source", [{PUBLIC: PUBLIC_KEYS["RS256"]}, {JWKS: PROVIDER}, {SECRET: KEY}])
 @pytest.mark.parametrize("given", [{}, {ISSUER: "https://id.example"}, {AUDIENCE: "progress"}, "both"])
 def test_with_keys_of_others_an_unchecked_issuer_or_audience_is_warned_of_once(
     source: dict[str, str], given: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,17 +1,459 @@
-"""Tokens as identity providers issue them: where the role stands."""
+"""Tokens as identity providers issue them: their keys, how these change, and where the role stands."""
 
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flask import Flask
 
-from tests.callers import KEY, bearing
+from progress_service import keys
+from progress_service.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
+from tests.callers import KEY, bearing, handmade, token
 from tests.conftest import application
 
 MEMORY = "sqlite://"
-ACCEPTED = 422
-"""How a request that says nothing ends: it is looked at."""
+ACCEPTED, UNAUTHORIZED, UNAVAILABLE = 422, 401, 503
+"""How a request that says nothing ends: it is looked at, or its token is refused, or nobody knows the token's key."""
+
+RSA, OTHER_RSA, SMALL_RSA = (rsa.generate_private_key(65537, bits) for bits in (2048, 2048, 1024))
+P256, P384 = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP384R1())
+ED25519, ED448 = ed25519.Ed25519PrivateKey.generate(), ed448.Ed448PrivateKey.generate()
+KEYS: list[tuple[str, Any]] = [
+    ("RS256", RSA),
+    ("RS512", RSA),
+    ("PS256", RSA),
+    ("ES256", P256),
+    ("ES384", P384),
+    ("EdDSA", ED25519),
+    ("EdDSA", ED448),
+]
+
+LASTING = {"sub": "lms", "role": "service", "exp": 9_999_999_999}
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+def pem(key: Any) -> str:
+    text: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return text.decode()
+
+
+def jwk(kid: Any, key: Any = RSA, algorithm: str = "RS256", **members: Any) -> dict[str, Any]:
+    """Return a key as providers publish it; members that are None are left out."""
+    public = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
+    members = public | {"kid": kid, "use": "sig", "alg": algorithm} | members
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def signed(key: Any, algorithm: str = "RS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
+    claims = {"sub": "lms", "role": "service", "exp": datetime.now(UTC) + timedelta(hours=1)} | claims
+    return jwt.encode(claims, key, algorithm, headers)
+
+
+def of(kid: str, key: Any = RSA, algorithm: str = "RS256", **headers: Any) -> str:
+    """Return a token that names its key."""
+    return signed(key, algorithm, {"kid": kid, **headers})
+
+
+def status(app: Flask, token: str) -> int:
+    return bearing(app, f"Bearer {token}").post("/api/progress", json={}).status_code
+
+
+class Provider:
+    """An identity provider on this host, which counts how often it is asked for its keys."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answer: Answer = respond({"keys": []})
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked += 1
+                provider.answer(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/keys"
+
+    def publish(self, *published: Any) -> None:
+        self.answer = respond({"keys": published})
+
+
+def respond(document: Any, status: int = 200, **headers: str) -> Answer:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+class Clock:
+    """The time that the service reads; it stands still unless it is told to advance."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    """A provider that publishes one key, named 1."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    provider = Provider()
+    provider.publish(jwk("1"))
+    thread = Thread(target=provider.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield provider
+    provider.server.shutdown()
+    provider.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(keys, "monotonic", clock)
+    return clock
+
+
+@contextmanager
+def trusting(url: str, algorithm: str = "RS256", **settings: Any) -> Iterator[Flask]:
+    """Make an application that trusts the keys at a URL."""
+    with application(MEMORY, JWT_SECRET_KEY=None, JWT_JWKS_URL=url, JWT_ALGORITHM=algorithm, **settings) as app:
+        yield app
+
+
+@pytest.fixture
+def app(clock: Clock, provider: Provider) -> Iterator[Flask]:
+    """An application that trusts the provider."""
+    with trusting(provider.url) as app:
+        yield app
+
+
+class TestPublicKey:
+    @pytest.mark.parametrize(("algorithm", "key"), KEYS)
+    def test_its_tokens_are_accepted_whatever_key_they_name(self, algorithm: str, key: Any, database_url: str) -> None:
+        settings = {"JWT_SECRET_KEY": None, "JWT_PUBLIC_KEY": pem(key), "JWT_ALGORITHM": algorithm}
+        with application(database_url, **settings) as app:
+            for headers in (None, {"kid": "unheard-of"}, {"jku": "http://127.0.0.1:1/keys"}):
+                caller = bearing(app, f"Bearer {signed(key, algorithm, headers, sub='sam', role='student')}")
+                assert caller.get("/api/progress/me").get_json()["userId"] == "sam"
+
+            assert status(app, handmade(LASTING, key=pem(key))) == UNAUTHORIZED
+            for other, stranger in KEYS:
+                if (other, stranger) != (algorithm, key):
+                    assert status(app, signed(stranger, other)) == UNAUTHORIZED
+
+
+class TestProvider:
+    @pytest.mark.parametrize(("algorithm", "key"), KEYS)
+    def test_tokens_of_a_published_key_are_accepted(
+        self, algorithm: str, key: Any, database_url: str, provider: Provider
+    ) -> None:
+        provider.publish(jwk("rsa", OTHER_RSA), jwk("mine", key, algorithm), jwk("ec", P256, "ES256"))
+        settings = {"JWT_SECRET_KEY": None, "JWT_JWKS_URL": provider.url, "JWT_ALGORITHM": algorithm}
+        with application(database_url, **settings) as app:
+            credentials = signed(key, algorithm, {"kid": "mine"}, sub="sam", role="student")
+            assert bearing(app, f"Bearer {credentials}").get("/api/progress/me").get_json()["userId"] == "sam"
+        assert provider.asked == 1
+
+    def test_the_algorithm_is_rs256_unless_another_is_named(self, provider: Provider) -> None:
+        with application(MEMORY, JWT_SECRET_KEY=None, JWT_JWKS_URL=provider.url) as app:
+            assert status(app, of("1")) == ACCEPTED
+            assert status(app, of("1", algorithm="RS384")) == UNAUTHORIZED
+
+    def test_a_key_may_leave_out_its_use_and_algorithm(self, app: Flask, provider: Provider) -> None:
+        provider.publish(jwk("1", use=None, alg=None))
+
+        assert status(app, of("1")) == ACCEPTED
+
+    @pytest.mark.parametrize(
+        ("published", "bad"),
+        [
+            (
+                {"kty": "oct", "k": "a2V5" * 12, "kid": "2"},
+                handmade({"sub": "lms", "exp": 9e9}, {"kid": "2"}, b"key" * 12),
+            ),
+            (jwk("2", OTHER_RSA, use="enc"), of("2", OTHER_RSA)),
+            (jwk("2", OTHER_RSA, alg="RS384"), of("2", OTHER_RSA)),
+            (jwk("2", OTHER_RSA, alg="RSA-OAEP"), of("2", OTHER_RSA)),
+            (jwk("2", P256, "ES256", alg="RS256"), of("2", P256, "ES256")),
+            (jwk("2", P256, "ES256", alg=None), of("2", P256, "ES256")),
+            (jwk(None, OTHER_RSA), signed(OTHER_RSA)),
+            (jwk(2, OTHER_RSA), of("2", OTHER_RSA)),
+            (jwk(["2"], OTHER_RSA), of("2", OTHER_RSA)),
+            (jwk("2", OTHER_RSA, n=None), of("2", OTHER_RSA)),
+            (jwk("2", OTHER_RSA, n=5), of("2", OTHER_RSA)),
+            (jwk("2", OTHER_RSA, n="Ag"), of("2", OTHER_RSA)),
+            (jwk("2", OTHER_RSA, kty="DSA"), of("2", OTHER_RSA)),
+            (jwt.get_algorithm_by_name("RS256").to_jwk(OTHER_RSA, as_dict=True) | {"kid": "2"}, of("2", OTHER_RSA)),
+            (jwk("2", SMALL_RSA), of("2", OTHER_RSA)),
+            ("2", of("2", OTHER_RSA)),
+            (None, of("2", OTHER_RSA)),
+        ],
+    )
+    def test_a_key_that_is_not_for_verifying_rs256_is_not_used(
+        self, published: Any, bad: str, app: Flask, provider: Provider
+    ) -> None:
+        provider.publish(published, jwk("1"))
+
+        assert status(app, bad) == UNAUTHORIZED
+        assert status(app, of("1")) == ACCEPTED
+
+    def test_a_token_of_no_published_key_is_unauthorized(self, app: Flask, provider: Provider) -> None:
+        own = {"jku": provider.url, "x5u": provider.url, "jwk": jwk("1", OTHER_RSA)}
+        bad = {
+            "another key": of("1", OTHER_RSA),
+            "keys that it brings": of("1", OTHER_RSA, **own),
+            "another algorithm": of("1", algorithm="RS512"),
+            "the public key as a secret": handmade(LASTING, {"kid": "1"}, pem(RSA)),
+            "no algorithm": jwt.encode(LASTING, "", "none", {"kid": "1"}),
+            "no key id": signed(RSA),
+            "a service's own secret": token("lms", "service"),
+            "a long key id": of("1" * 100_000),
+            "a path": of("../../../etc/passwd"),
+            "nothing": of(""),
+            "NUL": of("1\0"),
+            "two lines": of("1\n2"),
+        }
+        bad |= {f"key id {kid}": handmade(LASTING, {"kid": kid}) for kid in (None, 1, True, ["1"], {"1": 1})}
+
+        assert {why: status(app, token) for why, token in bad.items()} == dict.fromkeys(bad, UNAUTHORIZED)
+        assert status(app, of("1", jku="http://127.0.0.1:1/", x5u=7, jwk=jwk("1", OTHER_RSA))) == ACCEPTED
+        assert provider.asked == 1
+
+    def test_the_secret_of_flask_itself_is_no_key_of_tokens(self, provider: Provider) -> None:
+        with trusting(provider.url, SECRET_KEY=KEY) as app:
+            assert status(app, token("lms", "service")) == UNAUTHORIZED
+
+
+class TestRotation:
+    def test_the_keys_are_fetched_once_in_a_lifetime(self, app: Flask, clock: Clock, provider: Provider) -> None:
+        for _ in range(3):
+            assert status(app, of("1")) == ACCEPTED
+        clock.advance(LIFETIME - 1)
+        assert status(app, of("1")) == ACCEPTED
+        assert provider.asked == 1
+
+        clock.advance(1)
+        assert [status(app, of("1")) for _ in range(3)] == [ACCEPTED] * 3
+        assert provider.asked == 2
+
+    def test_a_withdrawn_key_is_refused_after_a_lifetime(self, app: Flask, clock: Clock, provider: Provider) -> None:
+        assert status(app, of("1")) == ACCEPTED
+        provider.publish(jwk("2", OTHER_RSA))
+        clock.advance(LIFETIME)
+
+        assert status(app, of("1")) == UNAUTHORIZED
+        assert status(app, of("2", OTHER_RSA)) == ACCEPTED
+        assert provider.asked == 2
+
+    def test_a_new_key_is_fetched_when_a_token_names_it(self, app: Flask, clock: Clock, provider: Provider) -> None:
+        assert status(app, of("1")) == ACCEPTED
+        provider.publish(jwk("1"), jwk("2", OTHER_RSA))
+        assert status(app, of("2", OTHER_RSA)) == UNAUTHORIZED
+
+        clock.advance(COOLDOWN)
+        assert status(app, of("2", OTHER_RSA)) == ACCEPTED
+        assert status(app, of("1")) == ACCEPTED
+        assert provider.asked == 2
+
+    def test_unknown_keys_have_the_provider_asked_once_in_a_while(
+        self, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        for asked in (1, 2, 3):
+            assert {status(app, of(f"{asked}-{number}")) for number in range(20)} == {UNAUTHORIZED}
+            assert provider.asked == asked
+            clock.advance(COOLDOWN)
+        assert status(app, of("1")) == ACCEPTED
+        assert provider.asked == 3
+
+    def test_a_set_without_a_usable_key_leaves_no_key_and_is_logged(
+        self, caplog: pytest.LogCaptureFixture, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        assert status(app, of("1")) == ACCEPTED
+        provider.publish(jwk("1", P256, "ES256"))
+        clock.advance(LIFETIME)
+
+        assert status(app, of("1")) == UNAUTHORIZED
+        assert "WARNING" in next(line for line in caplog.text.splitlines() if "has 0 keys for RS256" in line)
+
+
+def hang_up(_: BaseHTTPRequestHandler) -> None:
+    """Answer nothing at all."""
+
+
+def crawl(clock: Clock) -> Answer:
+    """Answer with a key, but take longer than anybody waits."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        clock.advance(TIMEOUT + 1)
+        respond({"keys": [jwk("1")]})(handler)
+
+    return answer
+
+
+TOO_MUCH = json.dumps({"keys": [jwk("1")], "more": "." * LARGEST_SET}).encode()
+GOOD = {"keys": [jwk("1"), jwk("2", OTHER_RSA)]}
+DOWN: dict[str, Callable[[Clock, Provider], Answer]] = {
+    "an error": lambda *_: respond(GOOD, 500),
+    "not found": lambda *_: respond(GOOD, 404),
+    "accepted": lambda *_: respond(GOOD, 202),
+    "a redirect": lambda _, provider: respond(GOOD, 302, Location=provider.url + "/elsewhere"),
+    "a redirect to a file": lambda *_: respond(GOOD, 301, Location="file:///etc/passwd"),
+    "nothing": lambda *_: hang_up,
+    "an empty answer": lambda *_: respond(b""),
+    "half an answer": lambda *_: respond(json.dumps(GOOD).encode()[:-1]),
+    "less than announced": lambda *_: respond(b"{", **{"Content-Length": "1000"}),
+    "no number of bytes": lambda *_: respond(b"{", **{"Content-Length": "many"}),
+    "no HTML": lambda *_: respond(b"<!DOCTYPE html>"),
+    "no UTF-8": lambda *_: respond(b'{"keys": ["\xff"]}'),
+    "a deep answer": lambda *_: respond(b"[" * 10_000),
+    "a list": lambda *_: respond([GOOD]),
+    "no keys": lambda *_: respond({}),
+    "keys that are no list": lambda *_: respond({"keys": {"1": jwk("1")}}),
+    "too much": lambda *_: respond(TOO_MUCH),
+    "too slow": lambda clock, _: crawl(clock),
+}
+
+
+class TestProviderDown:
+    @pytest.mark.parametrize("answer", DOWN.values(), ids=DOWN)
+    def test_the_last_keys_are_used_meanwhile_and_the_provider_is_left_in_peace(
+        self, answer: Callable[[Clock, Provider], Answer], app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        assert status(app, of("1")) == ACCEPTED
+        provider.answer = answer(clock, provider)
+        clock.advance(100 * LIFETIME)
+        for asked in (2, 3):
+            assert [status(app, of(kid)) for kid in ("1", "1", "2")] == [ACCEPTED, ACCEPTED, UNAUTHORIZED]
+            assert provider.asked == asked
+            clock.advance(COOLDOWN)
+
+        provider.publish(jwk("2", OTHER_RSA))
+        assert [status(app, of(kid, key)) for kid, key in (("1", RSA), ("2", OTHER_RSA))] == [UNAUTHORIZED, ACCEPTED]
+        assert provider.asked == 4
+
+    @pytest.mark.parametrize("answer", DOWN.values(), ids=DOWN)
+    def test_without_any_key_the_service_is_unavailable_and_asks_less_and_less_often(
+        self, answer: Callable[[Clock, Provider], Answer], app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        provider.answer = answer(clock, provider)
+        for asked, pause in enumerate((1, 2, 4, 8, 16, 30, 30), 1):
+            for _ in range(3):
+                response = bearing(app, f"Bearer {of('1')}").post("/api/progress")
+                assert response.status_code == UNAVAILABLE
+                assert response.get_json()["type"].endswith(":unavailable")
+                assert response.headers["Retry-After"] == str(pause)
+            assert status(app, "garbage") == UNAUTHORIZED
+            assert status(app, signed(RSA)) == UNAUTHORIZED
+            assert provider.asked == asked
+            clock.advance(pause)
+
+        provider.publish(jwk("1"))
+        assert status(app, of("1")) == ACCEPTED
+
+    def test_a_provider_that_cannot_be_reached_is_down_too(
+        self, provider: Provider, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        port = provider.server.server_port
+        for url in (f"https://127.0.0.1:{port}/keys", "http://127.0.0.1:1/keys", "https://keys.invalid:port/"):
+            with trusting(url) as app:
+                assert status(app, of("1")) == UNAVAILABLE
+        assert capsys.readouterr().err.count("keys of the identity provider unavailable") == 3
+        assert provider.asked == 0
+
+    def test_one_that_never_answers_holds_up_one_request(
+        self, app: Flask, provider: Provider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keys, "TIMEOUT", 0.1)
+        released = Event()
+        provider.answer = lambda _: released.wait(60) and None
+        try:
+            assert [status(app, of("1")) for _ in range(3)] == [UNAVAILABLE] * 3
+            assert provider.asked == 1
+        finally:
+            released.set()
+
+
+class TestAtOnce:
+    """The provider answers when it is told to."""
+
+    @pytest.fixture(autouse=True)
+    def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keys, "TIMEOUT", 60)
+
+    @pytest.fixture
+    def asked(self) -> Event:
+        return Event()
+
+    @pytest.fixture
+    def told(self) -> Iterator[Event]:
+        told = Event()
+        yield told
+        told.set()
+
+    @pytest.mark.parametrize("awaited", ["1", "2"])
+    def test_who_has_a_key_does_not_wait_for_those_who_fetch(
+        self, awaited: str, app: Flask, clock: Clock, provider: Provider, asked: Event, told: Event
+    ) -> None:
+        assert status(app, of("1")) == ACCEPTED
+        clock.advance(LIFETIME if awaited == "1" else COOLDOWN)
+        provider.answer = in_time(asked, told)
+        with ThreadPoolExecutor() as pool:
+            fetching = pool.submit(status, app, of(awaited))
+            assert asked.wait(60)
+
+            assert [status(app, of("1")) for _ in range(3)] == [ACCEPTED] * 3
+            assert not fetching.done()
+            told.set()
+            assert fetching.result() == ACCEPTED
+        assert provider.asked == 2
+
+    def test_who_has_no_key_waits_for_the_one_who_fetches(
+        self, app: Flask, provider: Provider, asked: Event, told: Event
+    ) -> None:
+        provider.answer = in_time(asked, told)
+        with ThreadPoolExecutor(8) as pool:
+            waiting = [pool.submit(status, app, of("1")) for _ in range(8)]
+            assert asked.wait(60)
+            told.set()
+            assert [request.result() for request in waiting] == [ACCEPTED] * 8
+        assert provider.asked == 1
+
+
+def in_time(asked: Event, told: Event) -> Answer:
+    """Answer with two keys once that is told."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.set()
+        assert told.wait(60)
+        respond({"keys": [jwk("1"), jwk("2")]})(handler)
+
+    return answer
+
 
 ROLES = [
     ("role", {"role": "student"}, "student"),
