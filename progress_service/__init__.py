@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from progress_service import auth, cli, config, errors, logs, storage
+from progress_service import auth, cli, config, errors, headers, logs, storage
 from progress_service.analytics.views import analytics
 from progress_service.catalog.views import catalog
 from progress_service.extensions import db, migrate
@@ -24,6 +24,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     app.json = JSONProvider(app)
     config.load(app, overrides)
     logs.register(app)
+    headers.register(app)
     errors.register(app)
     auth.register(app)
     db.init_app(app)

@@ -7,6 +7,10 @@ writes one line for each request itself.
 import os
 from pathlib import Path
 
+from gunicorn.http import wsgi  # type: ignore[import-untyped]
+
+wsgi.SERVER = "progress-service"  # gunicorn names itself in every answer, and has no setting for that
+
 bind = f"127.0.0.1:{os.environ.get('PORT') or 8000}"
 
 worker_class = "gthread"

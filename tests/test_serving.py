@@ -139,6 +139,7 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
     with gunicorn(database_url) as server:
         response, document = server.call("POST", "/api/progress", update, **{"X-Request-ID": "the-first"})
         assert (response.status, response.headers["X-Request-ID"]) == (201, "the-first")
+        assert response.headers.get_all("Server") == ["progress-service"]
         assert document["enrollment"]["progressPercentage"] == 20
         with ThreadPoolExecutor(8) as clients:
             answers = list(clients.map(lambda _: server.call("POST", "/api/progress", update), range(40)))
