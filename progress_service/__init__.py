@@ -22,6 +22,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     """Make the application, with settings from the environment and, before them, from the mapping."""
     app = Flask(__name__, static_folder=None)
     app.json = JSONProvider(app)
+    app.url_map.merge_slashes = False  # a path with an empty step is unknown, and redirected to no other
     config.load(app, overrides)
     logs.register(app)
     headers.register(app)

@@ -8,7 +8,6 @@ import orjson
 from flask import Flask, Response, current_app, g
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
-from werkzeug.routing import RequestRedirect
 
 SLUGS = {
     400: "malformed-request",
@@ -87,8 +86,6 @@ def register(app: Flask) -> None:
 
 def render(error: HTTPException) -> Response:
     """Answer with the problem document of an exception, keeping the exception's own headers."""
-    if isinstance(error, RequestRedirect):
-        error = not_found()
     response = Response(headers=error.get_response().headers, status=error.code)
     response.headers.remove("Content-Length")
     response.content_type = "application/problem+json"

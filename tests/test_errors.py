@@ -121,7 +121,12 @@ def test_a_query_parameter_that_is_unknown_repeated_or_wrong_is_malformed(
         assert stored(app) == before, (method, path)
 
 
-@pytest.mark.parametrize("path", ["/", "/api", "/api/progres", "/api/progress/", f"{MODULES}/", f"{ALGEBRA}/x", "/%00"])
+SLASHES = ["http://localhost//healthz", "/api//progress/sam", "/api/progress//", "/api/progress//sam/algebra"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/progres", "/api/progress/", f"{MODULES}/", f"{ALGEBRA}/x", "/%00", *SLASHES]
+)
 def test_an_unknown_path_is_not_found(path: str, service: Callers, anonymous: Caller) -> None:
     assert_problem(service().get(path), 404, "not-found")
     assert_problem(anonymous.get(path), 404, "not-found")
