@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     document: Mapping[str, Any] | None
     status: int = 200
     learner: str | None = None
-    """Whom the document names, so that erasing them can find it where it is stored for repeats."""
+    """Whom the document names, so that erasing them finds it where it is stored for repeats; None if several people."""
 
 
 class Stream(NamedTuple):

@@ -10,11 +10,12 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from flask import Request, Response
-from sqlalchemy import Connection, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
 
 from progress_service.auth import Caller
 from progress_service.errors import Problem, malformed
 from progress_service.models import StoredAnswer
+from progress_service.serialization import encode
 
 LIFETIME = timedelta(hours=24)
 
@@ -68,9 +69,14 @@ def keep(connection: Connection, key: Key, response: Response, learner_id: str |
 
 def forget(connection: Connection, user_id: str) -> None:
     """Delete the answers that a user was given, and those that name them."""
-    connection.execute(
-        delete(StoredAnswer).where(or_(StoredAnswer.caller_id == user_id, StoredAnswer.learner_id == user_id))
-    )
+    connection.execute(delete(StoredAnswer).where(about(connection, user_id)))
+
+
+def about(connection: Connection, user_id: str) -> ColumnElement[bool]:
+    """Tell which answers a user was given, and which name them: of those that may name several, the body says whom."""
+    find = func.pg_catalog.position if connection.dialect.name == "postgresql" else func.instr
+    names_them = and_(StoredAnswer.learner_id.is_(None), find(StoredAnswer.body, encode(user_id)) > 0)
+    return or_(StoredAnswer.caller_id == user_id, StoredAnswer.learner_id == user_id, names_them)
 
 
 def purge(connection: Connection, now: datetime) -> int:

@@ -216,7 +216,10 @@ class Tally(Base):
 
 
 class StoredAnswer(Base):
-    """The answer to a request with an Idempotency-Key, as its repeats get it, and the learner whom it names."""
+    """The answer to a request with an Idempotency-Key, as its repeats get it, and the learner whom it names.
+
+    Without a learner it is that of a catalog change, which may name several instructors.
+    """
 
     __tablename__ = "stored_answers"
 

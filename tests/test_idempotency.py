@@ -309,11 +309,13 @@ def test_erasing_a_learner_erases_the_answers_that_are_theirs_or_name_them(
         (service(), "POST", "/api/progress", UPDATE),
         (service(), "PUT", f"/api/progress/{record}/complete", None),
         (admin(), "PUT", "/api/enrollments/sam/algebra", {"status": "paused"}),
+        (admin(), "PUT", "/api/catalog/modules/algebra", ALGEBRA | {"instructorIds": ["ines", "sam"]}),
     ]
     others = [
         (student("kim"), "POST", "/api/progress", UPDATE | {"userId": "kim"}),
         (service(), "POST", "/api/progress", UPDATE | {"userId": "samantha"}),
-        (service(), "PUT", "/api/catalog/modules/algebra", ALGEBRA),
+        (service(), "POST", "/api/progress/batch", {"updates": [UPDATE]}),
+        (service(), "PUT", "/api/catalog/modules/algebra", ALGEBRA | {"instructorIds": ["samantha", "Sam", "s_m"]}),
         (admin(), "PUT", "/api/enrollments/lee/algebra", {}),
     ]
     for place, request in enumerate([*theirs, *others]):

@@ -50,7 +50,8 @@ def send_batch(call: Call) -> Answer:
             "started": recorded.started,
             "completed": recorded.completed,
             "enrollmentsCompleted": recorded.enrollments_completed,
-        }
+        },
+        learner=call.caller.id,
     )
 
 
