@@ -18,7 +18,7 @@ from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
 from progress_service.errors import Problem, invalid, malformed, not_found
 from progress_service.serialization import encode
-from progress_service.validation import StrictSchema, faults_of, is_identifier, is_user_id, parse_json
+from progress_service.validation import StrictSchema, faults_of, is_identifier, is_module_id, is_user_id, parse_json
 
 
 @dataclass(slots=True)
@@ -142,8 +142,9 @@ def stream(answer: Stream) -> Response:
 
 
 def _check_path(path: Mapping[str, str]) -> None:
+    rules = {"user_id": is_user_id, "module_id": is_module_id}
     for name, value in path.items():
-        if not (is_user_id if name == "user_id" else is_identifier)(value):
+        if not rules.get(name, is_identifier)(value):
             raise not_found()
 
 

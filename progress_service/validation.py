@@ -5,7 +5,7 @@ Nothing is coerced: a number is a JSON number and means the decimal that was wri
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from typing import Any, NoReturn
@@ -15,6 +15,8 @@ from marshmallow import RAISE, Schema, ValidationError, fields
 from progress_service.errors import Fault
 
 RESERVED_USER_IDS = {"me", "stats", "batch", "events"}
+RESERVED_MODULE_IDS = {"export"}
+"""What stands in paths of a learner where a module may stand."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of this service's clock a caller's clock may be."""
@@ -40,6 +42,10 @@ def is_identifier(value: str) -> bool:
 
 def is_user_id(value: str) -> bool:
     return is_identifier(value) and value not in RESERVED_USER_IDS
+
+
+def is_module_id(value: str) -> bool:
+    return is_identifier(value) and value not in RESERVED_MODULE_IDS
 
 
 class Text(fields.Field[str]):
@@ -83,22 +89,31 @@ class Pattern(fields.Field[str]):
 
 
 class Identifier(Pattern):
-    """An identifier that another service gave."""
+    """An identifier that another service gave, which is none of the words that paths use in its place."""
+
+    default_error_messages = {"reserved": "Is a reserved word."}
+    reserved: Set[str] = frozenset()
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(_IDENTIFIER.pattern, **kwargs)
 
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        identifier = super()._deserialize(value, attr, data, **kwargs)
+        if identifier in self.reserved:
+            raise self.make_error("reserved")
+        return identifier
+
 
 class UserId(Identifier):
-    """An identifier of a user, which is none of the words that paths use."""
+    """An identifier of a user."""
 
-    default_error_messages = {"reserved": "Is a reserved word."}
+    reserved = RESERVED_USER_IDS
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        user_id = super()._deserialize(value, attr, data, **kwargs)
-        if user_id in RESERVED_USER_IDS:
-            raise self.make_error("reserved")
-        return user_id
+
+class ModuleId(Identifier):
+    """An identifier of a module."""
+
+    reserved = RESERVED_MODULE_IDS
 
 
 class Number(fields.Field[int]):

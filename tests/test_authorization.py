@@ -42,6 +42,8 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("PUT", RECORD, {}, "                                   200 404   200 404 404   403 403   200 200"),
     ("GET", "/api/progress/lea", None, "                    200 403   200 403 403   403 403   200 200"),
     ("GET", "/api/progress/me", None, "                     200 200   200 200 200   403 403   200 200"),
+    ("GET", "/api/progress/lea/export", None, "             200 403   200 403 403   403 403   200 200"),
+    ("GET", "/api/progress/me/export", None, "              200 200   200 200 200   403 403   200 200"),
     ("GET", "/api/progress/lea/algebra", None, "            200 403   200 200 403   403 403   200 200"),
     ("GET", "/api/progress/me/algebra", None, "             200 200   200 200 200   403 403   200 200"),
     ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   204 204"),

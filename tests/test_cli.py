@@ -119,6 +119,7 @@ class TestCatalogLoad:
         ("wrong", "pointers"),
         [
             ({"id": "../etc"}, {"/id"}),
+            ({"id": "export"}, {"/id"}),
             ({"title": "x" * 201, "level": 3}, {"/title", "/level"}),
             ({"instructorIds": ["ines", "me"]}, {"/instructorIds/1"}),
             ({"contents": [CELLS, CELLS | {"weight": "2"}]}, {"/contents/1/weight"}),

@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED
 from progress_service.recorder import PublishedContent
-from progress_service.validation import Identifier, Instant, Number, Pattern, StrictSchema, Text, UserId
+from progress_service.validation import Identifier, Instant, ModuleId, Number, Pattern, StrictSchema, Text, UserId
 
 REPEATED = ["Is given more than once."]
 
@@ -58,7 +58,7 @@ class EnrollmentChangeSchema(StrictSchema):
 
 
 class IdentifiedModuleSchema(ModuleSchema):
-    id = Identifier(required=True)
+    id = ModuleId(required=True)
 
 
 class CatalogSchema(StrictSchema):
@@ -71,7 +71,7 @@ class EnrollmentLineSchema(EnrollmentChangeSchema):
     """A line of a file with enrollments."""
 
     userId = UserId(required=True, attribute="user_id")
-    moduleId = Identifier(required=True, attribute="module_id")
+    moduleId = ModuleId(required=True, attribute="module_id")
 
 
 class PublishedContentSchema(StrictSchema):

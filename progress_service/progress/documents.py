@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, Enrollment, Module, rounded_down
+import orjson
+
+from progress_service.calculations import (
+    ACTIVE,
+    COMPLETED,
+    DROPPED,
+    ActivityDay,
+    Enrollment,
+    Module,
+    Record,
+    rounded_down,
+)
 from progress_service.documents import NOT_STARTED, enrollment_document, record_document
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Unfinished
 
@@ -85,4 +96,52 @@ def _type(kind: str, contents: Sequence[ContentProgress]) -> dict[str, Any]:
         "totalContents": len(counted),
         "completedContents": sum(one.record is not None and one.record.completed_at is not None for one in counted),
         "timeSpentSeconds": sum(one.record.time_spent_seconds for one in ours if one.record),
+    }
+
+
+def export_document(
+    user_id: str,
+    modules: Sequence[EnrolledModule],
+    records: Sequence[tuple[str, Record]],
+    days: Sequence[ActivityDay],
+    taught: Sequence[Any],
+    answers: Sequence[Any],
+) -> dict[str, Any]:
+    """Show all that is stored about a learner."""
+    return {
+        "userId": user_id,
+        "enrollments": [
+            {
+                **enrollment_document(one.enrollment, one.module),
+                "title": one.title,
+                "lastContentId": one.enrollment.last_content_id,
+            }
+            for one in modules
+        ],
+        "records": [
+            {
+                **record_document(record),
+                "title": title,
+                "furthestPercentage": record.furthest_percentage,
+                "positionAt": record.position_at,
+            }
+            for title, record in records
+        ],
+        "activityDays": [
+            {"moduleId": day.module_id, "date": day.day, "timeSpentSeconds": day.time_spent_seconds} for day in days
+        ],
+        "teaches": [{"id": module.id, "title": module.title} for module in taught],
+        "storedAnswers": [_stored_answer(user_id, answer) for answer in answers],
+    }
+
+
+def _stored_answer(user_id: str, answer: Any) -> dict[str, Any]:
+    """Show an answer that is kept for repeats; what others were told about several people is not the learner's own."""
+    is_theirs = user_id in (answer.caller_id, answer.learner_id)
+    return {
+        "idempotencyKey": answer.key,
+        "requestDigest": answer.fingerprint,
+        "status": answer.status,
+        "storedAt": answer.stored_at,
+        "answer": orjson.Fragment(answer.body) if is_theirs else None,
     }

@@ -1,16 +1,25 @@
 """What answers about a learner's progress are made of, in a constant number of statements."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, bindparam, literal_column, select
 
-from progress_service import calculations
+from progress_service import calculations, idempotency
 from progress_service.calculations import DROPPED
-from progress_service.models import Content, Enrollment, Module, ProgressRecord
+from progress_service.models import (
+    ActivityDay,
+    Content,
+    Enrollment,
+    Module,
+    ModuleInstructor,
+    ProgressRecord,
+    StoredAnswer,
+)
 from progress_service.prepared import Prepared
 from progress_service.recorder import RecordKey
-from progress_service.statements import ENROLLMENT, MODULE, RECORD, values
+from progress_service.statements import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, values
 
 
 class EnrolledModule(NamedTuple):
@@ -90,17 +99,17 @@ RECORD_KEY = Prepared(
 )
 
 
-def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Unfinished | None]:
-    """List a learner's modules, those worked on last first, and find the unfinished record last worked on.
-
-    That one is in a module that the learner has not dropped, on a content that is not retired.
-    """
-    modules = ENROLLED_MODULES.run(connection, user_id=user_id)
-    unfinished = LAST_UNFINISHED.run(connection, user_id=user_id)
-    enrolled = [
-        EnrolledModule(title, *values(row, calculations.Module, calculations.Enrollment)) for title, *row in modules
+def enrolled_modules(connection: Connection, user_id: str) -> list[EnrolledModule]:
+    """List a learner's modules, those worked on last first."""
+    return [
+        EnrolledModule(title, *values(row, calculations.Module, calculations.Enrollment))
+        for title, *row in ENROLLED_MODULES.run(connection, user_id=user_id)
     ]
-    return enrolled, next((Unfinished(*row) for row in unfinished), None)
+
+
+def last_unfinished(connection: Connection, user_id: str) -> Unfinished | None:
+    """Find the unfinished record last worked on, and its content's title, in what the learner has not dropped."""
+    return next((Unfinished(*row) for row in LAST_UNFINISHED.run(connection, user_id=user_id)), None)
 
 
 def learner_module(
@@ -121,6 +130,35 @@ def record_key(connection: Connection, record_id: str) -> RecordKey | None:
     except ValueError:
         return None
     return next((RecordKey(*row) for row in found), None)
+
+
+def records(connection: Connection, user_id: str) -> list[tuple[str, calculations.Record]]:
+    """List all of a learner's records by their start, retired contents included, each with its content's title."""
+    found = (
+        select(Content.title, *RECORD)
+        .join(ProgressRecord, ProgressRecord.content_id == Content.id)
+        .where(ProgressRecord.user_id == user_id)
+        .order_by(ProgressRecord.started_at, ProgressRecord.id)
+    )
+    return [(title, calculations.Record(*row)) for title, *row in connection.execute(found)]
+
+
+def activity_days(connection: Connection, user_id: str) -> list[calculations.ActivityDay]:
+    """List a learner's days of activity."""
+    found = select(*ACTIVITY_DAY).where(ActivityDay.user_id == user_id).order_by(ActivityDay.day, ActivityDay.module_id)
+    return [calculations.ActivityDay(*row) for row in connection.execute(found)]
+
+
+def taught_modules(connection: Connection, user_id: str) -> Sequence[Any]:
+    """List the modules that the catalog names somebody as an instructor of."""
+    found = select(Module.id, Module.title).join(ModuleInstructor).where(ModuleInstructor.user_id == user_id)
+    return connection.execute(found.order_by(Module.id)).all()
+
+
+def stored_answers(connection: Connection, user_id: str) -> Sequence[Any]:
+    """List the answers that are kept for repeats and that somebody was given, or that name them."""
+    found = select(*StoredAnswer.__table__.columns).where(idempotency.about(connection, user_id))
+    return connection.execute(found.order_by(StoredAnswer.stored_at, StoredAnswer.key)).all()
 
 
 def _content(row: Any) -> ContentProgress:

@@ -161,3 +161,40 @@ class ModuleProgressSchema(StrictSchema):
     enrollment = fields.Nested(EnrollmentSchema, required=True, allow_none=True)
     contents = fields.Nested(ContentProgressSchema, many=True, required=True)
     byType = fields.Nested(TypeProgressSchema, many=True, required=True)
+
+
+class ExportedEnrollmentSchema(TitledEnrollmentSchema):
+    lastContentId = fields.String(required=True, allow_none=True)
+
+
+class ExportedRecordSchema(RecordSchema):
+    title = fields.String(required=True)
+    furthestPercentage = fields.Integer(required=True)
+    positionAt = fields.AwareDateTime(required=True, allow_none=True)
+
+
+class ActivityDaySchema(StrictSchema):
+    moduleId = fields.String(required=True)
+    date = fields.Date(required=True)
+    timeSpentSeconds = fields.Integer(required=True)
+
+
+class ExportedAnswerSchema(StrictSchema):
+    """An answer that is kept for repeats of its request; null where it told others about several people."""
+
+    idempotencyKey = fields.String(required=True)
+    requestDigest = fields.String(required=True)
+    status = fields.Integer(required=True)
+    storedAt = fields.AwareDateTime(required=True)
+    answer = fields.Dict(required=True, allow_none=True)
+
+
+class ExportSchema(StrictSchema):
+    """Everything that is held about a learner."""
+
+    userId = fields.String(required=True)
+    enrollments = fields.Nested(ExportedEnrollmentSchema, many=True, required=True)
+    records = fields.Nested(ExportedRecordSchema, many=True, required=True)
+    activityDays = fields.Nested(ActivityDaySchema, many=True, required=True)
+    teaches = fields.Nested(TitleSchema, many=True, required=True)
+    storedAnswers = fields.Nested(ExportedAnswerSchema, many=True, required=True)

@@ -13,12 +13,13 @@ from progress_service.documents import enrollment_document, record_document
 from progress_service.endpoint import NOTHING, Answer, Call, endpoint
 from progress_service.errors import Fault, Problem, forbidden, invalid, not_found
 from progress_service.progress import queries
-from progress_service.progress.documents import dashboard_document, module_document
+from progress_service.progress.documents import dashboard_document, export_document, module_document
 from progress_service.progress.schemas import (
     BatchRecordedSchema,
     DashboardQuery,
     DashboardSchema,
     EffortSchema,
+    ExportSchema,
     ModuleProgressSchema,
     RecordedSchema,
     batch_schema,
@@ -73,8 +74,21 @@ def complete(call: Call, record_id: str) -> Answer:
 @endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()})
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
-    modules, unfinished = queries.dashboard(call.connection, user_id)
+    modules = queries.enrolled_modules(call.connection, user_id)
+    unfinished = queries.last_unfinished(call.connection, user_id)
     return Answer(dashboard_document(user_id, modules, unfinished, call.query.get("status")))
+
+
+@progress.get("/<user_id>/export")
+@endpoint(READ_DASHBOARD, answers={200: ExportSchema()})
+def export_learner(call: Call, user_id: str) -> Answer:
+    """Read everything that is held about a learner."""
+    modules = queries.enrolled_modules(call.connection, user_id)
+    records = queries.records(call.connection, user_id)
+    days = queries.activity_days(call.connection, user_id)
+    taught = queries.taught_modules(call.connection, user_id)
+    answers = queries.stored_answers(call.connection, user_id)
+    return Answer(export_document(user_id, modules, records, days, taught, answers))
 
 
 @progress.get("/<user_id>/<module_id>")

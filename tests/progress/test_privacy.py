@@ -1,0 +1,196 @@
+"""What is held about a learner: they can read all of it, and erasing leaves nothing."""
+
+import json
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from sqlalchemy import Table
+
+from progress_service.extensions import db
+from tests.callers import Caller
+from tests.conftest import Callers, Publish, Statements, stored
+from tests.progress import moment, refusal
+
+LEA = "lea-7c1e"
+"""The learner who is exported and erased; no other text has this name in it."""
+PEOPLE = {"user_id", "caller_id", "learner_id"}
+"""The columns that name somebody."""
+NO_ONES = {"modules", "contents", "tallies", "imported_chunks"}
+"""The tables without such a column."""
+
+SHOWN_AS = {
+    "activity_days.day": "date",
+    "module_instructors.module_id": "id",
+    "stored_answers.key": "idempotencyKey",
+    "stored_answers.fingerprint": "requestDigest",
+    "stored_answers.body": "answer",
+}
+"""How columns are called in the export, where it is not their own name in camel case."""
+NOT_SHOWN = {
+    "enrollments.weighted_sum": "progressPercentage is made of it",
+    "module_instructors.ordinal": "it is an order of the module's",
+    "stored_answers.caller_id": "it is the learner, or whoever reported about them",
+    "stored_answers.learner_id": "it is the learner, or nobody",
+}
+LISTS = {
+    "enrollments": "enrollments",
+    "progress_records": "records",
+    "activity_days": "activityDays",
+    "module_instructors": "teaches",
+    "stored_answers": "storedAnswers",
+}
+
+
+def module(*contents: str) -> dict[str, Any]:
+    listed = [{"id": one, "title": one.title(), "type": "video"} for one in contents]
+    return {"title": "Algebra", "instructorIds": ["ines", LEA], "contents": listed}
+
+
+@pytest.fixture(autouse=True)
+def _traces(app: Flask, publish: Publish) -> None:
+    """Let lea leave a trace wherever one can be left, beside somebody else's."""
+    publish("biology", ["cells"], instructor_ids=[])
+    publish("chess", ["rules"])
+    learner, service = Caller(app, "instructor", LEA), Caller(app, "service", "lms")
+    quiz = {"contentId": "quiz", "progressPercentage": 100, "score": 1.5, "maxScore": 3, "timeSpentSeconds": 9}
+    updates = [
+        quiz | {"userId": user_id, "occurredAt": moment(day * 1440)} for user_id in (LEA, "nora") for day in (1, 3)
+    ]
+    requests: list[tuple[Caller, str, str, Any]] = [
+        (service, "PUT", "/api/catalog/modules/algebra", module("intro", "quiz")),
+        (learner, "POST", "/api/progress", {"contentId": "intro", "progressPercentage": 33.7, "position": "00:07"}),
+        (learner, "POST", "/api/progress/batch", {"updates": [{"contentId": "rules"}]}),
+        (service, "POST", "/api/progress", {"contentId": "cells", "userId": LEA, "timeSpentSeconds": 60}),
+        (service, "POST", "/api/progress/batch", {"updates": updates}),
+        (service, "PUT", f"/api/enrollments/{LEA}/biology", {"status": "dropped"}),
+        (service, "POST", "/api/progress", {"contentId": "cells", "userId": "nora", "position": "nora's"}),
+        (service, "PUT", "/api/catalog/modules/algebra", module("intro")),
+    ]
+    for place, (caller, method, path, body) in enumerate(requests):
+        response = caller.call(method, path, json=body, headers={"Idempotency-Key": f"key-{place}"})
+        assert response.status_code in {200, 201}, response.text
+
+
+def export(caller: Caller, learner: str = LEA) -> dict[str, Any]:
+    response = caller.get(f"/api/progress/{learner}/export")
+    assert response.status_code == 200, response.text
+    return dict(response.get_json())
+
+
+def rows(app: Flask, table: Table) -> list[dict[str, Any]]:
+    with app.app_context(), db.engine.connect() as connection:
+        return [dict(row._mapping) for row in connection.execute(table.select())]
+
+
+def shown(column: str, value: Any) -> Any:
+    """Write a stored value as answers do."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, date | UUID):
+        return str(value)
+    if isinstance(value, bytes):
+        return json.loads(value) if b"instructorIds" not in value else None
+    return value / 10_000 if value is not None and column.endswith("score") else value
+
+
+def camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
+
+def test_every_column_about_a_learner_is_in_their_export(app: Flask, service: Callers) -> None:
+    document = export(service())
+    tables = {table for table in db.metadata.sorted_tables if PEOPLE & set(table.columns.keys())}
+    assert {table.name for table in set(db.metadata.sorted_tables) - tables} == NO_ONES
+    assert {table.name for table in tables} == set(LISTS)
+
+    for table in tables:
+        names = {
+            name: SHOWN_AS.get(f"{table.name}.{name}", camel(name))
+            for name in table.columns.keys()  # noqa: SIM118  a collection of columns
+            if f"{table.name}.{name}" not in NOT_SHOWN
+        }
+        held = [row for row in rows(app, table) if LEA in str(row.values())]
+        found = [{"userId": document["userId"], **one} for one in document[LISTS[table.name]]]
+        assert held, "there is something to find"
+        assert sorted([{shown_as: one[shown_as] for shown_as in names.values()} for one in found], key=str) == sorted(
+            [{shown_as: shown(name, row[name]) for name, shown_as in names.items()} for row in held], key=str
+        )
+    assert "nora" not in str(document)
+
+
+def test_the_export_is_made_of_what_other_answers_show(app: Flask, service: Callers) -> None:
+    document = export(service())
+    dashboard = service().get(f"/api/progress/{LEA}").get_json()
+
+    last = {"algebra": "intro", "biology": "cells", "chess": "rules"}
+    enrollments = [one | {"lastContentId": last[one["moduleId"]]} for one in dashboard["modules"]]
+    assert document["enrollments"] == enrollments
+    assert {one["moduleId"]: one["status"] for one in enrollments}["biology"] == "dropped"
+    titles = {one["contentId"]: one["title"] for one in document["records"]}
+    assert titles == {"intro": "Intro", "quiz": "Quiz", "cells": "Cells", "rules": "Rules"}
+    (view,) = service().get(f"/api/progress/{LEA}/algebra").get_json()["contents"]
+    (record,) = [one for one in document["records"] if one["contentId"] == "intro"]
+    assert view["progress"].items() <= record.items()
+    assert document["activityDays"][0] == {"moduleId": "algebra", "date": "2024-01-06", "timeSpentSeconds": 9}
+    assert document["teaches"] == [{"id": "algebra", "title": "Algebra"}]
+    answers = {one["idempotencyKey"]: one for one in document["storedAnswers"]}
+    assert set(answers) == {f"key-{place}" for place in (0, 1, 2, 3, 5, 7)}
+    assert answers["key-1"]["answer"]["progress"] == view["progress"]
+    assert answers["key-2"]["answer"]["received"] == 1
+    assert answers["key-0"]["answer"] is None, "it is the platform's, and names others"
+
+
+def test_me_stands_for_the_caller_who_exports(app: Flask, instructor: Callers) -> None:
+    document = export(instructor("ines"), "me")
+
+    assert document["userId"] == "ines"
+    assert [one["id"] for one in document["teaches"]] == ["algebra", "chess"]
+    assert {len(document[name]) for name in ("enrollments", "records", "activityDays")} == {0}
+
+
+def test_of_a_learner_nobody_has_heard_of_nothing_is_held(admin: Callers) -> None:
+    assert export(admin(), "nobody") == {"userId": "nobody", **{name: [] for name in LISTS.values()}}
+
+
+def test_an_export_takes_as_many_statements_however_much_is_held(service: Callers, statements: Statements) -> None:
+    sent = {}
+    for learner in (LEA, "nobody"):
+        with statements() as sent[learner]:
+            export(service(), learner)
+
+    assert len(sent[LEA]) == len(sent["nobody"]) <= 8
+
+
+def test_no_module_is_called_as_the_export_is(app: Flask, admin: Callers, tmp_path: Any) -> None:
+    before = stored(app)
+    for method, path in [
+        ("PUT", "/api/catalog/modules/export"),
+        ("PUT", f"/api/enrollments/{LEA}/export"),
+        ("GET", "/api/catalog/modules/export"),
+        ("GET", "/api/progress/stats/export"),
+        ("DELETE", f"/api/progress/{LEA}/export"),
+    ]:
+        body = {"title": "Export", "contents": []} if "catalog" in path else {}
+        assert refusal(admin().call(method, path, json=body if method == "PUT" else None))[:2] == (404, "not-found")
+    assert admin().put("/api/catalog/modules/Export", json=module("intro-2")).status_code == 201
+    assert stored(app) != before
+
+
+def test_no_table_names_an_erased_learner(app: Flask, service: Callers, publish: Publish) -> None:
+    before = service().get("/api/progress/stats/algebra").get_json()["learners"]
+    others = [(name, row) for name, found in stored(app).items() for row in found if "nora" in str(row)]
+
+    assert service().delete(f"/api/progress/{LEA}").status_code == 204
+
+    left = [(name, row) for name, found in stored(app).items() for row in found if LEA in str(row)]
+    assert left == [("module_instructors", ("algebra", LEA, 1))], "the catalog is the platform's"
+    publish("algebra", ["intro"])
+    assert LEA not in str(stored(app))
+    after = service().get("/api/progress/stats/algebra").get_json()["learners"]
+    assert (before["enrolled"] - after["enrolled"], before["started"] - after["started"]) == (1, 1)
+    assert [(name, row) for name, found in stored(app).items() for row in found if "nora" in str(row)] == others
+    assert export(service()) == {"userId": LEA, **{name: [] for name in LISTS.values()}}
