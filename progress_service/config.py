@@ -77,14 +77,15 @@ def _check_key(config: dict[str, Any]) -> None:
 
 
 def _engine_options(config: dict[str, Any]) -> dict[str, Any]:
+    options = {"hide_parameters": True}  # from error messages, which are logged
     if make_url(config["SQLALCHEMY_DATABASE_URI"]).get_backend_name() == "sqlite":
-        return {}
+        return options
     timeouts = {
         "lock_timeout": config["LOCK_TIMEOUT"],
         "statement_timeout": config["STATEMENT_TIMEOUT"],
         "idle_in_transaction_session_timeout": 2 * config["STATEMENT_TIMEOUT"],
     }
-    return {
+    return options | {
         "pool_size": config["POOL_SIZE"],
         "max_overflow": 0,
         "pool_timeout": config["POOL_TIMEOUT"],

@@ -1,7 +1,9 @@
 """Every refusal and fault as a problem document (RFC 9457), made in one place."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import orjson
@@ -118,9 +120,19 @@ def render_database_error(error: DBAPIError | TimeoutError) -> Response:
 
 
 def render_unexpected(error: Exception) -> Response:
-    """Answer 500 and keep what happened to the log."""
-    current_app.logger.error("unexpected error", exc_info=error)
+    """Answer 500 and log what happened where, but not what the exception says: it may quote somebody's data."""
+    current_app.logger.error("unexpected error: %s", "; caused by ".join(_trace(error)))
     return render(InternalServerError())
+
+
+def _trace(error: BaseException | None) -> Iterator[str]:
+    """Tell of which kind an exception and each of its causes is, and which lines of code it went through."""
+    while error is not None:
+        frames = ((Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__))
+        yield f"{type(error).__name__} at " + " > ".join(
+            f"{file.parent.name}/{file.name}:{line}" for file, line in frames
+        )
+        error = error.__cause__ or error.__context__
 
 
 def _slugify(status: int) -> str:
