@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from flask import Response, current_app, request, stream_with_context
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
@@ -172,9 +173,14 @@ def _read_object(required: bool) -> dict[str, Any]:
     """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
-    body = request.get_data()
+    try:
+        body = request.get_data()
+    except ParseException as error:
+        raise malformed("The body is not sent in chunks as it says.") from error
     if len(body) > limit:
         raise Problem(413, f"The body must have at most {limit} bytes.")
+    if request.content_length not in (None, len(body)):
+        raise malformed("The body is shorter than it says.")
     if not body and not required:
         return {}
     if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":

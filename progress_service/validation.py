@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
+from itertools import islice
 from typing import Any, NoReturn
 
 from marshmallow import RAISE, Schema, ValidationError, fields
@@ -20,6 +21,8 @@ RESERVED_MODULE_IDS = {"export"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of this service's clock a caller's clock may be."""
+MOST_FAULTS = 10_000
+"""How many faults are named: more than a batch of updates with every field wrong has."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@|+~-]{0,127}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -231,8 +234,8 @@ def written_number(text: str) -> int | Decimal | str:
 
 
 def faults_of(error: ValidationError) -> list[Fault]:
-    """List every fault that a schema found, with JSON pointers."""
-    return list(_walk("", error.messages))
+    """List every fault that a schema found, with JSON pointers; of more than any honest request has, the first."""
+    return list(islice(_walk("", error.messages), MOST_FAULTS))
 
 
 def _walk(pointer: str, messages: Any) -> Iterator[Fault]:
