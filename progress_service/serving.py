@@ -5,7 +5,10 @@ writes one line for each request itself.
 """
 
 import os
+import socket
+import struct
 from pathlib import Path
+from typing import Any
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
@@ -30,3 +33,11 @@ limit_request_field_size = 8190
 # Workers touch a file to show that they live; on a disk that blocks, they would be taken for dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 control_socket_disable = True
+
+
+def when_ready(arbiter: Any) -> None:
+    """Give up a client that falls silent within a request or an answer, for which gunicorn's threads would wait."""
+    patience = struct.pack("ll", arbiter.cfg.timeout, 0)
+    for listener in arbiter.LISTENERS:  # whose connections inherit it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)

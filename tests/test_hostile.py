@@ -1,8 +1,11 @@
 """Requests that nobody sends in good faith: each is answered as any other, and nothing of a refused one is stored."""
 
 import json
+import runpy
 import socket
+import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -304,3 +307,29 @@ def test_what_is_hostile_on_the_wire_is_refused_and_stores_nothing(server: Serve
     _, output = server.stop()
     assert [line for line in output.splitlines() if not line.startswith(("[20", "20"))] == []
     assert "ERROR" not in output
+
+
+def test_a_client_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--timeout 2")
+    silent = [b"GET /readyz HTTP/1.1\r\nAuth", written(b"{", "Content-Length: 9"), written(b"5\r\n{", CHUNKED)]
+
+    with gunicorn("sqlite:///:memory:") as server:
+        address = "127.0.0.1", server.port
+        connections = [socket.create_connection(address, timeout=PATIENCE_SECONDS) for _ in silent]
+        for connection, request in zip(connections, silent, strict=True):
+            connection.sendall(request)
+        answers = [connection.recv(65_536) for connection in connections]
+        for connection in connections:
+            connection.close()
+
+    assert answers[0] == b""
+    assert [answer.split()[1] for answer in answers[1:]] == [b"400", b"400"]
+
+
+def test_a_silent_client_is_waited_for_as_long_as_the_timeout_says() -> None:
+    settings = runpy.run_module("progress_service.serving")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings["when_ready"](SimpleNamespace(cfg=SimpleNamespace(timeout=30), LISTENERS=[listener]))
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                assert struct.unpack("ll", connection.getsockopt(socket.SOL_SOCKET, option, 16)) == (30, 0)
