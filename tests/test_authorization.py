@@ -3,13 +3,14 @@
 import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid4
 
 import jwt
 import pytest
 from flask import Flask
 
 from tests.callers import KEY, Caller, bearing, handmade, token
-from tests.conftest import Callers, Publish, stored
+from tests.conftest import Callers, Publish, Statements, stored
 
 OPEN = {"/healthz", "/readyz"}
 """The routes that need no token."""
@@ -96,6 +97,39 @@ def test_each_caller_may_do_what_the_contract_says_and_no_more(
             assert stored(app) == before, name
 
     assert answers == dict(zip(CALLERS, map(int, statuses.split()), strict=True))
+
+
+RIGHTS = """
+PUT     /api/catalog/modules/<module_id>            no       no          any    any
+GET     /api/catalog/modules                        no       taught      any    any
+GET     /api/catalog/modules/<module_id>            no       taught      any    any
+GET     /api/enrollments/<user_id>/<module_id>      no       taught      any    any
+PUT     /api/enrollments/<user_id>/<module_id>      no       no          any    any
+POST    /api/progress                               own      own         any    any
+POST    /api/progress/batch                         own      own         any    any
+PUT     /api/progress/<record_id>/complete          own      own         any    any
+GET     /api/progress/<user_id>                     own      own         any    any
+GET     /api/progress/<user_id>/export              own      own         any    any
+GET     /api/progress/<user_id>/<module_id>         own      own|taught  any    any
+DELETE  /api/progress/<user_id>                     no       no          any    any
+DELETE  /api/progress/<user_id>/<module_id>         no       no          any    any
+GET     /api/progress/stats/<module_id>             no       taught      any    any
+GET     /api/progress/stats/<module_id>/learners    no       taught      any    any
+GET     /api/progress/stats/<module_id>/timeline    no       taught      any    any
+"""
+"""Section 3 of the contract, route by route: whose data students, instructors, admins and services may touch."""
+
+
+def test_every_route_declares_the_rights_that_the_contract_gives(app: Flask) -> None:
+    table = []
+    for rule in app.url_map.iter_rules():
+        operation = getattr(app.view_functions[rule.endpoint], "operation", None)
+        reaches = [str(reach.name).lower() for reach in operation.policy] if operation else ["undeclared"] * 4
+        row = "{:43} {:8} {:11} {:6} {}".format(rule.rule, *reaches).replace("none", "no  ")
+        table += [f"{method:7} {row}" for method in (rule.methods or set()) - {"HEAD"} if rule.rule not in OPEN]
+
+    print(*sorted(table), sep="\n")
+    assert set(table) == set(RIGHTS.strip().splitlines())
 
 
 def test_every_route_is_in_the_table_or_open_on_purpose(app: Flask) -> None:
@@ -299,3 +333,55 @@ def test_of_several_refusals_the_first_in_order_is_given(app: Flask, publish: Pu
         assert stored(app) == before, (place, method, path)
 
     assert answers == expected
+
+
+def answer_of(caller: Caller, method: str, path: str, **request: Any) -> tuple[Any, ...]:
+    """Return all of an answer but for what is its own: the request's id."""
+    response = caller.call(method, path, **request)
+    headers = sorted((name, value) for name, value in response.headers if name != "X-Request-ID")
+    return response.status_code, response.get_json() | {"requestId": ""}, headers
+
+
+@pytest.mark.parametrize("name", ["other student", "teaching", "not teaching"])
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "key"}], ids=["without a key", "with a key"])
+def test_nothing_tells_whether_another_learners_record_exists(
+    name: str, headers: dict[str, str], app: Flask, record: str, statements: Statements
+) -> None:
+    caller = bearing(app, f"Bearer {signed(CALLERS[name])}")
+    before = stored(app)
+
+    answers, work = {}, {}
+    for record_id in (record, record.upper(), str(UUID(int=7)), str(uuid4())):
+        with statements() as work[record_id]:
+            answers[record_id] = answer_of(caller, "PUT", RECORD.format(record=record_id), json={}, headers=headers)
+    answers["malformed"] = answer_of(caller, "PUT", RECORD.format(record="lea"), json={}, headers=headers)
+
+    assert [status for status, *_ in answers.values()] == [404] * 5
+    assert len({repr(answer) for answer in answers.values()}) == 1
+    assert len({tuple(sent) for sent in work.values()}) == 1, "the same work is done"
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("name", ["other student", "not teaching"])
+def test_nothing_tells_whether_another_learner_or_a_module_exists(
+    name: str, app: Flask, record: str, statements: Statements
+) -> None:
+    caller = bearing(app, f"Bearer {signed(CALLERS[name])}")
+
+    for path in (
+        "/api/progress/{}",
+        "/api/progress/{}/export",
+        "/api/progress/{}/algebra",
+        "/api/enrollments/{}/algebra",
+    ):
+        answers, work = {}, {}
+        for learner in ("lea", "nobody"):
+            with statements() as work[learner]:
+                answers[learner] = answer_of(caller, "GET", path.format(learner))
+        assert answers["lea"] == answers["nobody"], path
+        assert answers["lea"][0] == 403, path
+        assert work["lea"] == work["nobody"], path
+    for path in ("/api/progress/lea/{}", "/api/progress/stats/{}", "/api/catalog/modules/{}"):
+        answers = {module: answer_of(caller, "GET", path.format(module)) for module in ("algebra", "alchemy")}
+        assert answers["algebra"] == answers["alchemy"], path
+        assert answers["algebra"][0] == 403, path
