@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from progress_service import auth, cli, config, errors, headers, logs, storage
+from progress_service import auth, cli, config, errors, headers, logs, metrics, storage
 from progress_service.analytics.views import analytics
 from progress_service.catalog.views import catalog
 from progress_service.extensions import db, migrate
@@ -25,6 +25,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     app.url_map.merge_slashes = False  # a path with an empty step is unknown, and redirected to no other
     config.load(app, overrides)
     logs.register(app)
+    metrics.register(app)
     headers.register(app)
     errors.register(app)
     auth.register(app)

@@ -12,6 +12,8 @@ from typing import Any
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
+from progress_service import metrics
+
 wsgi.SERVER = "progress-service"  # gunicorn names itself in every answer, and has no setting for that
 
 bind = f"127.0.0.1:{os.environ.get('PORT') or 8000}"
@@ -36,8 +38,19 @@ control_socket_disable = True
 
 
 def when_ready(arbiter: Any) -> None:
-    """Give up a client that falls silent within a request or an answer, for which gunicorn's threads would wait."""
-    patience = struct.pack("ll", arbiter.cfg.timeout, 0)
-    for listener in arbiter.LISTENERS:  # whose connections inherit it
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    """Prepare what the workers, which begin now, have from this process."""
+    metrics.share(worker_tmp_dir, arbiter.cfg.uid, arbiter.cfg.gid)
+    for listener in arbiter.LISTENERS:
+        give_up_the_silent(listener, arbiter.cfg.timeout)
+
+
+def on_exit(_: Any) -> None:
+    """Leave nothing."""
+    metrics.end_sharing()
+
+
+def give_up_the_silent(listener: socket.socket, seconds: int) -> None:
+    """End connections that fall silent within a request or an answer, for which gunicorn's threads would wait."""
+    patience = struct.pack("ll", seconds, 0)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        listener.setsockopt(socket.SOL_SOCKET, option, patience)  # connections inherit it

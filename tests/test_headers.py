@@ -29,6 +29,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any], int]] = [
     ("GET", "/api/catalog/modules/algebra", {}, 500),
     ("GET", "/healthz", {}, 200),
     ("GET", "/readyz", {}, 200),
+    ("GET", "/metrics", {}, 200),
 ]
 
 

@@ -5,7 +5,6 @@ import runpy
 import socket
 import struct
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -329,7 +328,7 @@ def test_a_client_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
 def test_a_silent_client_is_waited_for_as_long_as_the_timeout_says() -> None:
     settings = runpy.run_module("progress_service.serving")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings["when_ready"](SimpleNamespace(cfg=SimpleNamespace(timeout=30), LISTENERS=[listener]))
+        settings["give_up_the_silent"](listener, 30)
         with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 assert struct.unpack("ll", connection.getsockopt(socket.SOL_SOCKET, option, 16)) == (30, 0)

@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -46,6 +49,16 @@ class Server:
             return response, json.loads(response.read())
         finally:
             connection.close()
+
+    def metrics(self) -> list[str]:
+        """Return the lines that Prometheus would read."""
+        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=PATIENCE_SECONDS) as response:
+            return list(response.read().decode().splitlines())
+
+    def shared_directories(self) -> list[Path]:
+        """Return where the workers keep their figures."""
+        parent = runpy.run_module("progress_service.serving")["worker_tmp_dir"] or gettempdir()
+        return list(Path(parent).glob(f"progress-metrics-{self.process.pid}-*"))
 
     def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -87,6 +100,8 @@ def gunicorn(database_url: str) -> Iterator[Server]:
         if lives(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        for directory in server.shared_directories():  # which a server that was killed could not remove
+            shutil.rmtree(directory)
 
 
 def lives(group: int) -> bool:
@@ -146,8 +161,13 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
         assert [response.status for response, _ in answers] == [200] * 40
         assert server.call("GET", "/api/progress/me")[1]["summary"]["timeSpentSeconds"] == 41 * 60
 
+        updates = 'http_request_duration_seconds_count{method="POST",route="/api/progress",status="200"} 40.0'
+        assert [updates in server.metrics() for _ in range(9)] == [True] * 9, "whichever worker is asked"
+        assert len(server.shared_directories()) == 1
+
         status, output = server.stop()
         assert status == 0
+        assert server.shared_directories() == []
         assert not lives(server.process.pid)
         with pytest.raises(ConnectionRefusedError):
             server.call("GET", "/healthz")

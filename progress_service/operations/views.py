@@ -4,9 +4,10 @@ from functools import cache
 
 from alembic.script import ScriptDirectory
 from flask import Blueprint, Response, current_app
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import Connection, text
 
-from progress_service import storage
+from progress_service import metrics, storage
 from progress_service.endpoint import Answer, respond
 from progress_service.errors import unavailable
 
@@ -25,6 +26,12 @@ def readyz() -> Response:
     if storage.read(_revision) != _newest_revision(current_app.extensions["migrate"].directory):
         raise unavailable()
     return respond(Answer({"status": "ready"}))
+
+
+@operations.get("/metrics")
+def read_metrics() -> Response:
+    """Tell Prometheus how many requests there were, and how long they took."""
+    return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _revision(connection: Connection) -> str | None:
