@@ -6,7 +6,7 @@ python = .venv/bin/python
 flask = $(python) -m flask
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint chaos bench bench-scale bench-compare clean
+.PHONY: help run test lint chaos bench bench-scale bench-compare lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
@@ -53,6 +53,10 @@ bench-scale: .venv/dev ## Measure with a thousand and a million learners
 
 bench-compare: .venv/dev ## Compare two runs (BASE=a.json NEW=b.json)
 	@$(python) -m bench.report $(BASE) $(NEW)
+
+lock: .venv/dev ## Lock the newest dependencies within their ranges in requirements.txt
+	@$(python) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" --output-file requirements.txt setup.cfg
 
 clean: ## Remove what these targets made, but for the key and the data in instance/
 	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build
