@@ -5,9 +5,13 @@ import runpy
 import socket
 import struct
 from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Request
+from gunicorn.http.errors import InvalidChunkSize
+from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
 from tests.callers import token
 from tests.conftest import Callers, Publish, stored
@@ -62,6 +66,26 @@ def test_a_hostile_body_is_refused_as_any_wrong_one(name: str, service: Callers,
         response = service().post(path, data=body, content_type=JSON)
         assert refusal(response)[0] == status, path
         assert len(response.data) < 10_000
+    assert stored(app) == before
+
+
+class NoChunks(BytesIO):
+    """What gunicorn gives to read where chunks are none."""
+
+    def readinto(self, _: Any) -> int:
+        raise InvalidChunkSize(b"zz")
+
+
+@pytest.mark.parametrize("body", [BytesIO(b""), BytesIO(b"{}"), NoChunks()], ids=["nothing", "less", "no chunks"])
+def test_a_body_that_does_not_come_whole_is_malformed(body: BytesIO, service: Callers, app: Flask, record: str) -> None:
+    before = stored(app)
+    headers = service().headers | {"Content-Type": JSON}
+    environ = create_environ(f"/api/progress/{record}/complete", method="PUT", headers=headers)
+    environ |= {"CONTENT_LENGTH": "3", "wsgi.input": body, "wsgi.input_terminated": True}
+
+    response = TestResponse(*run_wsgi_app(app, environ, buffered=True), request=Request(environ))
+
+    assert refusal(response)[:2] == (400, "malformed-request")
     assert stored(app) == before
 
 
