@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 from flask import Flask, current_app, request
 from flask_jwt_extended import decode_token
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from progress_service import keys
 from progress_service.errors import Problem, forbidden, render
 from progress_service.extensions import jwt
 from progress_service.models import ModuleInstructor
+from progress_service.prepared import Prepared
 from progress_service.validation import is_user_id
 
 
@@ -52,6 +53,13 @@ READ_STATISTICS = Policy(student=NONE, instructor=TAUGHT, admin=ANY, service=ANY
 READ_CATALOG = Policy(student=NONE, instructor=TAUGHT, admin=ANY, service=ANY)
 WRITE_CATALOG = Policy(student=NONE, instructor=NONE, admin=ANY, service=ANY)
 ERASE = Policy(student=NONE, instructor=NONE, admin=ANY, service=ANY)
+
+
+TAUGHT_BY = Prepared(
+    select(ModuleInstructor.module_id).where(
+        ModuleInstructor.module_id == bindparam("module_id"), ModuleInstructor.user_id == bindparam("user_id")
+    )
+)
 
 
 class Caller(NamedTuple):
@@ -113,8 +121,7 @@ def authorize(
 
 
 def teaches(connection: Connection, caller: Caller, module: str) -> bool:
-    taught = select(ModuleInstructor.user_id).filter_by(module_id=module, user_id=caller.id)
-    return connection.execute(taught).first() is not None
+    return bool(TAUGHT_BY.run(connection, user_id=caller.id, module_id=module))
 
 
 def register(app: Flask) -> None:

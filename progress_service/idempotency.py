@@ -10,16 +10,29 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from flask import Request, Response
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, func, insert, or_, select
 
 from progress_service.auth import Caller
 from progress_service.errors import Problem, malformed
 from progress_service.models import StoredAnswer
+from progress_service.prepared import Prepared
 from progress_service.serialization import encode
 
 LIFETIME = timedelta(hours=24)
 
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
+
+
+_CALLER, _NAME = bindparam("caller_id", type_=String), bindparam("key", type_=String)
+LOCK = Prepared(select(func.pg_advisory_xact_lock(func.hashtext(_CALLER), func.hashtext(_NAME))))
+FIND = Prepared(
+    select(StoredAnswer.fingerprint, StoredAnswer.status, StoredAnswer.body, StoredAnswer.stored_at).where(
+        StoredAnswer.caller_id == _CALLER, StoredAnswer.key == _NAME
+    )
+)
+KEEP = Prepared(
+    insert(StoredAnswer).values({column.name: bindparam(column.name) for column in StoredAnswer.__table__.columns})
+)
 
 
 class Key(NamedTuple):
@@ -46,25 +59,23 @@ def replay(connection: Connection, key: Key, now: datetime) -> Response | None:
 
     Holds the key until the transaction ends. Answers are forgotten after a day.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(key.caller_id), func.hashtext(key.key))))
     ours = {"caller_id": key.caller_id, "key": key.key}
-    stored = connection.execute(select(StoredAnswer).filter_by(**ours)).first()
-    if stored is None:
-        return None
-    if stored.stored_at <= now - LIFETIME:
-        connection.execute(delete(StoredAnswer).filter_by(**ours))
-        return None
-    if stored.fingerprint != key.fingerprint:
-        raise Problem(422, "This Idempotency-Key was given to another request.", slug="idempotency-key-reused")
-    headers = {"Idempotency-Replayed": "true"}
-    return Response(stored.body, stored.status, headers, content_type="application/json")
+    if connection.dialect.name == "postgresql":
+        LOCK.run(connection, **ours)
+    for fingerprint, status, body, stored_at in FIND.run(connection, **ours):
+        if stored_at <= now - LIFETIME:
+            connection.execute(delete(StoredAnswer).filter_by(**ours))
+            return None
+        if fingerprint != key.fingerprint:
+            raise Problem(422, "This Idempotency-Key was given to another request.", slug="idempotency-key-reused")
+        return Response(body, status, {"Idempotency-Replayed": "true"}, content_type="application/json")
+    return None
 
 
 def keep(connection: Connection, key: Key, response: Response, learner_id: str | None, now: datetime) -> None:
     """Store an answer, and whom it names, with the effect that it tells of."""
-    stored = {**key._asdict(), "status": response.status_code, "body": response.get_data()}
-    connection.execute(insert(StoredAnswer).values(**stored, learner_id=learner_id, stored_at=now))
+    answer = {"status": response.status_code, "body": response.get_data(), "learner_id": learner_id, "stored_at": now}
+    KEEP.run(connection, **key._asdict(), **answer)
 
 
 def forget(connection: Connection, user_id: str) -> None:

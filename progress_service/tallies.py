@@ -56,9 +56,9 @@ class Changes(dict[Group, Counts]):
     def replace(self, before: Iterable[Share], after: Iterable[Share]) -> None:
         """Take out what counted before and add what counts now."""
         for group, counts in before:
-            self[group] = Counts(*map(sub, self.get(group, NOTHING), counts))
+            self[group] = Counts._make(map(sub, self.get(group, NOTHING), counts))
         for group, counts in after:
-            self[group] = Counts(*map(add, self.get(group, NOTHING), counts))
+            self[group] = Counts._make(map(add, self.get(group, NOTHING), counts))
 
 
 NOTHING = Counts()
