@@ -110,9 +110,8 @@ class Statements:
         self.keys = rows(
             "keys", ProgressRecord, "user_id", "content_id", day=Date(), enrolled_at=UtcDateTime(), place=BigInteger()
         )
-        self.lock_modules_of_contents = self._share_modules(
-            select(Content.module_id).join(self.keys.table, Content.id == self.keys.c.content_id)
-        )
+        source, content = self._look_up(self.keys.table, Content, ["module_id"], id=self.keys.c.content_id)
+        self.lock_modules_of_contents = self._share_modules(select(content.module_id).select_from(source))
         self.lock_enrollments_of_contents = self._lock_enrollments(self._first_updates())
         self.read = self._read()
 
