@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, NoReturn
 
 from marshmallow import RAISE, Schema, ValidationError, fields
+from marshmallow.exceptions import SCHEMA
 
 from progress_service.errors import Fault
 
@@ -34,6 +35,8 @@ _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 class StrictSchema(Schema):
     """A schema that refuses what it does not know."""
+
+    error_messages = {"unknown": "Unknown field."}
 
     class Meta:
         unknown = RAISE
@@ -241,7 +244,9 @@ def faults_of(error: ValidationError) -> list[Fault]:
 def _walk(pointer: str, messages: Any) -> Iterator[Fault]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
-            step = "" if key == "_schema" else "/" + str(key).replace("~", "~0").replace("/", "~1")
+            # The messages about a whole object stand under a name that a field may have as well.
+            is_field = key != SCHEMA or inner == [StrictSchema.error_messages["unknown"]]
+            step = "/" + str(key).replace("~", "~0").replace("/", "~1") if is_field else ""
             yield from _walk(pointer + step, inner)
     else:
         for message in messages:

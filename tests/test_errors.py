@@ -221,6 +221,22 @@ def test_an_unknown_field_is_refused_whatever_its_name(name: str, service: Calle
     assert len(problem["errors"]) == 1
 
 
+@pytest.mark.parametrize("value", [1, None, {"_schema": [1]}])
+def test_an_unknown_field_is_pointed_to_even_where_marshmallow_has_a_meaning_for_its_name(
+    value: Any, service: Callers
+) -> None:
+    update = {"userId": "sam", "contentId": "sets", "_schema": value}
+    answers = [service().post("/api/progress", json=update)]
+    answers += [service().post("/api/progress/batch", json={"updates": [update, 1]})]
+
+    problems = [assert_problem(answer, 422, "validation-failed")["errors"] for answer in answers]
+    assert problems[0] == [{"pointer": "/_schema", "detail": "Unknown field."}]
+    assert problems[1] == [
+        {"pointer": "/updates/0/_schema", "detail": "Unknown field."},
+        {"pointer": "/updates/1", "detail": "Invalid input type."},
+    ]
+
+
 @pytest.mark.parametrize(
     "given", ["abc-123", "!", "~" * 100, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]
 )
