@@ -69,6 +69,7 @@ class Operation:
     body_required: bool
     query: Schema
     answers: Mapping[int, Schema | None]
+    text: str | None
 
 
 class NoQuery(StrictSchema):
@@ -82,14 +83,16 @@ def endpoint(
     body_required: bool = True,
     query: Schema | None = None,
     answers: Mapping[int, Schema | None],
+    text: str | None = None,
     unhurried: bool = False,
 ) -> Callable[[View], Callable[..., Response]]:
     """Turn a view of a `Call` into a guarded route.
 
     GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
-    answer is given, and may run again where it loses a race. `unhurried` views may take longer than others.
+    answer is given, and may run again where it loses a race. `text` is the type of what a view may `Stream` instead,
+    `unhurried` views may take longer than others.
     """
-    operation = Operation(policy, body, body_required, query or NoQuery(), answers)
+    operation = Operation(policy, body, body_required, query or NoQuery(), answers, text)
 
     def decorate(view: View) -> Callable[..., Response]:
         @wraps(view)
@@ -114,6 +117,8 @@ def endpoint(
                     return replayed
                 answer = view(Call(connection, caller, reach, now, loaded, parameters), **path)
                 response = stream(answer) if isinstance(answer, Stream) else respond(answer)
+                if operation.text:
+                    response.vary.add("Accept")
                 if key and isinstance(answer, Answer):
                     idempotency.keep(connection, key, response, answer.learner, now)
                 return response

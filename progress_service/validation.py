@@ -28,7 +28,6 @@ MOST_FAULTS = 10_000
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@|+~-]{0,127}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
-_WRITTEN_PERCENTAGE = re.compile(r"\d{1,3}(\.\d{1,20})?", re.ASCII)
 _WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
@@ -197,9 +196,10 @@ class WrittenHundredths(fields.Field[int]):
     default_error_messages = {"invalid": "Must be a number from 0 to 100."}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not _WRITTEN_PERCENTAGE.fullmatch(value) or Decimal(value) > 100:
+        number = written_number(value)
+        if isinstance(number, str) or not 0 <= number <= 100:
             raise self.make_error("invalid")
-        return int(Decimal(value) * 100)
+        return int(number * 100)
 
 
 class WrittenDate(fields.Field[date]):
@@ -232,8 +232,11 @@ _DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant
 
 
 def written_number(text: str) -> int | Decimal | str:
-    """Return the number that a cell of a table means, or the text itself where it means none."""
-    return parse_json(text.encode()) if len(text) < 100 and _WRITTEN_NUMBER.fullmatch(text) else text
+    """Return the number that a text means, or the text itself where it means none."""
+    try:
+        return parse_json(text.encode()) if len(text) < 100 and _WRITTEN_NUMBER.fullmatch(text) else text
+    except ValueError:
+        return text
 
 
 def faults_of(error: ValidationError) -> list[Fault]:

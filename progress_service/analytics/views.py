@@ -39,12 +39,17 @@ def read_statistics(call: Call, module_id: str) -> Answer:
 
 
 @analytics.get("/<module_id>/learners")
-@endpoint(READ_STATISTICS, query=RosterQuery(), answers={200: RosterSchema()})
+@endpoint(READ_STATISTICS, query=RosterQuery(), answers={200: RosterSchema()}, text="text/csv")
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
-    """List a module's learners, page by page, or all of them as text/csv."""
+    """List a module's learners, page by page, or all of them as text/csv.
+
+    The table has the names of an enrollment's fields as its header. It is whole: `limit` and `cursor` are refused.
+    """
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
     if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
+        if request.args.keys() & {"limit", "cursor"}:
+            raise malformed("A table is whole: it has no limit and no cursor.")
 
         def table(connection: Connection) -> Iterator[str]:
             module = _module(replace(call, connection=connection), module_id).module  # of the rows' own snapshot

@@ -274,7 +274,7 @@ def test_inactivity_is_that_of_the_unfinished_counted_from_activity_or_else_from
     ("weights", "percentage", "includes", "excludes"),
     [
         ([1, 2], 100, ["33.33", "33.34", "33.339", "100", "33.330"], ["33.32", "33.329", "33", "0"]),
-        ([1, 6], 100, ["14.28", "014.28"], ["14.27", "14.2799"]),
+        ([1, 6], 100, ["14.28", "1.428e1", "1428E-2"], ["14.27", "14.2799", "1e-5"]),
         ([1, 1], 33, ["16.5", "16.50", "16.51"], ["16.49", "16"]),
         ([1, 9999], 99, ["0", "0.00"], []),
         ([1, 9999], 100, ["0.01"], ["0", "0.009"]),
@@ -322,8 +322,12 @@ BAD_QUERIES: list[Any] = [
     *({"sort": sort} for sort in ("", "name", "-userId", "progress,userId", "PROGRESS")),
     *({"status": status} for status in ("", "finished", "ACTIVE")),
     *({"inactiveDays": days} for days in ("", "-1", "1.5", "abc", "9999999999", "1" * 5000)),
-    *({"maxProgress": most} for most in ("", "-1", "100.01", "101", "NaN", "Infinity", "1e1", "33,3", "٣")),
+    *(
+        {"maxProgress": most}
+        for most in ("", "-1", "100.01", "101", "NaN", "Infinity", "1e3", "1e99999999999999999999", "014", "33,3", "٣")
+    ),
     {"page": "2"},
+    {"cursor": ""},
     [("limit", "1"), ("limit", "2")],
 ]
 
@@ -447,9 +451,19 @@ def test_the_table_is_whole_where_it_has_more_rows_than_are_read_at_a_time(
     for size in (1, 3, 8, len(CLASS)):
         monkeypatch.setattr(roster, "PAGE", size)
         for sort in SORTS:
-            assert table(service(), sort=sort, limit=2) == whole[sort]
+            assert table(service(), sort=sort) == whole[sort]
     rows = [row.split(",")[0] for row in whole["-lastActivity"].splitlines()[1:]]
     assert rows == names(listed(everybody, "-lastActivity"))
+
+
+@pytest.mark.parametrize("query", [{"limit": 50}, {"cursor": "x"}])
+def test_a_table_has_no_pages(query: dict[str, Any], service: Callers, publish: Publish) -> None:
+    publish("algebra", ["sets"])
+
+    response = service().get(PATH, query_string=query, headers={"Accept": "text/csv"})
+
+    assert response.status_code == 400
+    assert response.get_json()["detail"] == "A table is whole: it has no limit and no cursor."
 
 
 PREFERENCES = {
@@ -474,6 +488,7 @@ def test_the_table_is_for_those_who_prefer_it(service: Callers, publish: Publish
     for accept, expected in PREFERENCES.items():
         response = service().get(PATH, headers={"Accept": accept} if accept else {})
         assert (response.status_code, response.mimetype) == (200, expected), accept
+        assert response.headers["Vary"] == "Accept"
 
 
 @pytest.mark.parametrize("lines_read", [1, 3])
