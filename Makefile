@@ -6,7 +6,7 @@ python = .venv/bin/python
 flask = $(python) -m flask
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint chaos bench bench-scale bench-compare lock clean
+.PHONY: help run test lint openapi chaos bench bench-scale bench-compare lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
@@ -41,6 +41,10 @@ lint: .venv/dev ## Check style and types
 	@$(python) -m ruff check
 	@$(python) -m ruff format --check
 	@$(python) -m mypy
+
+openapi: .venv/runtime instance/development.key ## Renew docs/openapi.json, the description of the API
+	@mkdir -p docs
+	@PROGRESS_JWT_SECRET_KEY=$$(cat instance/development.key) $(flask) openapi > docs/openapi.json
 
 chaos: .venv/dev ## Kill workers and the database under load, and count afterwards (ARGS="--seconds 60")
 	@$(python) -m tests.chaos $(ARGS)

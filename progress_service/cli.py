@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from flask_jwt_extended import create_access_token
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
-from progress_service import idempotency, importing, recorder, recount, storage
+from progress_service import idempotency, importing, openapi, recorder, recount, storage
 from progress_service.auth import Role
 from progress_service.calculations import Update
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
@@ -36,7 +37,7 @@ progress = AppGroup("progress", help="The learners' progress.")
 
 def register(app: Flask) -> None:
     """Add the commands to an application."""
-    for command in (catalog, progress, token):
+    for command in (catalog, progress, token, describe):
         app.cli.add_command(command)
 
 
@@ -120,6 +121,14 @@ def purge_keys() -> None:
     """Delete the stored answers of Idempotency-Keys that are older than a day."""
     purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)))
     click.echo(f"{purged} stored answers deleted.")
+
+
+@click.command("openapi")
+@with_appcontext
+def describe() -> None:
+    """Print the OpenAPI document."""
+    document = openapi.document(current_app)
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), nl=False)
 
 
 @click.command()

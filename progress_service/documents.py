@@ -19,14 +19,25 @@ class RecordSchema(StrictSchema):
     moduleId = fields.String(required=True)
     contentId = fields.String(required=True)
     status = fields.String(required=True, validate=validate.OneOf([IN_PROGRESS, COMPLETED]))
-    progressPercentage = fields.Integer(required=True, validate=validate.Range(0, 100))
+    progressPercentage = fields.Integer(
+        required=True,
+        validate=validate.Range(0, 100),
+        metadata={"description": "100 once the record is completed, and 99 at most before."},
+    )
     timeSpentSeconds = fields.Integer(required=True)
-    score = fields.Float(required=True, allow_none=True)
+    score = fields.Float(required=True, allow_none=True, metadata={"description": "Of the best ratio to its maximum."})
     maxScore = fields.Float(required=True, allow_none=True)
-    scorePercentage = fields.Float(required=True, allow_none=True, validate=validate.Range(0, 100))
+    scorePercentage = fields.Float(
+        required=True,
+        allow_none=True,
+        validate=validate.Range(0, 100),
+        metadata={"description": "The best score in per cent of its maximum, rounded down to two decimals."},
+    )
     position = fields.String(required=True, allow_none=True)
     startedAt = fields.AwareDateTime(required=True)
-    completedAt = fields.AwareDateTime(required=True, allow_none=True)
+    completedAt = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "When the record was completed, which happens once."}
+    )
     lastActivityAt = fields.AwareDateTime(required=True)
 
 
@@ -36,12 +47,24 @@ class EnrollmentSchema(StrictSchema):
     userId = fields.String(required=True)
     moduleId = fields.String(required=True)
     status = fields.String(required=True, validate=validate.OneOf(STATUSES))
-    progressPercentage = fields.Float(required=True, validate=validate.Range(0, 100))
+    progressPercentage = fields.Float(
+        required=True,
+        validate=validate.Range(0, 100),
+        metadata={
+            "description": "The mean of the contents' percentages by their weights, rounded down to two decimals."
+        },
+    )
     completedContents = fields.Integer(required=True)
-    totalContents = fields.Integer(required=True)
-    timeSpentSeconds = fields.Integer(required=True)
+    totalContents = fields.Integer(required=True, metadata={"description": "The current contents of weight 1 or more."})
+    timeSpentSeconds = fields.Integer(
+        required=True, metadata={"description": "The sum of the records, those of retired contents included."}
+    )
     enrolledAt = fields.AwareDateTime(required=True)
-    completedAt = fields.AwareDateTime(required=True, allow_none=True)
+    completedAt = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "When the module was completed, which is never undone."},
+    )
     lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
 
 

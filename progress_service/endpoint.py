@@ -3,7 +3,7 @@
 The token, the role, the shape of the request, whose data it is; then the view, in one transaction; then the answer.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
@@ -70,6 +70,7 @@ class Operation:
     query: Schema
     answers: Mapping[int, Schema | None]
     text: str | None
+    problems: Collection[str]
 
 
 class NoQuery(StrictSchema):
@@ -84,15 +85,16 @@ def endpoint(
     query: Schema | None = None,
     answers: Mapping[int, Schema | None],
     text: str | None = None,
+    problems: Collection[str] = (),
     unhurried: bool = False,
 ) -> Callable[[View], Callable[..., Response]]:
     """Turn a view of a `Call` into a guarded route.
 
     GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
     answer is given, and may run again where it loses a race. `text` is the type of what a view may `Stream` instead,
-    `unhurried` views may take longer than others.
+    `problems` are the slugs of refusals of its own. `unhurried` views may take longer than others.
     """
-    operation = Operation(policy, body, body_required, query or NoQuery(), answers, text)
+    operation = Operation(policy, body, body_required, query or NoQuery(), answers, text, problems)
 
     def decorate(view: View) -> Callable[..., Response]:
         @wraps(view)
@@ -125,7 +127,7 @@ def endpoint(
 
             return (storage.read if is_read else storage.write)(work, unhurried=unhurried)
 
-        guarded.operation = operation  # type: ignore[attr-defined]  # read by the test of every route's policy
+        guarded.operation = operation  # type: ignore[attr-defined]  # read by the OpenAPI document, and by the test of every route's policy
         return guarded
 
     return decorate

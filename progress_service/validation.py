@@ -36,6 +36,8 @@ class StrictSchema(Schema):
     """A schema that refuses what it does not know."""
 
     error_messages = {"unknown": "Unknown field."}
+    keywords: Mapping[str, Any] = {}
+    """What JSON Schema can say of an object and fields cannot."""
 
     class Meta:
         unknown = RAISE
@@ -63,7 +65,7 @@ class Text(fields.Field[str]):
     }
 
     def __init__(self, limit: int, **kwargs: Any) -> None:
-        super().__init__(metadata={"maxLength": limit}, **kwargs)
+        super().__init__(**kwargs)
         self.limit = limit
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
@@ -82,14 +84,14 @@ class Pattern(fields.Field[str]):
     default_error_messages = {"invalid": "Must be a string.", "pattern": "Must match {pattern}."}
 
     def __init__(self, pattern: str, **kwargs: Any) -> None:
-        super().__init__(metadata={"pattern": f"^{pattern}$"}, **kwargs)
+        super().__init__(**kwargs)
         self.pattern = re.compile(pattern, re.ASCII)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
             raise self.make_error("invalid")
         if not self.pattern.fullmatch(value):
-            raise self.make_error("pattern", pattern=self.metadata["pattern"])
+            raise self.make_error("pattern", pattern=f"^{self.pattern.pattern}$")
         return value
 
 

@@ -60,6 +60,14 @@ def stored(app: Flask) -> dict[str, list[Any]]:
         return {name: sorted(map(tuple, found), key=repr) for name, found in rows.items()}
 
 
+def empty(app: Flask) -> None:
+    """Delete every row of a database."""
+    # Deleting takes 2 ms; truncating took 6, and copying a template database 28.
+    with app.app_context(), db.engine.begin() as connection:
+        for table in reversed(db.metadata.sorted_tables):
+            connection.execute(table.delete())
+
+
 def migrate(url: str) -> None:
     """Bring a database to the newest migration."""
     with application(url) as app, app.app_context():
@@ -98,14 +106,11 @@ def usual_app(request: pytest.FixtureRequest) -> Iterator[Flask]:
     """
     app: Flask = request.getfixturevalue(f"migrated_{request.param}")
     settings = dict(app.config)
-    with app.app_context():
-        engine = db.engine
-    # Deleting takes 2 ms; truncating took 6, and copying a template database 28.
-    with engine.begin() as connection:
-        for table in reversed(db.metadata.sorted_tables):
-            connection.execute(table.delete())
+    empty(app)
     yield app
     assert app.config == settings, "a test that needs other settings makes an application of its own"
+    with app.app_context():
+        engine = db.engine
     assert engine.pool.checkedout() == 0, "a connection was left open"  # type: ignore[attr-defined]
 
 

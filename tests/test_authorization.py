@@ -12,7 +12,7 @@ from flask import Flask
 from tests.callers import KEY, Caller, bearing, handmade, token
 from tests.conftest import Callers, Publish, Statements, stored
 
-OPEN = {"/healthz", "/readyz", "/metrics"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
 """The routes that need no token."""
 
 CALLERS: dict[str, dict[str, str]] = {

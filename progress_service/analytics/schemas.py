@@ -14,21 +14,55 @@ LONGEST_TIMELINE = timedelta(days=366)
 
 
 class StatisticsQuery(StrictSchema):
-    stalledDays = WrittenWhole(1, 365, load_default=7, attribute="stalled_days")
+    stalledDays = WrittenWhole(
+        1,
+        365,
+        load_default=7,
+        attribute="stalled_days",
+        metadata={"description": "After how many days without an update a learner has stalled."},
+    )
 
 
 class RosterQuery(StrictSchema):
-    limit = WrittenWhole(1, 200, load_default=50)
-    cursor = fields.String()
-    sort = fields.String(validate=validate.OneOf(SORTS), load_default=SORTS[0])
+    limit = WrittenWhole(1, 200, load_default=50, metadata={"description": "How many learners a page has at most."})
+    cursor = fields.String(
+        metadata={
+            "pattern": "^[A-Za-z0-9_-]+$",
+            "description": "The `nextCursor` of the page before, in the same order.",
+        }
+    )
+    sort = fields.String(
+        validate=validate.OneOf(SORTS),
+        load_default=SORTS[0],
+        metadata={"description": "The order, with `-` downwards; who was never active stands as if before all others."},
+    )
     status = fields.String(validate=validate.OneOf(STATUSES), load_default=None, allow_none=False)
-    inactiveDays = WrittenWhole(0, 36_500, load_default=None, allow_none=False, attribute="inactive_days")
-    maxProgress = WrittenHundredths(load_default=None, allow_none=False, attribute="max_progress")
+    inactiveDays = WrittenWhole(
+        0,
+        36_500,
+        load_default=None,
+        allow_none=False,
+        attribute="inactive_days",
+        metadata={
+            "description": "Only who is neither completed nor dropped, and had no activity for so many days;"
+            " who was never active counts from the enrollment."
+        },
+    )
+    maxProgress = WrittenHundredths(
+        load_default=None,
+        allow_none=False,
+        attribute="max_progress",
+        metadata={"description": "Only who has at most this `progressPercentage`."},
+    )
 
 
 class TimelineQuery(StrictSchema):
-    first = WrittenDate(required=True, data_key="from")
-    last = WrittenDate(required=True, data_key="to")
+    first = WrittenDate(required=True, data_key="from", metadata={"description": "The first day, in UTC."})
+    last = WrittenDate(
+        required=True,
+        data_key="to",
+        metadata={"description": "The last day, not before the first; at most 366 days in all."},
+    )
 
     @validates_schema
     def check_range(self, data: dict[str, date], **kwargs: Any) -> None:
@@ -38,6 +72,8 @@ class TimelineQuery(StrictSchema):
 
 
 class LearnerCountsSchema(StrictSchema):
+    """How many learners there are: `enrolled` is the sum of the four statuses, and of `started` and `notStarted`."""
+
     enrolled = fields.Integer(required=True)
     active = fields.Integer(required=True)
     paused = fields.Integer(required=True)
@@ -48,6 +84,8 @@ class LearnerCountsSchema(StrictSchema):
 
 
 class TimeSpentSchema(StrictSchema):
+    """The time that all learners spent, and its average over those who started."""
+
     totalSeconds = fields.Integer(required=True)
     averageSecondsPerLearner = fields.Float(required=True, allow_none=True)
 
@@ -76,7 +114,13 @@ class ContentStatisticsSchema(StrictSchema):
     completionRate = fields.Float(required=True, allow_none=True)
     averageTimeSpentSeconds = fields.Float(required=True, allow_none=True)
     averageScorePercentage = fields.Float(required=True, allow_none=True)
-    stalled = fields.Integer(required=True)
+    stalled = fields.Integer(
+        required=True,
+        metadata={
+            "description": "Learners, neither completed nor dropped, whose last update was on this content"
+            " and is at least `stalledDays` old."
+        },
+    )
 
 
 class StatisticsSchema(StrictSchema):
@@ -87,8 +131,17 @@ class StatisticsSchema(StrictSchema):
     learners = fields.Nested(LearnerCountsSchema, required=True)
     completionRate = fields.Float(required=True, allow_none=True)
     averageProgressPercentage = fields.Float(required=True, allow_none=True)
-    medianProgressPercentage = fields.Integer(required=True, allow_none=True)
-    progressDistribution = fields.List(fields.Integer(), required=True, validate=validate.Length(equal=11))
+    medianProgressPercentage = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of the percentages rounded down to whole ones; the lower of two middle values."},
+    )
+    progressDistribution = fields.List(
+        fields.Integer(),
+        required=True,
+        validate=validate.Length(equal=11),
+        metadata={"description": "How many learners are in [0,10), [10,20), … [90,100), and at exactly 100."},
+    )
     timeSpent = fields.Nested(TimeSpentSchema, required=True)
     contents = fields.Nested(ContentStatisticsSchema, many=True, required=True)
     byType = fields.Nested(TypeStatisticsSchema, many=True, required=True)
@@ -98,10 +151,14 @@ class RosterSchema(StrictSchema):
     """A page of a module's learners; the cursor leads to the next one."""
 
     items = fields.Nested(EnrollmentSchema, many=True, required=True)
-    nextCursor = fields.String(required=True, allow_none=True)
+    nextCursor = fields.String(
+        required=True, allow_none=True, metadata={"description": "The `cursor` of the next page; null on the last one."}
+    )
 
 
 class DaySchema(StrictSchema):
+    """What happened on one day, by the times of the updates."""
+
     date = fields.Date(required=True)
     activeLearners = fields.Integer(required=True)
     contentsStarted = fields.Integer(required=True)

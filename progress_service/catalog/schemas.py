@@ -17,11 +17,32 @@ class ContentSchema(StrictSchema):
 
     id = Identifier(required=True)
     title = Text(200, required=True)
-    type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True)
+    type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True, metadata={"description": "A slug, such as `video`."})
     section = Text(200, load_default=None, allow_none=False)
-    weight = Number(0, 10_000, load_default=1)
-    completionThreshold = Number(1, 100, load_default=100, attribute="completion_threshold")
-    passingScore = Number(0, 100, places=2, load_default=None, allow_none=False, attribute="passing_score")
+    weight = Number(
+        0,
+        10_000,
+        load_default=1,
+        metadata={"description": "How much it counts; with 0 it is tracked and never counted."},
+    )
+    completionThreshold = Number(
+        1,
+        100,
+        load_default=100,
+        attribute="completion_threshold",
+        metadata={"description": "The percentage from which on it is completed."},
+    )
+    passingScore = Number(
+        0,
+        100,
+        places=2,
+        load_default=None,
+        allow_none=False,
+        attribute="passing_score",
+        metadata={
+            "description": "What the best score must reach too, in per cent of its maximum, with up to two decimals."
+        },
+    )
 
     @post_load
     def make_content(self, data: dict[str, Any], **kwargs: Any) -> PublishedContent:
@@ -29,10 +50,15 @@ class ContentSchema(StrictSchema):
 
 
 class ModuleSchema(StrictSchema):
-    """A module with all its contents, in order."""
+    """A module with all its contents, in order; each content is given once, and so is each instructor."""
 
     title = Text(200, required=True)
-    instructorIds = fields.List(UserId(), load_default=list, attribute="instructor_ids")
+    instructorIds = fields.List(
+        UserId(),
+        load_default=list,
+        attribute="instructor_ids",
+        metadata={"uniqueItems": True, "description": "Who teaches the module; nobody, if left out."},
+    )
     contents = fields.Nested(ContentSchema, many=True, required=True)
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
@@ -53,8 +79,11 @@ class ModuleSchema(StrictSchema):
 class EnrollmentChangeSchema(StrictSchema):
     """What to change of an enrollment; a learner completes a module by learning only."""
 
-    status = fields.String(validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]))
-    enrolledAt = Instant(attribute="enrolled_at")
+    status = fields.String(
+        validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),
+        metadata={"description": "Of a new enrollment `active`, if left out."},
+    )
+    enrolledAt = Instant(attribute="enrolled_at", metadata={"description": "Of a new enrollment now, if left out."})
 
 
 class IdentifiedModuleSchema(ModuleSchema):
@@ -75,6 +104,8 @@ class EnrollmentLineSchema(EnrollmentChangeSchema):
 
 
 class PublishedContentSchema(StrictSchema):
+    """A content as last published, with every default filled in."""
+
     id = fields.String(required=True)
     title = fields.String(required=True)
     type = fields.String(required=True)
@@ -94,6 +125,8 @@ class PublishedModuleSchema(StrictSchema):
 
 
 class ListedModuleSchema(StrictSchema):
+    """A module, and how many of its contents count."""
+
     id = fields.String(required=True)
     title = fields.String(required=True)
     totalContents = fields.Integer(required=True)

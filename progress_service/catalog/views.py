@@ -40,9 +40,18 @@ def read_module(call: Call, module_id: str) -> Answer:
 
 
 @catalog.put("/catalog/modules/<module_id>")
-@endpoint(WRITE_CATALOG, body=ModuleSchema(), answers={201: MODULE, 200: MODULE}, unhurried=True)
+@endpoint(
+    WRITE_CATALOG,
+    body=ModuleSchema(),
+    answers={201: MODULE, 200: MODULE},
+    problems=["content-belongs-elsewhere"],
+    unhurried=True,
+)
 def publish_module(call: Call, module_id: str) -> Answer:
-    """Publish a module whole: contents that are left out are retired, and every total follows at once."""
+    """Publish a module whole: contents that are left out are retired, and every total follows at once.
+
+    201 where the module is new, 200 otherwise. What is retired counts again when it returns.
+    """
     created = publish(call, PublishedModule(module_id, **call.body))
     return Answer(queries.module_document(call.connection, module_id), 201 if created else 200)
 
@@ -60,7 +69,10 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 @catalog.put("/enrollments/<user_id>/<module_id>")
 @endpoint(WRITE_CATALOG, body=EnrollmentChangeSchema(), answers={201: ENROLLMENT, 200: ENROLLMENT})
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
-    """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status."""
+    """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status.
+
+    201 where the enrollment is new, 200 otherwise.
+    """
     enrolled = enroll(call, EnrollmentChange(user_id, module_id, **call.body))
     (enrollment,) = enrolled.after.enrollments.values()
     document = enrollment_document(enrollment, enrolled.modules[module_id])

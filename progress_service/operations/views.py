@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import Connection, text
 
-from progress_service import metrics, storage
+from progress_service import metrics, openapi, storage
 from progress_service.endpoint import Answer, respond
 from progress_service.errors import unavailable
 
@@ -32,6 +32,12 @@ def readyz() -> Response:
 def read_metrics() -> Response:
     """Tell Prometheus how many requests there were, and how long they took."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+
+@operations.get("/openapi.json")
+def read_description() -> Response:
+    """Describe the API: this document."""
+    return respond(Answer(openapi.document(current_app)))
 
 
 def _revision(connection: Connection) -> str | None:

@@ -13,22 +13,39 @@ from progress_service.validation import Identifier, Instant, Number, StrictSchem
 
 BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000
+SCORE_AND_MAXIMUM = {"score": "maxScore", "maxScore": "score"}
+"""What must come together with what."""
 
 
 class EffortSchema(StrictSchema):
     """What a learner did with a content."""
 
-    timeSpentSeconds = Number(0, 14_400, attribute="time_spent_seconds")
-    score = Number(0, HIGHEST_SCORE, places=4)
-    maxScore = Number(Decimal(1) / POINT, HIGHEST_SCORE, places=4, attribute="max_score")
-    position = Text(255)
+    keywords = {"dependentRequired": {given: [missing] for given, missing in SCORE_AND_MAXIMUM.items()}}
+
+    timeSpentSeconds = Number(
+        0, 14_400, attribute="time_spent_seconds", metadata={"description": "Seconds to add to the time spent."}
+    )
+    score = Number(
+        0,
+        HIGHEST_SCORE,
+        places=4,
+        metadata={"description": "At most `maxScore`, with up to 4 decimals. The best ratio of the two is kept."},
+    )
+    maxScore = Number(
+        Decimal(1) / POINT,
+        HIGHEST_SCORE,
+        places=4,
+        attribute="max_score",
+        metadata={"description": "The score that could be reached, with up to 4 decimals."},
+    )
+    position = Text(255, metadata={"description": "Where to resume, in the words of the player."})
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
         """A score says nothing without its maximum, and is within it."""
         if not isinstance(original, dict):
             return
-        for given, missing in (("score", "maxScore"), ("maxScore", "score")):
+        for given, missing in SCORE_AND_MAXIMUM.items():
             if given in original and missing not in original:
                 raise ValidationError(f"Must come together with {given}.", missing)
         if "score" in data and "max_score" in data and data["score"] > data["max_score"]:
@@ -36,12 +53,30 @@ class EffortSchema(StrictSchema):
 
 
 class UpdateSchema(EffortSchema):
-    """One update."""
+    """One report about a learner and a content; with a `contentId` alone it says that the content was opened."""
 
     contentId = Identifier(required=True, attribute="content_id")
-    progressPercentage = Number(0, 100, floor=True, attribute="progress_percentage")
+    progressPercentage = Number(
+        0,
+        100,
+        floor=True,
+        attribute="progress_percentage",
+        metadata={"description": "How far the learner got, in per cent; decimals are dropped. Progress never falls."},
+    )
+    userId = UserId(
+        attribute="user_id",
+        metadata={"description": "The learner; the caller, if left out. A service must give it."},
+    )
+    occurredAt = Instant(
+        attribute="occurred_at",
+        metadata={"description": "When it happened; now, if left out. From admins and services only."},
+    )
+
+
+class OthersUpdateSchema(UpdateSchema):
+    """An update by a service, which has no progress of its own and says whose it is."""
+
     userId = UserId(required=True, attribute="user_id")
-    occurredAt = Instant(attribute="occurred_at")
 
 
 class Updates(fields.Nested):
@@ -49,8 +84,8 @@ class Updates(fields.Nested):
 
     default_error_messages = {"length": f"Must be a list of 1 to {BATCH_LIMIT} updates."}
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(UpdateSchema, many=True, **kwargs)
+    def __init__(self, schema: type[UpdateSchema]) -> None:
+        super().__init__(schema, many=True, required=True, metadata={"minItems": 1, "maxItems": BATCH_LIMIT})
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(value, list) or not 1 <= len(value) <= BATCH_LIMIT:
@@ -61,24 +96,30 @@ class Updates(fields.Nested):
 class BatchSchema(StrictSchema):
     """Updates to be applied together."""
 
-    updates = Updates(required=True)
+    updates = Updates(UpdateSchema)
 
 
-OWN_UPDATE, OTHERS_UPDATE = UpdateSchema(partial=("userId",)), UpdateSchema()
-OWN_BATCH, OTHERS_BATCH = BatchSchema(partial=("updates.userId",)), BatchSchema()
+class OthersBatchSchema(StrictSchema):
+    updates = Updates(OthersUpdateSchema)
+
+
+OWN_UPDATE, OTHERS_UPDATE = UpdateSchema(), OthersUpdateSchema()
+OWN_BATCH, OTHERS_BATCH = BatchSchema(), OthersBatchSchema()
 
 
 def update_schema(caller: Caller) -> UpdateSchema:
-    """Return what a caller's update must look like: a service has no progress of its own and says whose it is."""
+    """Return what a caller's update must look like."""
     return OTHERS_UPDATE if caller.role is Role.SERVICE else OWN_UPDATE
 
 
-def batch_schema(caller: Caller) -> BatchSchema:
+def batch_schema(caller: Caller) -> BatchSchema | OthersBatchSchema:
     return OTHERS_BATCH if caller.role is Role.SERVICE else OWN_BATCH
 
 
 class DashboardQuery(StrictSchema):
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    status = fields.String(
+        validate=validate.OneOf(STATUSES), metadata={"description": "Only modules with this status are listed."}
+    )
 
 
 class RecordedSchema(StrictSchema):
@@ -91,35 +132,44 @@ class RecordedSchema(StrictSchema):
 class BatchRecordedSchema(StrictSchema):
     """What a batch did."""
 
-    received = fields.Integer(required=True)
-    started = fields.Integer(required=True)
-    completed = fields.Integer(required=True)
+    received = fields.Integer(required=True, metadata={"description": "How many updates were applied."})
+    started = fields.Integer(required=True, metadata={"description": "How many records were started."})
+    completed = fields.Integer(required=True, metadata={"description": "How many records were completed."})
     enrollmentsCompleted = fields.Integer(required=True)
 
 
 class SummarySchema(StrictSchema):
+    """The sums of all modules but the dropped ones."""
+
     enrolledModules = fields.Integer(required=True)
     activeModules = fields.Integer(required=True)
     completedModules = fields.Integer(required=True)
     totalContents = fields.Integer(required=True)
     completedContents = fields.Integer(required=True)
-    progressPercentage = fields.Float(required=True, allow_none=True)
+    progressPercentage = fields.Float(
+        required=True,
+        allow_none=True,
+        validate=validate.Range(0, 100),
+        metadata={"description": "The mean of the modules' exact values, rounded down to two decimals."},
+    )
     timeSpentSeconds = fields.Integer(required=True)
     lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
 
 
 class ContinueSchema(StrictSchema):
-    """Where the learner left off."""
+    """The unfinished content last worked on."""
 
     moduleId = fields.String(required=True)
     contentId = fields.String(required=True)
     title = fields.String(required=True)
-    progressPercentage = fields.Integer(required=True)
+    progressPercentage = fields.Integer(required=True, validate=validate.Range(0, 99))
     position = fields.String(required=True, allow_none=True)
     lastActivityAt = fields.AwareDateTime(required=True)
 
 
 class TitledEnrollmentSchema(EnrollmentSchema):
+    """How far one learner is with one module, and the module's title."""
+
     title = fields.String(required=True)
 
 
@@ -129,15 +179,21 @@ class DashboardSchema(StrictSchema):
     userId = fields.String(required=True)
     summary = fields.Nested(SummarySchema, required=True)
     resume = fields.Nested(ContinueSchema, required=True, allow_none=True, data_key="continue")
-    modules = fields.Nested(TitledEnrollmentSchema, many=True, required=True)
+    modules = fields.Nested(
+        TitledEnrollmentSchema, many=True, required=True, metadata={"description": "By latest activity, newest first."}
+    )
 
 
-class TitleSchema(StrictSchema):
+class ModuleTitleSchema(StrictSchema):
+    """A module by its name."""
+
     id = fields.String(required=True)
     title = fields.String(required=True)
 
 
 class ContentProgressSchema(StrictSchema):
+    """A content of a module, and the learner's record of it, if there is one."""
+
     contentId = fields.String(required=True)
     title = fields.String(required=True)
     type = fields.String(required=True)
@@ -148,6 +204,8 @@ class ContentProgressSchema(StrictSchema):
 
 
 class TypeProgressSchema(StrictSchema):
+    """The sums of a type's contents: those of weight 0 count for the time only."""
+
     type = fields.String(required=True)
     totalContents = fields.Integer(required=True)
     completedContents = fields.Integer(required=True)
@@ -157,7 +215,7 @@ class TypeProgressSchema(StrictSchema):
 class ModuleProgressSchema(StrictSchema):
     """A learner's progress in one module, content by content."""
 
-    module = fields.Nested(TitleSchema, required=True)
+    module = fields.Nested(ModuleTitleSchema, required=True)
     enrollment = fields.Nested(EnrollmentSchema, required=True, allow_none=True)
     contents = fields.Nested(ContentProgressSchema, many=True, required=True)
     byType = fields.Nested(TypeProgressSchema, many=True, required=True)
@@ -196,5 +254,5 @@ class ExportSchema(StrictSchema):
     enrollments = fields.Nested(ExportedEnrollmentSchema, many=True, required=True)
     records = fields.Nested(ExportedRecordSchema, many=True, required=True)
     activityDays = fields.Nested(ActivityDaySchema, many=True, required=True)
-    teaches = fields.Nested(TitleSchema, many=True, required=True)
+    teaches = fields.Nested(ModuleTitleSchema, many=True, required=True)
     storedAnswers = fields.Nested(ExportedAnswerSchema, many=True, required=True)

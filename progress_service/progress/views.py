@@ -29,18 +29,22 @@ from progress_service.recorder import NotEnrolled, Recorded, Refused, UnknownCon
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 RECORDED = RecordedSchema()
+UPDATE_PROBLEMS = ("not-enrolled", "unknown-content")
 
 
 @progress.post("")
-@endpoint(SEND_UPDATES, body=update_schema, answers={201: RECORDED, 200: RECORDED})
+@endpoint(SEND_UPDATES, body=update_schema, answers={201: RECORDED, 200: RECORDED}, problems=UPDATE_PROBLEMS)
 def send_update(call: Call) -> Answer:
-    """Record an update: 201 where it starts the record, 200 otherwise."""
+    """Record an update: 201 where it starts the record, 200 otherwise.
+
+    A learner who is not enrolled is enrolled by it, unless the service is set up otherwise.
+    """
     recorded = _record(call, [call.body])
     return _answer(recorded)
 
 
 @progress.post("/batch")
-@endpoint(SEND_UPDATES, body=batch_schema, answers={200: BatchRecordedSchema()})
+@endpoint(SEND_UPDATES, body=batch_schema, answers={200: BatchRecordedSchema()}, problems=UPDATE_PROBLEMS)
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
     updates = call.body["updates"]
@@ -57,8 +61,14 @@ def send_batch(call: Call) -> Answer:
 
 
 @progress.put("/<record_id>/complete")
-@endpoint(SEND_UPDATES, body=EffortSchema(), body_required=False, answers={200: RECORDED})
-def complete(call: Call, record_id: str) -> Answer:
+@endpoint(
+    SEND_UPDATES,
+    body=EffortSchema(),
+    body_required=False,
+    answers={200: RECORDED},
+    problems=["not-enrolled", "completion-criteria-not-met"],
+)
+def complete_record(call: Call, record_id: str) -> Answer:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
     key = queries.record_key(call.connection, record_id)
     if key is None or not call.reaches(key.user_id):
@@ -93,7 +103,7 @@ def export_learner(call: Call, user_id: str) -> Answer:
 
 @progress.get("/<user_id>/<module_id>")
 @endpoint(READ_LEARNER_MODULE, answers={200: ModuleProgressSchema()})
-def read_module(call: Call, user_id: str, module_id: str) -> Answer:
+def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
     found = queries.learner_module(call.connection, user_id, module_id)
     if found is None:

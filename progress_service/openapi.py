@@ -1,0 +1,427 @@
+"""The OpenAPI document: what callers may rely on, made from what every route declares.
+
+Requests are described as strictly as they are validated. Answers may get new fields, so they are left open.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from inspect import cleandoc
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from flask import Flask
+from marshmallow import Schema, fields
+from werkzeug.routing import Rule
+
+from progress_service.auth import ANY, OWN, TAUGHT, Caller, Policy, Reach, Role
+from progress_service.endpoint import Operation
+from progress_service.validation import (
+    Identifier,
+    Instant,
+    ModuleId,
+    Number,
+    Pattern,
+    Text,
+    UserId,
+    WrittenDate,
+    WrittenHundredths,
+    WrittenWhole,
+)
+
+Json = dict[str, Any]
+
+EXAMPLES = Path(__file__).with_name("examples.json")
+"""Calls that succeed in this order, with their answers, and a problem document for every slug."""
+
+INTRODUCTION = """\
+Keeps how far each learner is with every content of every module, and adds it up.
+
+- **Numbers** mean the decimal that was written; a numeric string or a boolean is none. `null` is not a value: leave the
+  field out. Derived percentages, rates and averages are rounded down to two decimals, and null where there is nobody.
+- **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
+- **Answers** may get new fields; ignore those that you do not know.
+- **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for a path that is not here (404) and
+  for a method that a path does not have (405, with `Allow`). They come in this order: the token, the role, the shape of
+  the request, whose data it is, the content of the request.
+- **Repeats**: send a POST or PUT with an `Idempotency-Key`, and send it again, with the same key, whenever you got no
+  answer, or a 5xx.
+"""
+READING = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
+
+SLUGS = {
+    "malformed-request": (400, "no JSON object, an unknown, repeated or wrong query parameter, a bad cursor or key"),
+    "unauthorized": (401, "no token, or a bad one"),
+    "forbidden": (403, "not the caller's to see or change"),
+    "not-enrolled": (403, "the learner is not enrolled, and updates enroll nobody here"),
+    "not-found": (404, "nothing is there, or it is another learner's record"),
+    "completion-criteria-not-met": (409, "the best score does not reach the passing score"),
+    "content-belongs-elsewhere": (409, "a content is another module's"),
+    "payload-too-large": (413, "the body is over 1 MiB"),
+    "unsupported-media-type": (415, "the body is not `application/json` in UTF-8"),
+    "validation-failed": (422, "fields are wrong or unknown; each is named"),
+    "unknown-content": (422, "a content is not in the catalog"),
+    "idempotency-key-reused": (422, "the key was given to another request"),
+    "internal-error": (500, "a fault of the service"),
+    "unavailable": (503, "the database is away or too busy; try again"),
+}
+"""The status of every problem that an operation can answer with, and when it does."""
+
+PROBLEM: Json = {
+    "type": "object",
+    "description": "A refusal or a fault (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "requestId"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "description": "`urn:progress-service:problem:` and the slug."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "requestId": {"type": "string", "description": "That of `X-Request-ID`."},
+        "errors": {
+            "type": "array",
+            "description": "What is wrong, and where.",
+            "items": {"$ref": "#/components/schemas/Fault"},
+        },
+    },
+}
+FAULT: Json = {
+    "type": "object",
+    "description": "What is wrong at one place of a request.",
+    "required": ["pointer", "detail"],
+    "properties": {
+        "pointer": {
+            "type": "string",
+            "format": "json-pointer",
+            "description": "Into the body (RFC 6901), or `/` and the name of a query parameter.",
+        },
+        "detail": {"type": "string"},
+    },
+}
+
+ANSWER_HEADERS = {
+    "X-Request-ID": "The id of the request, in every answer and log line.",
+    "Idempotency-Replayed": "`true` where the answer is that of an earlier request with the same key.",
+    "Retry-After": "Seconds to wait before the next try.",
+    "WWW-Authenticate": "The challenge (RFC 6750).",
+}
+PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}
+
+PARAMETERS: dict[str, Json] = {
+    "Idempotency-Key": {
+        "in": "header",
+        "description": "Makes the request take effect once for its caller and key, for 24 hours.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$", "minLength": 1, "maxLength": 255},
+    },
+    "X-Request-ID": {
+        "in": "header",
+        "description": "Names the request, with 1 to 128 visible ASCII characters; else it is given a name.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+class Open(NamedTuple):
+    """What a route without a token answers."""
+
+    content_type: str
+    schema: Json
+    problems: Iterable[str] = ()
+
+
+def _status(status: str) -> Json:
+    return {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "const": status}}}
+
+
+OPEN = {
+    "operations.healthz": Open("application/json", _status("ok")),
+    "operations.readyz": Open("application/json", _status("ready"), ["unavailable"]),
+    "operations.read_description": Open("application/json", {"type": "object"}),
+}
+PLAIN = Open("text/plain", {"type": "string"})
+"""What is answered without a token where nothing else is said."""
+
+_ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}
+_ENROLLMENT = {"userId": "$response.body#/userId", "moduleId": "$response.body#/moduleId"}
+_MODULE = {"moduleId": "$response.body#/id"}
+_RECORDED: dict[str, Json] = {
+    "completeRecord": {"parameters": {"recordId": "$response.body#/progress/id"}},
+    "readDashboard": {"parameters": {"userId": "$response.body#/progress/userId"}},
+    "readLearnerModule": {"parameters": _ENROLLED},
+    "readEnrollment": {"parameters": _ENROLLED},
+    "readStatistics": {"parameters": {"moduleId": _ENROLLED["moduleId"]}},
+}
+LINKS: dict[str, dict[str, Json]] = {
+    "publishModule": {
+        "readModule": {"parameters": _MODULE},
+        "readStatistics": {"parameters": _MODULE},
+        "readRoster": {"parameters": _MODULE},
+        "sendUpdate": {"requestBody": {"contentId": "$response.body#/contents/0/id"}},
+    },
+    "changeEnrollment": {
+        "readEnrollment": {"parameters": _ENROLLMENT},
+        "readLearnerModule": {"parameters": _ENROLLMENT},
+        "readRoster": {"parameters": {"moduleId": _ENROLLMENT["moduleId"]}},
+    },
+    "sendUpdate": _RECORDED,
+    "completeRecord": _RECORDED,
+}
+"""What can be asked next, with what an answer tells."""
+
+
+class Converter(OpenAPIConverter):
+    """Describes our own fields, and schemas with what fields cannot say."""
+
+    def schema2jsonschema(self, schema: Schema) -> Json:
+        said = {"description": cleandoc(schema.__doc__)} if "__doc__" in vars(type(schema)) and schema.__doc__ else {}
+        described: Json = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
+        return {**said, **described, **getattr(schema, "keywords", {})}
+
+    def field2property(self, field: fields.Field[Any]) -> Json:
+        described: Json = _keywords(field) | super().field2property(field)
+        if isinstance(field, Instant):
+            rule = "With an offset, in 1970 or later, and at most 5 minutes ahead."
+            described["description"] = f"{described.get('description', '')} {rule}".strip()
+        if described.get("default", ...) is None:
+            del described["default"]
+        return described
+
+
+class Plugin(MarshmallowPlugin):
+    Converter = Converter
+
+
+def document(app: Flask) -> Json:
+    """Describe every route of an application; made when it is first asked for."""
+    if "openapi" not in app.extensions:
+        app.extensions["openapi"] = _Document(app).written()
+    described: Json = app.extensions["openapi"]
+    return described
+
+
+class _Document:
+    """A document in the making."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.examples = json.loads(EXAMPLES.read_bytes())
+        marshmallow = Plugin(schema_name_resolver=lambda schema: type(schema).__name__.removesuffix("Schema"))
+        self.spec = APISpec(
+            title="Progress service",
+            version=version("progress-service"),
+            openapi_version="3.1.0",
+            info={"description": INTRODUCTION},
+            plugins=[marshmallow],
+            tags=[
+                {"name": name, "description": sys.modules[blueprint.import_name].__doc__}
+                for name, blueprint in app.blueprints.items()
+            ],
+        )
+        assert marshmallow.converter is not None
+        self.converter = marshmallow.converter
+        self.components = self.spec.components
+
+    def written(self) -> Json:
+        self._add_components()
+        routes = [rule for rule in self.app.url_map.iter_rules() if not rule.endpoint.endswith(".static")]
+        bodies = [one for rule in routes if (one := self._declared(rule)) and one.body]
+        for operation in bodies:
+            self._reference(_body(operation))
+        requests = set(self.components.schemas)
+        for rule in routes:
+            for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+                self.spec.path(template(rule), operations={method.lower(): self._operation(rule, method)})
+        for name, schema in self.components.schemas.items():
+            if name not in requests:
+                schema.pop("additionalProperties", None)
+        written: Json = self.spec.to_dict()
+        return written
+
+    def _add_components(self) -> None:
+        self.components.security_scheme(
+            "bearer",
+            {
+                "type": "http",
+                "scheme": "bearer",
+                "bearerFormat": "JWT",
+                "description": "`sub` is the caller, `exp` is required, and `role`, or the claim that is configured,"
+                f" is one of {', '.join(f'`{role}`' for role in Role)}, or a list, of which the strongest counts.",
+            },
+        )
+        self.components.schema("Problem", PROBLEM).schema("Fault", FAULT)
+        for name, description in ANSWER_HEADERS.items():
+            self.components.header(name, {"description": description, "schema": {"type": "string"}})
+        for name, parameter in PARAMETERS.items():
+            self.components.parameter(name, parameter["in"], {"name": name, **parameter})
+
+    def _declared(self, rule: Rule) -> Operation | None:
+        return getattr(self.app.view_functions[rule.endpoint], "operation", None)
+
+    def _operation(self, rule: Rule, method: str) -> Json:
+        operation, view = self._declared(rule), self.app.view_functions[rule.endpoint]
+        blueprint, _, name = rule.endpoint.rpartition(".")
+        operation_id = _camel(name)
+        summary, _, description = cleandoc(view.__doc__ or name).partition("\n\n")
+        described: Json = {"operationId": operation_id, "tags": [blueprint], "summary": summary}
+        if operation is None:
+            opened = OPEN.get(rule.endpoint, PLAIN)
+            content = {opened.content_type: {"schema": opened.schema}}
+            answers = {"200": {"description": "Success.", "headers": self._headers(), "content": content}}
+            return described | {
+                "security": [],
+                "parameters": ["X-Request-ID"],
+                "responses": answers | self._refusals(opened.problems),
+            }
+        described["description"] = "\n\n".join(filter(None, [description, _roles(operation.policy)]))
+        described["security"] = [{"bearer": []}]
+        described["parameters"] = [
+            *(self._path_parameter(one, method, operation.policy) for one in _PART.findall(rule.rule)),
+            *self.converter.schema2parameters(operation.query, location="query"),
+            *(["Idempotency-Key"] if method in ("POST", "PUT") else []),
+            "X-Request-ID",
+        ]
+        if operation.body:
+            schema = self._reference(_body(operation))
+            content = {"schema": schema, **self._shown(operation_id, "request")}
+            described["requestBody"] = {
+                "required": operation.body_required,
+                "content": {"application/json": content},
+            }
+        answers = {str(status): self._answer(operation_id, operation, method, status) for status in operation.answers}
+        described["responses"] = answers | self._refusals(_problems(rule, method, operation))
+        return described
+
+    def _path_parameter(self, name: str, method: str, policy: Policy) -> str:
+        """Describe a part of a path, and return the name of its description."""
+        title = _camel(name)
+        kinds: dict[str, fields.Field[Any]] = {
+            "user_id": UserId(),
+            "module_id": ModuleId(),
+            "record_id": fields.UUID(),
+        }
+        schema = self.converter.field2property(kinds[name])
+        described = {"schema": schema, "example": self.examples["parameters"][title]}
+        component = title
+        if name == "user_id" and method == "GET" and policy.student is OWN:
+            component = f"{title}OrMe"
+            schema["not"] = {"enum": [one for one in schema["not"]["enum"] if one != "me"]}
+            described["description"] = "The learner; `me` stands for the caller."
+        if component not in self.components.parameters:
+            self.components.parameter(component, "path", {"name": title, **described})
+        return component
+
+    def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
+        headers = ["Idempotency-Replayed"] if method in ("POST", "PUT") else []
+        described: Json = {"description": _DESCRIPTIONS[status], "headers": self._headers(*headers)}
+        schema = operation.answers[status]
+        if schema:
+            shown = self._shown(operation_id, "answer", status)
+            content = {"application/json": {"schema": self._reference(schema), **shown}}
+            if operation.text:
+                content[operation.text] = {"schema": {"type": "string"}}
+            described["content"] = content
+        links = LINKS.get(operation_id)
+        if links:
+            described["links"] = {target: {"operationId": target, **link} for target, link in links.items()}
+        return described
+
+    def _shown(self, operation_id: str, part: str, status: int | None = None) -> Json:
+        """Show what the examples have of an operation's requests or answers."""
+        calls = [call for call in self.examples["calls"] if call["operation"] == operation_id and part in call]
+        shown = {call["name"]: {"value": call[part]} for call in calls if status is None or call["status"] == status}
+        return {"examples": shown} if shown else {}
+
+    def _refusals(self, slugs: Iterable[str]) -> dict[str, str]:
+        """Name the answers to which problems lead, by status, and describe those that are new."""
+        refusals = {}
+        for status, group in groupby(sorted(slugs, key=lambda slug: SLUGS[slug][0]), key=lambda slug: SLUGS[slug][0]):
+            here = list(group)
+            refusals[str(status)] = name = "Or".join(slug.title().replace("-", "") for slug in here)
+            if name not in self.components.responses:
+                examples = {slug: {"value": self.examples["problems"][slug]} for slug in here}
+                content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+                described = {
+                    "description": "; ".join(f"`{slug}`: {SLUGS[slug][1]}" for slug in here) + ".",
+                    "headers": self._headers(*PROBLEM_HEADERS.get(status, [])),
+                    "content": {"application/problem+json": content},
+                }
+                self.components.response(name, described)
+        return refusals
+
+    def _reference(self, schema: Schema) -> Json:
+        """Refer to the description of a schema, which is made when it is first asked for."""
+        reference: Json = self.converter.resolve_nested_schema(schema)  # type: ignore[no-untyped-call]
+        return reference
+
+    def _headers(self, *names: str) -> Json:
+        return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, "X-Request-ID")}
+
+
+_PART = re.compile(r"<(\w+)>")
+_DESCRIPTIONS = {200: "Success.", 201: "Success: something has begun to exist.", 204: "Success, or nothing was there."}
+
+
+def _keywords(field: fields.Field[Any]) -> Json:
+    """Say in JSON Schema what a field of our own accepts."""
+    match field:
+        case Identifier():
+            named: Json = {"type": "string", "pattern": f"^{field.pattern.pattern}$", "minLength": 1, "maxLength": 128}
+            return named | ({"not": {"enum": sorted(field.reserved)}} if field.reserved else {})
+        case Pattern():
+            return {"type": "string", "pattern": f"^{field.pattern.pattern}$"}
+        case Text():
+            return {"type": "string", "maxLength": field.limit, "pattern": r"^[^\u0000]*$"}
+        case Number():
+            least = field.least if isinstance(field.least, int) else float(field.least)
+            kind = "number" if field.places or field.floor else "integer"
+            # No `multipleOf` 0.01: with binary fractions, as many validators count, 33.33 would not be one.
+            return {"type": kind, "minimum": least, "maximum": field.most}
+        case Instant():
+            return {"type": "string", "format": "date-time"}
+        case WrittenWhole():
+            return {"type": "integer", "minimum": field.least, "maximum": field.most}
+        case WrittenHundredths():
+            return {"type": "number", "minimum": 0, "maximum": 100}
+        case WrittenDate():
+            return {"type": "string", "format": "date"}
+    return {}
+
+
+def _body(operation: Operation) -> Schema:
+    """Return the schema of a body; where callers' bodies differ it is the widest."""
+    body = operation.body
+    assert body is not None
+    return body if isinstance(body, Schema) else body(Caller("", Role.ADMIN))
+
+
+def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[str]:
+    """Yield the slugs of every refusal and fault that an operation can answer with."""
+    yield from ("malformed-request", "unauthorized", "forbidden")
+    if rule.arguments:
+        yield "not-found"
+    if operation.body:
+        yield from ("payload-too-large", "unsupported-media-type", "validation-failed")
+    yield from operation.problems
+    if method in ("POST", "PUT"):
+        yield "idempotency-key-reused"
+    yield from ("internal-error", "unavailable")
+
+
+def _roles(policy: Policy) -> str:
+    reaches: Mapping[str, Reach] = policy._asdict()
+    told = [f"{role} ({' or '.join(READING[one] for one in reach)})" for role, reach in reaches.items() if reach]
+    return f"Roles: {', '.join(told)}."
+
+
+def template(rule: Rule) -> str:
+    return _PART.sub(lambda match: f"{{{_camel(match[1])}}}", rule.rule)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))

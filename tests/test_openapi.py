@@ -1,0 +1,227 @@
+"""The OpenAPI document: true, complete, and the one that is kept in the repository."""
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from marshmallow import Schema, ValidationError
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from werkzeug.exceptions import InternalServerError
+
+from progress_service import errors, openapi
+from progress_service.catalog.schemas import EnrollmentChangeSchema, ModuleSchema
+from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE
+from tests.callers import Caller
+from tests.conftest import Callers, application
+
+KEPT = Path(__file__).parent.parent / "docs" / "openapi.json"
+EXAMPLES = json.loads(openapi.EXAMPLES.read_bytes())
+RECORD = EXAMPLES["parameters"]["recordId"]
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+NOW = re.compile(r'"(completedAt|lastActivityAt)": "[^"]*(\.\d+Z|18:00:00Z)"')
+"""Times that the service has set, and how the examples write them."""
+OWN_ROUTES = {"/docs/<path:filename>"}
+"""What belongs to a page, and is no operation."""
+
+
+@pytest.fixture
+def document(anonymous: Caller) -> dict[str, Any]:
+    return dict(anonymous.get("/openapi.json").get_json())
+
+
+def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+
+
+def test_every_route_is_described_and_no_other(app: Flask, document: dict[str, Any]) -> None:
+    rules = [rule for rule in app.url_map.iter_rules() if rule.rule not in OWN_ROUTES]
+    routes = {(openapi.template(rule), method) for rule in rules for method in rule.methods or ()}
+    described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
+
+    assert described == {(path, method) for path, method in routes if method not in {"HEAD", "OPTIONS"}}
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_summary(document: dict[str, Any]) -> None:
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    names = [operation["operationId"] for operation in operations]
+
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names), names
+    assert all(operation["summary"].endswith(".") for operation in operations)
+    links = {target for one in openapi.LINKS.values() for target in one}
+    assert links | openapi.LINKS.keys() <= set(names)
+
+
+def test_the_document_is_the_same_whatever_the_settings(database_url: str, document: dict[str, Any]) -> None:
+    with application(database_url, AUTO_ENROLL=False, MAX_CONTENT_LENGTH=99) as app:
+        assert Caller(app).get("/openapi.json").get_json() == document
+
+
+def test_the_document_in_the_repository_is_up_to_date(app: Flask) -> None:
+    printed = app.test_cli_runner().invoke(args=["openapi"])
+
+    assert printed.exit_code == 0
+    assert printed.output == KEPT.read_text(), "docs/openapi.json is out of date: renew it with `make openapi`"
+
+
+def play(caller: Caller) -> list[tuple[dict[str, Any], Any]]:
+    """Send the examples in their order, and return each with its answer."""
+    played, record = [], RECORD
+    for call in EXAMPLES["calls"]:
+        answer = caller.call(call["method"], call["path"].replace(RECORD, record), json=call.get("request"))
+        if call["operation"] == "sendUpdate" and answer.status_code == 201:
+            record = answer.get_json()["progress"]["id"]
+        played.append((call, answer))
+    return played
+
+
+def timeless(document: Any) -> str:
+    """Write a document without what is another one each time: ids of records, and times that this service has set."""
+    written = json.dumps(document, sort_keys=True)
+    return NOW.sub('"now"', UUID.sub("id", written))
+
+
+def test_the_examples_are_true(service: Callers) -> None:
+    for call, answer in play(service()):
+        assert answer.status_code == call["status"], call["name"]
+        assert timeless(answer.get_json(silent=True)) == timeless(call.get("answer")), call["name"]
+
+
+def test_every_request_and_every_answer_has_an_example(document: dict[str, Any]) -> None:
+    for item in document["paths"].values():
+        for operation in item.values():
+            parts = [operation["requestBody"]] if "requestBody" in operation else []
+            parts += [answer for status, answer in operation["responses"].items() if status < "300"]
+            contents = [
+                part["content"]["application/json"] for part in parts if "application/json" in part.get("content", {})
+            ]
+            if operation["security"]:
+                assert all(content["examples"] for content in contents), operation["operationId"]
+
+
+def refused(app: Flask, database_url: str) -> list[Any]:
+    """Provoke every problem once, on the catalog of the examples."""
+    service, student = Caller(app, "service", "lms"), Caller(app, "student", "sam")
+    play(service)
+    quiz = {"userId": "tom", "contentId": "sql-quiz"}
+    tom = service.post("/api/progress", json=quiz, headers={"Idempotency-Key": "1"}).get_json()["progress"]["id"]
+    stolen = {"title": "SQL for experts", "contents": [{"id": "sql-quiz", "title": "Quiz", "type": "quiz"}]}
+    wrong = {"userId": "sam", "contentId": "sql-quiz", "progressPercentage": "40", "score": 3, "done": True}
+    answers = [
+        service.get("/api/progress/sam?status=finished"),
+        Caller(app).get("/api/progress/sam"),
+        student.get("/api/progress/tom"),
+        service.get("/api/progress/sam/sql-advanced"),
+        service.put(f"/api/progress/{tom}/complete"),
+        service.put("/api/catalog/modules/sql-advanced", json=stolen),
+        service.post("/api/progress", data=b" " * (1024 * 1024 + 1), content_type="application/json"),
+        service.post("/api/progress", data={"contentId": "sql-quiz"}),
+        service.post("/api/progress", json=wrong),
+        service.post("/api/progress", json={"userId": "sam", "contentId": "sql-windows"}),
+        service.post("/api/progress", json=quiz | {"position": "end"}, headers={"Idempotency-Key": "1"}),
+    ]
+    with application(database_url, AUTO_ENROLL=False) as closed:
+        answers += [Caller(closed, "service", "lms").post("/api/progress", json=quiz | {"userId": "eva"})]
+    with app.test_request_context():
+        app.preprocess_request()
+        answers += [errors.render(InternalServerError()), errors.render(errors.unavailable())]
+    return answers
+
+
+def test_the_examples_of_problems_are_true(app: Flask, database_url: str, document: dict[str, Any]) -> None:
+    problems = [answer.get_json() for answer in refused(app, database_url)]
+    given = {problem["type"].rpartition(":")[2]: problem | {"requestId": "…"} for problem in problems}
+
+    examples = {slug: problem | {"requestId": "…"} for slug, problem in EXAMPLES["problems"].items()}
+    assert given == examples
+    assert {slug: problem["status"] for slug, problem in given.items()} == {
+        slug: status for slug, (status, _) in openapi.SLUGS.items()
+    }
+    described = [
+        answer["content"]["application/problem+json"] for answer in document["components"]["responses"].values()
+    ]
+    assert {slug for content in described for slug in content["examples"]} == given.keys()
+
+
+def test_what_an_answer_carries_beside_its_document_is_described(app: Flask, document: dict[str, Any]) -> None:
+    responses = document["components"]["responses"]
+
+    assert "WWW-Authenticate" in responses["Unauthorized"]["headers"]
+    assert "Retry-After" in responses["Unavailable"]["headers"]
+    for item in document["paths"].values():
+        for method, operation in item.items():
+            answers = {status: answer for status, answer in operation["responses"].items() if status < "300"}
+            assert answers, operation["operationId"]
+            for answer in answers.values():
+                assert "X-Request-ID" in answer["headers"]
+                assert ("Idempotency-Replayed" in answer["headers"]) == (method in ("post", "put"))
+    assert all("X-Request-ID" in answer["headers"] for answer in responses.values())
+
+
+UPDATE = {"contentId": "sets"}
+MODULE: dict[str, Any] = {"title": "Algebra", "contents": []}
+CONTENT = {"id": "sets", "title": "Sets", "type": "lab"}
+BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
+    # schema, its name in the document, the field, what is accepted, what is refused
+    (OWN_UPDATE, "Update", "contentId", ["a", "A1._:@|+~-", "9" * 128], ["", "-a", "a b", "é", "9" * 129, 1, None]),
+    (OWN_UPDATE, "Update", "userId", ["sam", "me2"], ["me", "stats", "batch", "events", "", None]),
+    (OWN_UPDATE, "Update", "progressPercentage", [0, 33.7, 100, 1e1], [-0.1, 100.1, "1", True, None]),
+    (OWN_UPDATE, "Update", "timeSpentSeconds", [0, 14_400, 3.0], [-1, 14_401, 0.5, "1", False, None]),
+    (OWN_UPDATE, "Update", "position", ["", "é" * 255, "a\nb"], ["x" * 256, "\0", 1, None]),
+    (OWN_UPDATE, "Update", "occurredAt", ["2026-01-31T12:00:00+01:00"], ["2026-01-31T12:00:00", "2026-01-31", 1, None]),
+    (OWN_UPDATE, "Update", "colour", [], ["red"]),
+    (OWN_UPDATE, "Update", None, [{"score": 0, "maxScore": 0.0001}, {"score": 17.3, "maxScore": 1_000_000}], []),
+    (OWN_UPDATE, "Update", None, [], [{"score": 1}, {"maxScore": 1}, {"score": 0, "maxScore": 0}]),
+    (OWN_UPDATE, "Update", None, [], [{"score": 0, "maxScore": 0.00001}, {"score": 1, "maxScore": 1_000_000.1}]),
+    (OWN_BATCH, "Batch", "updates", [[UPDATE], [UPDATE] * 1000], [[], [UPDATE] * 1001, [{}], {}, None]),
+    (ModuleSchema(), "Module", "title", ["", "x" * 200], ["x" * 201, None]),
+    (ModuleSchema(), "Module", "instructorIds", [[], ["ines", "iris"]], [["ines", "ines"], ["me"], [1], None]),
+    (ModuleSchema(), "Module", "contents", [[], [CONTENT]], [[{}], [1], {}, None]),
+    (ModuleSchema(), "Content", "type", ["a", "0-_", "x" * 32], ["", "A", "-a", "x" * 33]),
+    (ModuleSchema(), "Content", "weight", [0, 10_000], [-1, 10_001, 0.5]),
+    (ModuleSchema(), "Content", "completionThreshold", [1, 100], [0, 101, 1.5]),
+    (ModuleSchema(), "Content", "passingScore", [0, 33.33, 0.07, 100], [-1, 100.01, None]),
+    (EnrollmentChangeSchema(), "EnrollmentChange", "status", ["active", "paused"], ["completed", "", None]),
+]
+
+
+@pytest.mark.parametrize(("schema", "name", "field", "accepted", "wrong"), BODIES)
+def test_the_document_accepts_what_the_service_accepts_and_no_more(
+    schema: Schema, name: str, field: str | None, accepted: list[Any], wrong: list[Any], app: Flask
+) -> None:
+    validator = OAS31Validator(
+        {"$ref": f"#/components/schemas/{'Module' if name == 'Content' else name}", **openapi.document(app)},
+        format_checker=OAS31Validator.FORMAT_CHECKER,
+    )
+    required = {"Update": UPDATE, "Module": MODULE}.get(name, {})
+    for value, expected in [(value, True) for value in accepted] + [(value, False) for value in wrong]:
+        body = {**required, **(value if field is None else {field: value})}
+        if name == "Content":
+            body = {**MODULE, "contents": [{**CONTENT, field: value}]}
+        written = json.loads(json.dumps(body), parse_float=Decimal)
+        try:
+            schema.load(written)
+            is_accepted = True
+        except ValidationError:
+            is_accepted = False
+        assert (is_accepted, validator.is_valid(body)) == (expected, expected), value
+
+
+def test_unknown_and_repeated_query_parameters_are_refused_everywhere(
+    service: Callers, document: dict[str, Any]
+) -> None:
+    examples = EXAMPLES["parameters"]
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            if operation["security"]:
+                where = re.sub(r"{(\w+)}", lambda match: examples[match[1]], path)
+                names = [one["name"] for one in operation["parameters"] if one.get("in") == "query"]
+                for query in ["unknown=1", *(f"{name}=1&{name}=1" for name in names)]:
+                    answer = service().call(method.upper(), f"{where}?{query}", json={})
+                    assert answer.status_code == 400, (method, where, query)
