@@ -142,6 +142,7 @@ OPEN = {
     "operations.healthz": Open("application/json", _status("ok")),
     "operations.readyz": Open("application/json", _status("ready"), ["unavailable"]),
     "operations.read_description": Open("application/json", {"type": "object"}),
+    "operations.read_docs": Open("text/html", {"type": "string"}),
 }
 PLAIN = Open("text/plain", {"type": "string"})
 """What is answered without a token where nothing else is said."""

@@ -225,3 +225,21 @@ def test_unknown_and_repeated_query_parameters_are_refused_everywhere(
                 for query in ["unknown=1", *(f"{name}=1&{name}=1" for name in names)]:
                     answer = service().call(method.upper(), f"{where}?{query}", json={})
                     assert answer.status_code == 400, (method, where, query)
+
+
+def test_the_page_for_people_needs_nothing_from_elsewhere(anonymous: Caller) -> None:
+    page = anonymous.get("/docs")
+    named = re.findall(r'(?:src|href)="(.*?)"', page.text)
+
+    assert page.content_type == "text/html; charset=utf-8"
+    assert len(named) == 3
+    for name in named:
+        assert anonymous.get(f"/{name}").status_code == 200, name
+    assert "//" not in page.text
+    assert "//" not in page.headers["Content-Security-Policy"]
+    assert "unsafe-inline" not in page.headers["Content-Security-Policy"].partition("script-src")[2]
+
+
+def test_what_is_not_of_the_page_is_not_found(anonymous: Caller) -> None:
+    for name in ("nothing.js", "../flask_swagger_ui.py", "%2e%2e/flask_swagger_ui.py", ""):
+        assert anonymous.get(f"/docs/{name}").status_code == 404, name
