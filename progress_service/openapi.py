@@ -45,6 +45,7 @@ Keeps how far each learner is with every content of every module, and adds it up
 
 - **Numbers** mean the decimal that was written; a numeric string or a boolean is none. `null` is not a value: leave the
   field out. Derived percentages, rates and averages are rounded down to two decimals, and null where there is nobody.
+- **Bodies** are JSON objects in UTF-8. Of a name that is given twice in an object the last counts.
 - **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
 - **Answers** may get new fields; ignore those that you do not know.
 - **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for a path that is not here (404) and

@@ -212,6 +212,12 @@ def test_every_wrong_field_is_named(service: Callers, publish: Publish, app: Fla
     assert stored(app) == before
 
 
+def test_of_a_name_that_is_given_twice_the_last_counts(service: Callers) -> None:
+    body = '{"title": "Algebra", "contents": [], "title": "Biology"}'
+
+    assert service().put(ALGEBRA, data=body, content_type=JSON).get_json()["title"] == "Biology"
+
+
 @pytest.mark.parametrize("name", [r"\ud800", r"\u0000", r"a\udc00/~", "", " "])
 def test_an_unknown_field_is_refused_whatever_its_name(name: str, service: Callers) -> None:
     body = f'{{"title": "Algebra", "contents": [], "{name}": 1}}'
