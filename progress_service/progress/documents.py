@@ -1,5 +1,6 @@
 """The dashboard and the view of a module, put together from what the queries found."""
 
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -38,7 +39,10 @@ def dashboard_document(
 
 def _summary(modules: Sequence[EnrolledModule]) -> dict[str, Any]:
     enrollments = [one.enrollment for one in modules]
-    total = sum((Fraction(one.enrollment.weighted_sum, one.module.total_weight or 1) for one in modules), Fraction())
+    sums: Counter[int] = Counter()
+    for one in modules:
+        sums[one.module.total_weight or 1] += one.enrollment.weighted_sum
+    total = sum((Fraction(weighted_sum, weight) for weight, weighted_sum in sums.items()), Fraction())
     activity = [one.last_activity_at for one in enrollments if one.last_activity_at]
     return {
         "enrolledModules": len(modules),
