@@ -33,7 +33,8 @@ class Rows:
         self._writers: list[Any] = []
         if dialect.name != "postgresql":
             self._writers = [kind.dialect_impl(dialect).bind_processor(dialect) for kind in columns.values()]
-        self.table = _postgresql_table(name, columns) if dialect.name == "postgresql" else _sqlite_table(name, columns)
+        table = _postgresql_table if dialect.name == "postgresql" else _sqlite_table
+        self.table = table(name, {key: kind.dialect_impl(dialect) for key, kind in columns.items()})
         self.c = self.table.c
 
     def __call__(self, rows: Iterable[Sequence[Any]]) -> dict[str, str]:
@@ -50,8 +51,10 @@ def _postgresql_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromCla
     each = func.jsonb_array_elements(cast(bindparam(name, type_=String), JSONB)).table_valued("value")
 
     def cell(place: int, kind: TypeEngine[Any]) -> ColumnElement[Any]:
-        written = each.c.value.op("->>")(literal_column(str(place)))
-        return type_coerce(written, kind) if isinstance(kind, String) else cast(type_coerce(written, String), kind)
+        written = type_coerce(each.c.value.op("->>")(literal_column(str(place))), String)
+        if not isinstance(kind, String):
+            return cast(written, kind)
+        return written.collate(kind.collation) if kind.collation else written
 
     return select(*(cell(place, kind).label(key) for place, (key, kind) in enumerate(columns.items()))).subquery(name)
 
