@@ -4,7 +4,8 @@ SQLAlchemy writes the SQL and owns connections and transactions. To execute a sm
 again as the driver takes, so what runs in most requests goes around that part alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Dialect
@@ -30,10 +31,14 @@ class Prepared:
         compiled = self._compiled.get(dialect.name)
         if compiled is None:
             compiled = self._compiled[dialect.name] = Compiled(self._statement, dialect)
-        try:
-            return compiled.run(connection.connection.driver_connection, parameters)
-        except dialect.loaded_dbapi.Error as error:
-            raise _translated(connection, error) from error
+        with _translating(connection) as driver:
+            return compiled.run(driver, parameters)
+
+
+def say(connection: Connection, sql: str) -> None:
+    """Send a command that has no parameters and no answer."""
+    with _translating(connection) as driver:
+        driver.execute(sql)
 
 
 class Compiled:
@@ -71,13 +76,17 @@ class Compiled:
         return tuple(values)
 
 
-def _translated(connection: Connection, error: Exception) -> BaseException:
-    """Return what SQLAlchemy raises for an error of the driver, and give up connections that are gone."""
+@contextmanager
+def _translating(connection: Connection) -> Iterator[Any]:
+    """Give the driver's connection; of its errors raise what SQLAlchemy would, and give up what is gone."""
     dialect = connection.dialect
-    is_gone = dialect.is_disconnect(error, connection.connection, None)  # type: ignore[arg-type]
-    if is_gone:
-        connection.invalidate(error)
-        connection.engine.dispose()  # the others of the pool will be gone too
-    return DBAPIError.instance(
-        None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_gone, dialect=dialect
-    )
+    try:
+        yield connection.connection.driver_connection
+    except dialect.loaded_dbapi.Error as error:
+        is_gone = dialect.is_disconnect(error, connection.connection, None)
+        if is_gone:
+            connection.invalidate(error)
+            connection.engine.dispose()  # the others of the pool will be gone too
+        raise DBAPIError.instance(
+            None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_gone, dialect=dialect
+        ) from error

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 from progress_service.extensions import db
+from progress_service.prepared import say
 
 Result = TypeVar("Result")
 
@@ -30,26 +31,34 @@ UNHURRIED = text(
 )
 
 
+READING = {"postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "sqlite": "BEGIN"}
+"""How a transaction begins that reads one snapshot."""
+# On SQLite a writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
+WRITING = {"postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED", "sqlite": "BEGIN IMMEDIATE"}
+"""How a transaction begins that writes; each of its statements sees what is committed by then."""
+
+
 def prepare(app: Flask) -> None:
-    """Give an application's SQLite connections their rules; those of PostgreSQL are in the engine's options."""
+    """Give an application's connections their rules, and let its transactions begin as here, not as the driver does."""
+    timeout = app.config["LOCK_TIMEOUT"]
     with app.app_context():
         engine = db.engine
-    if engine.dialect.name == "sqlite":
-        timeout = app.config["LOCK_TIMEOUT"]
 
-        @event.listens_for(engine, "connect")
-        def prepare_connection(connection: sqlite3.Connection, _: Any) -> None:
-            connection.isolation_level = None  # the driver begins no transactions of its own: see below
+    @event.listens_for(engine, "connect")
+    def prepare_connection(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.isolation_level = None
             connection.execute(f"PRAGMA busy_timeout = {1000 * timeout}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+        else:
+            connection.autocommit = True
 
-        @event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            # A writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
-            reading = connection.get_execution_options().get("reading", False)
-            connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        is_reading = connection.get_execution_options().get("reading", False)
+        say(connection, (READING if is_reading else WRITING)[connection.dialect.name])
 
 
 def read(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:
@@ -57,13 +66,13 @@ def read(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Re
 
     With `unhurried` its statements have the time that a catalog change may take.
     """
-    return _transact(work, unhurried, **_snapshot())
+    return _transact(work, unhurried, reading=True)
 
 
 def stream(work: Callable[[Connection], Iterator[Result]]) -> Iterator[Result]:
     """Do the work on one snapshot that lasts as long as what it yields is taken."""
     with db.engine.connect() as connection:
-        connection.execution_options(**_snapshot())
+        connection.execution_options(reading=True)
         with connection.begin():
             _unhurry(connection)
             yield from work(connection)
@@ -74,10 +83,10 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
 
     The work has no effects outside its connection, since it may run more than once.
     """
-    return _transact(work, unhurried)
+    return _transact(work, unhurried, reading=False)
 
 
-def _transact(work: Callable[[Connection], Result], unhurried: bool, **options: Any) -> Result:
+def _transact(work: Callable[[Connection], Result], unhurried: bool, reading: bool) -> Result:
     patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
     attempt = 0
     while True:
@@ -85,7 +94,7 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, **options: 
         finished = False
         try:
             with db.engine.connect() as connection:
-                connection.execution_options(**options)
+                connection.execution_options(reading=reading)
                 with connection.begin():
                     if unhurried:
                         _unhurry(connection)
@@ -98,12 +107,6 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, **options: 
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
-
-
-def _snapshot() -> dict[str, Any]:
-    if db.engine.dialect.name == "sqlite":
-        return {"reading": True}
-    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 
 def _unhurry(connection: Connection) -> None:

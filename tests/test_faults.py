@@ -229,10 +229,14 @@ def test_a_catalog_change_has_more_time_than_other_requests(database_url: str) -
     waited = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '2s'")
     timeouts = {"STATEMENT_TIMEOUT": 1, "LOCK_TIMEOUT": 30, "CATALOG_TIMEOUT": 60}
     with school(database_url, **timeouts) as (app, service), ThreadPoolExecutor(1) as thread:
-        with held(app, "LOCK TABLE contents IN SHARE MODE"), engine_of(app).connect() as watch:
-            watch = watch.execution_options(isolation_level="AUTOCOMMIT")  # so that `now` goes on
+
+        def waits() -> bool:
+            with engine_of(app).begin() as watch:
+                return bool(watch.execute(waited).scalar())
+
+        with held(app, "LOCK TABLE contents IN SHARE MODE"):
             change = thread.submit(service.put, "/api/catalog/modules/algebra", json=module)
-            until(lambda: change.done() or bool(watch.execute(waited).scalar()))
+            until(lambda: change.done() or waits())
         assert change.result(PATIENCE_SECONDS).status_code == 200
 
 
