@@ -87,12 +87,14 @@ def endpoint(
     text: str | None = None,
     problems: Collection[str] = (),
     unhurried: bool = False,
+    single_statement: bool = False,
 ) -> Callable[[View], Callable[..., Response]]:
     """Turn a view of a `Call` into a guarded route.
 
     GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
     answer is given, and may run again where it loses a race. `text` is the type of what a view may `Stream` instead,
-    `problems` are the slugs of refusals of its own. `unhurried` views may take longer than others.
+    `problems` are the slugs of refusals of its own. `unhurried` views may take longer than others;
+    the answers of those of a `single_statement` are made of one, and need no transaction.
     """
     operation = Operation(policy, body, body_required, query or NoQuery(), answers, text, problems)
 
@@ -125,7 +127,9 @@ def endpoint(
                     idempotency.keep(connection, key, response, answer.learner, now)
                 return response
 
-            return (storage.read if is_read else storage.write)(work, unhurried=unhurried)
+            if is_read:
+                return storage.read(work, unhurried=unhurried, single_statement=single_statement)
+            return storage.write(work, unhurried=unhurried)
 
         guarded.operation = operation  # type: ignore[attr-defined]  # read by the OpenAPI document, and by the test of every route's policy
         return guarded

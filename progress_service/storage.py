@@ -3,7 +3,7 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flask import Flask, current_app
@@ -33,6 +33,8 @@ UNHURRIED = text(
 
 READING = {"postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "sqlite": "BEGIN"}
 """How a transaction begins that reads one snapshot."""
+READING_ONCE = dict.fromkeys(READING, "")
+"""One statement reads one snapshot without a transaction around it."""
 # On SQLite a writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
 WRITING = {"postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED", "sqlite": "BEGIN IMMEDIATE"}
 """How a transaction begins that writes; each of its statements sees what is committed by then."""
@@ -57,22 +59,24 @@ def prepare(app: Flask) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        is_reading = connection.get_execution_options().get("reading", False)
-        say(connection, (READING if is_reading else WRITING)[connection.dialect.name])
+        begins = connection.get_execution_options().get("begins", WRITING)
+        if command := begins[connection.dialect.name]:
+            say(connection, command)
 
 
-def read(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:
+def read(work: Callable[[Connection], Result], *, unhurried: bool = False, single_statement: bool = False) -> Result:
     """Do the work on one snapshot of the database, so that an answer of several statements is not torn.
 
-    With `unhurried` its statements have the time that a catalog change may take.
+    With `unhurried` its statements have the time that a catalog change may take. With `single_statement` the answer is
+    made of one, and spares the database a transaction.
     """
-    return _transact(work, unhurried, reading=True)
+    return _transact(work, unhurried, READING_ONCE if single_statement else READING)
 
 
 def stream(work: Callable[[Connection], Iterator[Result]]) -> Iterator[Result]:
     """Do the work on one snapshot that lasts as long as what it yields is taken."""
     with db.engine.connect() as connection:
-        connection.execution_options(reading=True)
+        connection.execution_options(begins=READING)
         with connection.begin():
             _unhurry(connection)
             yield from work(connection)
@@ -83,10 +87,10 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
 
     The work has no effects outside its connection, since it may run more than once.
     """
-    return _transact(work, unhurried, reading=False)
+    return _transact(work, unhurried, WRITING)
 
 
-def _transact(work: Callable[[Connection], Result], unhurried: bool, reading: bool) -> Result:
+def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Mapping[str, str]) -> Result:
     patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
     attempt = 0
     while True:
@@ -94,7 +98,7 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, reading: bo
         finished = False
         try:
             with db.engine.connect() as connection:
-                connection.execution_options(reading=reading)
+                connection.execution_options(begins=begins)
                 with connection.begin():
                     if unhurried:
                         _unhurry(connection)

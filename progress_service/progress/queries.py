@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, literal_column, select
+from sqlalchemy import Connection, and_, bindparam, literal_column, select, true
 
 from progress_service import calculations, idempotency
 from progress_service.calculations import DROPPED
@@ -55,13 +55,7 @@ class Unfinished(NamedTuple):
 THE_LEARNER: Any = bindparam("user_id", type_=ProgressRecord.user_id.type)
 THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
 
-ENROLLED_MODULES = Prepared(
-    select(Module.title, *MODULE, *ENROLLMENT)
-    .join(Enrollment, Enrollment.module_id == Module.id)
-    .where(Enrollment.user_id == THE_LEARNER)
-    .order_by(Enrollment.last_activity_at.desc().nulls_last(), Enrollment.module_id)
-)
-LAST_UNFINISHED = Prepared(
+_LAST_UNFINISHED = (
     select(
         ProgressRecord.module_id,
         ProgressRecord.content_id,
@@ -80,16 +74,25 @@ LAST_UNFINISHED = Prepared(
     )
     .order_by(ProgressRecord.last_activity_at.desc(), ProgressRecord.id.desc())
     .limit(literal_column("1"))
+    .subquery("last_unfinished")
 )
-ENROLLED_MODULE = Prepared(
-    select(Module.title, *MODULE, *ENROLLMENT)
+DASHBOARD = Prepared(
+    select(*_LAST_UNFINISHED.c, *MODULE, *ENROLLMENT, Module.title)
+    .select_from(Enrollment)
+    .join(Module, Module.id == Enrollment.module_id)
+    .outerjoin(_LAST_UNFINISHED, true())
+    .where(Enrollment.user_id == THE_LEARNER)
+    .order_by(Enrollment.last_activity_at.desc().nulls_last(), Enrollment.module_id)
+)
+_HEAD = Module.title, *MODULE, *ENROLLMENT
+_CONTENT = Content.id, Content.title, Content.type, Content.section, Content.weight
+LEARNER_MODULE = Prepared(
+    select(*_HEAD, *_CONTENT, *RECORD)
+    .select_from(Module)
     .outerjoin(Enrollment, and_(Enrollment.module_id == Module.id, Enrollment.user_id == THE_LEARNER))
-    .where(Module.id == THE_MODULE)
-)
-CONTENTS = Prepared(
-    select(Content.id, Content.title, Content.type, Content.section, Content.weight, *RECORD)
+    .outerjoin(Content, and_(Content.module_id == Module.id, ~Content.retired))
     .outerjoin(ProgressRecord, and_(ProgressRecord.content_id == Content.id, ProgressRecord.user_id == THE_LEARNER))
-    .where(Content.module_id == THE_MODULE, ~Content.retired)
+    .where(Module.id == THE_MODULE)
     .order_by(Content.ordinal)
 )
 RECORD_KEY = Prepared(
@@ -99,28 +102,33 @@ RECORD_KEY = Prepared(
 )
 
 
-def enrolled_modules(connection: Connection, user_id: str) -> list[EnrolledModule]:
-    """List a learner's modules, those worked on last first."""
-    return [
-        EnrolledModule(title, *values(row, calculations.Module, calculations.Enrollment))
-        for title, *row in ENROLLED_MODULES.run(connection, user_id=user_id)
-    ]
+def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Unfinished | None]:
+    """List a learner's modules, those worked on last first, and find the unfinished record last worked on.
 
-
-def last_unfinished(connection: Connection, user_id: str) -> Unfinished | None:
-    """Find the unfinished record last worked on, and its content's title, in what the learner has not dropped."""
-    return next((Unfinished(*row) for row in LAST_UNFINISHED.run(connection, user_id=user_id)), None)
+    That one is of a content that is not retired, in a module that the learner has not dropped.
+    """
+    modules: list[EnrolledModule] = []
+    last = None
+    for *row, title in DASHBOARD.run(connection, user_id=user_id):
+        last, module, enrollment = values(row, Unfinished, calculations.Module, calculations.Enrollment)
+        modules.append(EnrolledModule(title, module, enrollment))
+    return modules, last
 
 
 def learner_module(
     connection: Connection, user_id: str, module_id: str
 ) -> tuple[str, calculations.Module, calculations.Enrollment | None, list[ContentProgress]] | None:
     """Find a module's title and denominators, a learner's enrollment in it, and its current contents in order."""
-    ours = {"user_id": user_id, "module_id": module_id}
-    for title, *row in ENROLLED_MODULE.run(connection, **ours):
-        module, enrollment = values(row, calculations.Module, calculations.Enrollment)
-        return title, module, enrollment, [_content(row) for row in CONTENTS.run(connection, **ours)]
-    return None
+    rows = LEARNER_MODULE.run(connection, user_id=user_id, module_id=module_id)
+    if not rows:
+        return None
+    title, *head = rows[0][: len(_HEAD)]
+    module, enrollment = values(head, calculations.Module, calculations.Enrollment)
+    listed = [row[len(_HEAD) :] for row in rows if row[len(_HEAD)] is not None]
+    contents = [
+        ContentProgress(*row[: len(_CONTENT)], *values(row[len(_CONTENT) :], calculations.Record)) for row in listed
+    ]
+    return title, module, enrollment, contents
 
 
 def record_key(connection: Connection, record_id: str) -> RecordKey | None:
@@ -159,7 +167,3 @@ def stored_answers(connection: Connection, user_id: str) -> Sequence[Any]:
     """List the answers that are kept for repeats and that somebody was given, or that name them."""
     found = select(*StoredAnswer.__table__.columns).where(idempotency.about(connection, user_id))
     return connection.execute(found.order_by(StoredAnswer.stored_at, StoredAnswer.key)).all()
-
-
-def _content(row: Any) -> ContentProgress:
-    return ContentProgress(*row[:5], *values(row[5:], calculations.Record))

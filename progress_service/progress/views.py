@@ -81,11 +81,10 @@ def complete_record(call: Call, record_id: str) -> Answer:
 
 
 @progress.get("/<user_id>")
-@endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()})
+@endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()}, single_statement=True)
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
-    modules = queries.enrolled_modules(call.connection, user_id)
-    unfinished = queries.last_unfinished(call.connection, user_id)
+    modules, unfinished = queries.dashboard(call.connection, user_id)
     return Answer(dashboard_document(user_id, modules, unfinished, call.query.get("status")))
 
 
@@ -93,7 +92,7 @@ def read_dashboard(call: Call, user_id: str) -> Answer:
 @endpoint(READ_DASHBOARD, answers={200: ExportSchema()})
 def export_learner(call: Call, user_id: str) -> Answer:
     """Read everything that is held about a learner."""
-    modules = queries.enrolled_modules(call.connection, user_id)
+    modules, _ = queries.dashboard(call.connection, user_id)
     records = queries.records(call.connection, user_id)
     days = queries.activity_days(call.connection, user_id)
     taught = queries.taught_modules(call.connection, user_id)
@@ -102,7 +101,7 @@ def export_learner(call: Call, user_id: str) -> Answer:
 
 
 @progress.get("/<user_id>/<module_id>")
-@endpoint(READ_LEARNER_MODULE, answers={200: ModuleProgressSchema()})
+@endpoint(READ_LEARNER_MODULE, answers={200: ModuleProgressSchema()}, single_statement=True)
 def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
     found = queries.learner_module(call.connection, user_id, module_id)
