@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func, literal_column, or_, select, union_all
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
@@ -59,7 +59,7 @@ CONTENTS = Prepared(
 )
 GROUPS = _groups(_of_kinds(STATUS, PERCENTAGE, CONTENT))
 DAYS = _groups(_of_kinds(DAY), Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
-LAST_BEFORE = Prepared(
+_LAST_BEFORE = (
     select(func.substr(Tally.item, literal_column(f"{len('2026-01-31 ') + 1}")), whole(func.sum(Tally.learners)))
     .where(
         Tally.module_id == THE_MODULE,
@@ -70,7 +70,7 @@ LAST_BEFORE = Prepared(
     )
     .group_by(literal_column("1"))
 )
-LAST_WITHIN = Prepared(
+_LAST_WITHIN = (
     select(Enrollment.last_content_id, func.count())
     .where(
         Enrollment.module_id == THE_MODULE,
@@ -80,6 +80,7 @@ LAST_WITHIN = Prepared(
     )
     .group_by(Enrollment.last_content_id)
 )
+LAST_UPDATES = Prepared(union_all(_LAST_BEFORE, _LAST_WITHIN))
 
 
 def module(connection: Connection, module_id: str) -> TitledModule | None:
@@ -108,10 +109,16 @@ def stalled(connection: Connection, module_id: str, since: datetime) -> dict[str
 
     Whole weeks, and the whole days since, come from the tallies; of the instant's own day the enrollments are counted.
     """
-    ours = {"module_id": module_id, "since": since, "day": str(since.date()), "week": str(calculations.week_of(since))}
-    counts: Counter[str] = Counter(dict(LAST_BEFORE.run(connection, **ours)))
-    midnight = datetime.combine(since, time(), UTC)
-    counts.update(dict(LAST_WITHIN.run(connection, midnight=midnight, **ours)))
+    counts: Counter[str] = Counter()
+    for content_id, learners in LAST_UPDATES.run(
+        connection,
+        module_id=module_id,
+        week=str(calculations.week_of(since)),
+        day=str(since.date()),
+        midnight=datetime.combine(since, time(), UTC),
+        since=since,
+    ):
+        counts[content_id] += learners
     return counts
 
 
