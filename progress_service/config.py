@@ -51,13 +51,13 @@ def _parse(text: str) -> str | bool:
 
 def _typed(name: str, value: Any, kind: type) -> Any:
     """Give a setting that was written as text its type."""
-    if not isinstance(value, str) or kind is str:
+    if type(value) is kind:
         return value
     if kind is bool and value in ("1", "0"):
         return value == "1"
-    if kind is int and value.isdecimal():
+    if kind is int and isinstance(value, str) and value.isdecimal():
         return int(value)
-    wanted = "true or false" if kind is bool else "a whole number"
+    wanted = {bool: "true or false", int: "a whole number"}.get(kind, "text")
     raise ConfigurationError(f"PROGRESS_{name} must be {wanted}, not {value!r}.")
 
 

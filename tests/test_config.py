@@ -312,6 +312,13 @@ def test_a_boolean_that_is_none_is_refused_by_name(written: str, monkeypatch: py
         pass
 
 
+@pytest.mark.parametrize("setting", ["POOL_SIZE=true", "LOCK_TIMEOUT=-1", "STATEMENT_TIMEOUT=1.5", "ROLE_CLAIM=true"])
+def test_a_setting_of_another_type_is_refused_by_name(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, _, written = f"PROGRESS_{setting}".partition("=")
+    with pytest.raises(ConfigurationError, match=name), service(monkeypatch, **{SECRET: KEY, name: written}):
+        pass
+
+
 @pytest.mark.parametrize("written", ["False", "false", "FALSE"])
 def test_a_setting_of_flask_or_an_extension_may_be_switched_off_too(
     written: str, monkeypatch: pytest.MonkeyPatch
