@@ -165,7 +165,7 @@ def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bo
         day = one.occurred_at.date()
         keys.setdefault((one.user_id, one.content_id, day), (one.user_id, one.content_id, day, one.occurred_at, place))
     rows = sql.keys(keys.values())
-    held = sql.lock_modules_of_contents.run(connection, **rows)
+    held = {module_id for (module_id,) in sql.lock_modules_of_contents.run(connection, **rows)}
     created = {EnrollmentKey(*key) for key in sql.lock_enrollments_of_contents.run(connection, **rows)}
     # Read only now: whatever is read before its lock may be outdated by the time the lock is held.
     contents: dict[str, Content] = {}
@@ -174,7 +174,7 @@ def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bo
     for row in sql.read.run(connection, **rows):
         parts = values(row, RecordKey, Content, Module, Enrollment, Record, ActivityDay)
         key, content, module, enrollment, stored, active = parts
-        if (content.module_id,) not in held:
+        if content.module_id not in held:
             continue  # published since the locks were taken: this update came before
         contents[key.content_id], modules[content.module_id] = content, module
         enrollment_key = EnrollmentKey(key.user_id, content.module_id)
