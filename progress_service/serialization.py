@@ -3,7 +3,6 @@
 from typing import Any
 
 import orjson
-from flask import Response
 from flask.json.provider import JSONProvider as FlaskJSONProvider
 
 
@@ -15,9 +14,6 @@ class JSONProvider(FlaskJSONProvider):
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
         return orjson.loads(s)
-
-    def response(self, *args: Any, **kwargs: Any) -> Response:
-        return Response(encode(args[0] if args else kwargs), content_type="application/json")
 
 
 def encode(document: Any) -> bytes:

@@ -285,7 +285,8 @@ def test_issuer_and_audience_are_checked_where_they_are_configured(
     ("written", "enrolls"),
     [(None, True)]
     + [(value, True) for value in ("True", "true", "TRUE", "tRue")]
-    + [(value, False) for value in ("False", "false", "FALSE", "fAlse")],
+    + [(value, False) for value in ("False", "false", "FALSE", "fAlse")]
+    + [("1", True), ("0", False)],
 )
 def test_a_boolean_may_be_written_in_any_case(
     written: str | None, enrolls: bool, database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -9,9 +9,11 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
+from werkzeug.exceptions import Gone, RequestEntityTooLarge
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
+from progress_service import errors
 from progress_service.analytics import queries as analytics_queries
 from progress_service.catalog import queries as catalog_queries
 from progress_service.extensions import db
@@ -366,3 +368,11 @@ def test_the_service_is_not_ready_on_another_migration(anonymous: Caller, app: F
         with app.app_context(), db.engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{newest}'")
     assert anonymous.get("/readyz").status_code == 200
+
+
+def test_a_status_that_this_service_does_not_give_itself_is_named_by_its_phrase(app: Flask) -> None:
+    with app.test_request_context():
+        app.preprocess_request()
+        response = errors.render(RequestEntityTooLarge()), errors.render(Gone())
+
+    assert [one.get_json()["type"].rpartition(":")[2] for one in response] == ["payload-too-large", "gone"]
