@@ -1,6 +1,6 @@
-"""Records and enrollments as every answer shows them: the functions that make them, and their schemas."""
+"""Records, enrollments and contents as every answer shows them: the functions that make them, and their schemas."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from marshmallow import fields, validate
 
@@ -9,6 +9,16 @@ from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment
 from progress_service.validation import StrictSchema
 
 IN_PROGRESS, NOT_STARTED = "in_progress", "not_started"
+
+
+class ListedContent(NamedTuple):
+    """What lists tell of a current content."""
+
+    id: str
+    title: str
+    type: str
+    section: str | None
+    weight: int
 
 
 class RecordSchema(StrictSchema):
@@ -66,6 +76,16 @@ class EnrollmentSchema(StrictSchema):
         metadata={"description": "When the module was completed, which is never undone."},
     )
     lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
+
+
+def content_document(content: ListedContent) -> dict[str, Any]:
+    return {
+        "contentId": content.id,
+        "title": content.title,
+        "type": content.type,
+        "section": content.section,
+        "weight": content.weight,
+    }
 
 
 def record_document(record: Record) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from datetime import date, datetime, timedelta
 from itertools import accumulate
 from typing import Any
 
-from progress_service.analytics.queries import Groups, ListedContent, TitledModule
+from progress_service.analytics.queries import Groups, TitledModule
 from progress_service.calculations import DROPPED, STATUSES, Enrollment, Module, rounded_down
-from progress_service.documents import EnrollmentSchema, enrollment_document
+from progress_service.documents import EnrollmentSchema, ListedContent, content_document, enrollment_document
 from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
 
 
@@ -86,11 +86,7 @@ def _sum(parts: Iterable[Counts]) -> Counts:
 
 def _content(content: ListedContent, counts: Counts, stalled: int) -> dict[str, Any]:
     return {
-        "contentId": content.id,
-        "title": content.title,
-        "type": content.type,
-        "section": content.section,
-        "weight": content.weight,
+        **content_document(content),
         **_outcome(counts),
         "averageScorePercentage": rounded_down(counts.score_hundredths, 100 * counts.scored),
         "stalled": stalled,

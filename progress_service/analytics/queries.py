@@ -1,6 +1,7 @@
 """What statistics are made of: sums of tallies, whose number does not grow with the number of learners."""
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
@@ -8,9 +9,10 @@ from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func,
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
+from progress_service.documents import ListedContent
 from progress_service.models import Content, Enrollment, Module, Tally
 from progress_service.prepared import Prepared, Row
-from progress_service.statements import MODULE, whole
+from progress_service.statements import MODULE, columns, whole
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 
 Groups = dict[str, dict[str, Counts]]
@@ -25,24 +27,14 @@ class TitledModule(NamedTuple):
     module: calculations.Module
 
 
-class ListedContent(NamedTuple):
-    """A current content of a module."""
-
-    id: str
-    title: str
-    type: str
-    section: str | None
-    weight: int
-
-
 THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
-THE_INSTANT: Any = bindparam("since", type_=Enrollment.last_activity_at.type)
-THE_DAY: Any = bindparam("day", type_=String)
 THE_WEEK: Any = bindparam("week", type_=String)
 
 
-def _of_kinds(*kinds: str) -> ColumnElement[bool]:
-    return Tally.kind.in_([literal_column(f"'{kind}'") for kind in kinds])
+def _one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:
+    """Compare with words of ours, which stand in the statement: a list of parameters has no length beforehand."""
+    condition: ColumnElement[bool] = column.in_([literal_column(f"'{word}'") for word in words])
+    return condition
 
 
 def _groups(*where: ColumnElement[bool]) -> Prepared:
@@ -53,19 +45,19 @@ def _groups(*where: ColumnElement[bool]) -> Prepared:
 
 MODULE_TITLE = Prepared(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
 CONTENTS = Prepared(
-    select(Content.id, Content.title, Content.type, Content.section, Content.weight)
+    select(*columns(Content, ListedContent))
     .where(Content.module_id == THE_MODULE, ~Content.retired)
     .order_by(Content.ordinal)
 )
-GROUPS = _groups(_of_kinds(STATUS, PERCENTAGE, CONTENT))
-DAYS = _groups(_of_kinds(DAY), Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
+GROUPS = _groups(_one_of(Tally.kind, (STATUS, PERCENTAGE, CONTENT)))
+DAYS = _groups(Tally.kind == DAY, Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
 _LAST_BEFORE = (
     select(func.substr(Tally.item, literal_column(f"{len('2026-01-31 ') + 1}")), whole(func.sum(Tally.learners)))
     .where(
         Tally.module_id == THE_MODULE,
         or_(
-            and_(_of_kinds(LAST_WEEK), Tally.item < THE_WEEK),
-            and_(_of_kinds(LAST_DAY), Tally.item >= THE_WEEK, Tally.item < THE_DAY),
+            and_(Tally.kind == LAST_WEEK, Tally.item < THE_WEEK),
+            and_(Tally.kind == LAST_DAY, Tally.item >= THE_WEEK, Tally.item < bindparam("day", type_=String)),
         ),
     )
     .group_by(literal_column("1"))
@@ -74,9 +66,9 @@ _LAST_WITHIN = (
     select(Enrollment.last_content_id, func.count())
     .where(
         Enrollment.module_id == THE_MODULE,
-        Enrollment.status.in_([literal_column(f"'{status}'") for status in (ACTIVE, PAUSED)]),
+        _one_of(Enrollment.status, (ACTIVE, PAUSED)),
         Enrollment.last_activity_at >= bindparam("midnight", type_=Enrollment.last_activity_at.type),
-        Enrollment.last_activity_at <= THE_INSTANT,
+        Enrollment.last_activity_at <= bindparam("since", type_=Enrollment.last_activity_at.type),
     )
     .group_by(Enrollment.last_content_id)
 )

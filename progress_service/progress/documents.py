@@ -17,7 +17,7 @@ from progress_service.calculations import (
     Record,
     rounded_down,
 )
-from progress_service.documents import NOT_STARTED, enrollment_document, record_document
+from progress_service.documents import NOT_STARTED, content_document, enrollment_document, record_document
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Unfinished
 
 
@@ -75,26 +75,22 @@ def module_document(
         "module": {"id": module_id, "title": title},
         "enrollment": enrollment_document(enrollment, module) if enrollment else None,
         "contents": [_content(one) for one in contents],
-        "byType": [_type(kind, contents) for kind in dict.fromkeys(one.type for one in contents)],
+        "byType": [_type(kind, contents) for kind in dict.fromkeys(one.content.type for one in contents)],
     }
 
 
 def _content(content: ContentProgress) -> dict[str, Any]:
     record = record_document(content.record) if content.record else None
     return {
-        "contentId": content.id,
-        "title": content.title,
-        "type": content.type,
-        "section": content.section,
-        "weight": content.weight,
+        **content_document(content.content),
         "progress": record,
         "status": record["status"] if record else NOT_STARTED,
     }
 
 
 def _type(kind: str, contents: Sequence[ContentProgress]) -> dict[str, Any]:
-    ours = [one for one in contents if one.type == kind]
-    counted = [one for one in ours if one.weight > 0]
+    ours = [one for one in contents if one.content.type == kind]
+    counted = [one for one in ours if one.content.weight > 0]
     return {
         "type": kind,
         "totalContents": len(counted),

@@ -1,6 +1,7 @@
 """What answers about a learner's progress are made of, in a constant number of statements."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy import Connection, and_, bindparam, literal_column, select, true
 
 from progress_service import calculations, idempotency
 from progress_service.calculations import DROPPED
+from progress_service.documents import ListedContent
 from progress_service.models import (
     ActivityDay,
     Content,
@@ -19,7 +21,7 @@ from progress_service.models import (
 )
 from progress_service.prepared import Prepared
 from progress_service.recorder import RecordKey
-from progress_service.statements import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, values
+from progress_service.statements import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
 
 
 class EnrolledModule(NamedTuple):
@@ -33,11 +35,7 @@ class EnrolledModule(NamedTuple):
 class ContentProgress(NamedTuple):
     """A content of a module, with a learner's record where they have started it."""
 
-    id: str
-    title: str
-    type: str
-    section: str | None
-    weight: int
+    content: ListedContent
     record: calculations.Record | None
 
 
@@ -49,7 +47,7 @@ class Unfinished(NamedTuple):
     title: str
     progress_percentage: int
     position: str | None
-    last_activity_at: Any
+    last_activity_at: datetime
 
 
 THE_LEARNER: Any = bindparam("user_id", type_=ProgressRecord.user_id.type)
@@ -70,7 +68,7 @@ _LAST_UNFINISHED = (
         ProgressRecord.user_id == THE_LEARNER,
         ProgressRecord.completed_at.is_(None),
         ~Content.retired,
-        Enrollment.status != literal_column(f"'{DROPPED}'"),
+        Enrollment.status != DROPPED,
     )
     .order_by(ProgressRecord.last_activity_at.desc(), ProgressRecord.id.desc())
     .limit(literal_column("1"))
@@ -85,9 +83,8 @@ DASHBOARD = Prepared(
     .order_by(Enrollment.last_activity_at.desc().nulls_last(), Enrollment.module_id)
 )
 _HEAD = Module.title, *MODULE, *ENROLLMENT
-_CONTENT = Content.id, Content.title, Content.type, Content.section, Content.weight
 LEARNER_MODULE = Prepared(
-    select(*_HEAD, *_CONTENT, *RECORD)
+    select(*_HEAD, *columns(Content, ListedContent), *RECORD)
     .select_from(Module)
     .outerjoin(Enrollment, and_(Enrollment.module_id == Module.id, Enrollment.user_id == THE_LEARNER))
     .outerjoin(Content, and_(Content.module_id == Module.id, ~Content.retired))
@@ -122,13 +119,10 @@ def learner_module(
     rows = LEARNER_MODULE.run(connection, user_id=user_id, module_id=module_id)
     if not rows:
         return None
-    title, *head = rows[0][: len(_HEAD)]
-    module, enrollment = values(head, calculations.Module, calculations.Enrollment)
-    listed = [row[len(_HEAD) :] for row in rows if row[len(_HEAD)] is not None]
-    contents = [
-        ContentProgress(*row[: len(_CONTENT)], *values(row[len(_CONTENT) :], calculations.Record)) for row in listed
-    ]
-    return title, module, enrollment, contents
+    title, *row = rows[0]
+    module, enrollment = values(row, calculations.Module, calculations.Enrollment)
+    progress = [ContentProgress(*values(row[len(_HEAD) :], ListedContent, calculations.Record)) for row in rows]
+    return title, module, enrollment, [one for one in progress if one.content]
 
 
 def record_key(connection: Connection, record_id: str) -> RecordKey | None:
