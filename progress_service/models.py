@@ -21,6 +21,8 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
+    false,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
@@ -44,8 +46,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 # Identifiers sort by code point on every database, so that pages and locks have one order everywhere.
-IDENTIFIER = String(128).with_variant(String(128, collation="C"), "postgresql")
-LONG_IDENTIFIER = String(160).with_variant(String(160, collation="C"), "postgresql")
+IDENTIFIER = String(255).with_variant(String(255, collation="C"), "postgresql")
+LONG_IDENTIFIER = String(280).with_variant(String(280, collation="C"), "postgresql")
 Identifier = Annotated[str, mapped_column(IDENTIFIER)]
 Key = Annotated[str, mapped_column(IDENTIFIER, primary_key=True)]
 Small = Annotated[int, mapped_column(SmallInteger)]
@@ -137,6 +139,8 @@ class Enrollment(Base):
     completed_at: Mapped[datetime | None]
     last_activity_at: Mapped[datetime | None]
     last_content_id: Mapped[str | None] = mapped_column(IDENTIFIER)
+    enrolled_by_update: Mapped[bool] = mapped_column(server_default=false())
+    counted: Mapped[bool] = mapped_column(server_default=true())
 
 
 class ProgressRecord(Base):
@@ -175,6 +179,8 @@ class ProgressRecord(Base):
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
     last_activity_at: Mapped[datetime]
+    reached_at: Mapped[datetime | None]
+    passed_at: Mapped[datetime | None]
 
 
 class ActivityDay(Base):

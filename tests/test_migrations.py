@@ -37,17 +37,18 @@ STORED: list[tuple[str, dict[str, Any]]] = [
     ("enrollments", {
         "user_id": "sam", "module_id": "algebra", "status": "active", "weighted_sum": 40, "completed_contents": 0,
         "time_spent_seconds": 60, "enrolled_at": AT, "completed_at": None, "last_activity_at": AT,
-        "last_content_id": "sums",
+        "last_content_id": "sums", "enrolled_by_update": True, "counted": True,
     }),
     ("enrollments", {
         "user_id": "kim", "module_id": "algebra", "status": "active", "weighted_sum": 0, "completed_contents": 0,
         "time_spent_seconds": 0, "enrolled_at": AT, "completed_at": None, "last_activity_at": None,
-        "last_content_id": None,
+        "last_content_id": None, "enrolled_by_update": False, "counted": True,
     }),
     ("progress_records", {
         "id": UUID(int=1), "user_id": "sam", "module_id": "algebra", "content_id": "sums", "progress_percentage": 40,
         "furthest_percentage": 40, "time_spent_seconds": 60, "score": None, "max_score": None, "position": None,
-        "position_at": None, "started_at": AT, "completed_at": None, "last_activity_at": AT,
+        "position_at": None, "started_at": AT, "completed_at": None, "last_activity_at": AT, "reached_at": None,
+        "passed_at": None,
     }),
     ("activity_days", {"user_id": "sam", "module_id": "algebra", "day": AT.date(), "time_spent_seconds": 60}),
     ("tallies", {
@@ -156,7 +157,7 @@ EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
     # A part of a tally may lack what another part has.
     ("tallies", dict.fromkeys(Counts._fields, -1)),
     ("tallies", dict.fromkeys(Counts._fields, 2**63 - 1)),
-    *(("tallies", {"kind": kind, "item": f"2025-01-27 {128 * 'x'}"}) for kind in KINDS),
+    *(("tallies", {"kind": kind, "item": f"2025-01-27 {255 * 'x'}"}) for kind in KINDS),
     ("stored_answers", {"fingerprint": 64 * "f", "body": b"", "learner_id": None}),
 ]  # fmt: skip
 

@@ -1,0 +1,58 @@
+"""What makes dates independent of the order of updates, who counts in statistics, and longer identifiers.
+
+Records whose threshold or passing score was reached before have no date for it: the rules take the latest it can be.
+An enrollment counts as made by an update where it begins with the first update; the date of another one is the
+platform's.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+IDENTIFIERS = {
+    "modules": ["id"],
+    "module_instructors": ["module_id", "user_id"],
+    "contents": ["id", "module_id"],
+    "enrollments": ["user_id", "module_id", "last_content_id"],
+    "progress_records": ["user_id", "module_id", "content_id"],
+    "activity_days": ["user_id", "module_id"],
+    "tallies": ["module_id", "item"],
+    "stored_answers": ["caller_id", "learner_id"],
+}
+
+
+def upgrade() -> None:
+    _resize({"item": 280}, 255)
+    op.add_column(
+        "enrollments", sa.Column("enrolled_by_update", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
+    op.add_column("enrollments", sa.Column("counted", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("progress_records", sa.Column("reached_at", sa.DateTime(timezone=True)))
+    op.add_column("progress_records", sa.Column("passed_at", sa.DateTime(timezone=True)))
+    op.execute(
+        "UPDATE enrollments SET enrolled_by_update = true WHERE enrolled_at = ("
+        " SELECT min(started_at) FROM progress_records WHERE progress_records.user_id = enrollments.user_id"
+        " AND progress_records.module_id = enrollments.module_id)"
+    )
+
+
+def downgrade() -> None:
+    for table, column in (
+        ("progress_records", "passed_at"),
+        ("progress_records", "reached_at"),
+        ("enrollments", "counted"),
+        ("enrollments", "enrolled_by_update"),
+    ):
+        op.drop_column(table, column)
+    _resize({"item": 160}, 128)
+
+
+def _resize(lengths: dict[str, int], usual: int) -> None:
+    for table, names in IDENTIFIERS.items():
+        with op.batch_alter_table(table) as altered:
+            for name in names:
+                length = lengths.get(name, usual)
+                kind = sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
+                altered.alter_column(name, type_=kind)
