@@ -71,6 +71,10 @@ class Record(NamedTuple):
     position: str | None = None
     position_at: datetime | None = None
     completed_at: datetime | None = None
+    reached_at: datetime | None = None
+    """When an update first reached the completion threshold, or completed the record by request."""
+    passed_at: datetime | None = None
+    """When a score first reached the passing score, where there is one."""
 
     @property
     def progress_percentage(self) -> int:
@@ -93,6 +97,10 @@ class Enrollment(NamedTuple):
     last_activity_at: datetime | None = None
     last_content_id: str | None = None
     """The content of the latest update by event time; of equal times, of the one applied later."""
+    enrolled_by_update: bool = False
+    """Whether it began with an update, so that the earliest event time is its date, and not the platform's word."""
+    counted: bool = True
+    """Whether the learner is in the module's statistics."""
 
 
 class ActivityDay(NamedTuple):
@@ -107,33 +115,62 @@ class ActivityDay(NamedTuple):
 def apply(record: Record, update: Update, content: Content) -> Record:
     """Fold an update into a record.
 
-    The result does not depend on the order, grouping or repetition of the updates, but for added time and for dates.
-    Raises CriteriaNotMet where the update asks for a completion that the passing score forbids.
+    The result does not depend on the order, grouping or repetition of the updates, dates included; added time is the
+    exception. Raises CriteriaNotMet where the update asks for a completion that the passing score forbids.
     """
     at = update.occurred_at
-    furthest = max(record.furthest_percentage, update.progress_percentage)
     score, max_score = best_score(record.score, record.max_score, update.score, update.max_score)
-    completed_at = record.completed_at
-    if completed_at is None:
-        passed = is_passed(score, max_score, content.passing_score)
-        if update.completes and not passed:
-            raise CriteriaNotMet
-        if passed and (update.completes or furthest >= content.completion_threshold):
-            completed_at = at
+    if update.completes and record.completed_at is None and not is_passed(score, max_score, content.passing_score):
+        raise CriteriaNotMet
     position, position_at = record.position, record.position_at
     if update.position is not None and (position_at is None or at >= position_at):
         position, position_at = update.position, at
+    known = milestones(record, content)
+    reached_at, passed_at = known
+    if update.completes or update.progress_percentage >= content.completion_threshold:
+        reached_at = earliest(reached_at, at)
+    if content.passing_score is not None and is_passed(update.score, update.max_score, content.passing_score):
+        passed_at = earliest(passed_at, at)
+    completed_at, fulfilled_at = record.completed_at, fulfilment(reached_at, passed_at, content)
+    if fulfilled_at is not None and (completed_at is None or (reached_at, passed_at) != known):
+        completed_at = earliest(completed_at, fulfilled_at)
     return record._replace(
         started_at=min(record.started_at, at),
         last_activity_at=max(record.last_activity_at, at),
-        furthest_percentage=furthest,
+        furthest_percentage=max(record.furthest_percentage, update.progress_percentage),
         time_spent_seconds=record.time_spent_seconds + update.time_spent_seconds,
         score=score,
         max_score=max_score,
         position=position,
         position_at=position_at,
         completed_at=completed_at,
+        reached_at=reached_at,
+        passed_at=passed_at,
     )
+
+
+def milestones(record: Record, content: Content) -> tuple[datetime | None, datetime | None]:
+    """Return when a record reached the content's threshold and its passing score; None where it has not.
+
+    The stored values decide under the rule as it stands. What they reach without a date, since the rule was another
+    one or an earlier version stored them, they had reached by the completion or by the last activity.
+    """
+    by_then = record.completed_at or record.last_activity_at
+    is_reached = record.completed_at is not None or record.furthest_percentage >= content.completion_threshold
+    has_passed = content.passing_score is not None and is_passed(record.score, record.max_score, content.passing_score)
+    return (record.reached_at or by_then) if is_reached else None, (record.passed_at or by_then) if has_passed else None
+
+
+def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content: Content) -> datetime | None:
+    """Return when the completion rule was fulfilled, the threshold and the passing score; None where it is not."""
+    if reached_at is None or content.passing_score is None:
+        return reached_at
+    return None if passed_at is None else max(reached_at, passed_at)
+
+
+def earliest(known: datetime | None, other: datetime) -> datetime:
+    """Return the earlier of two times, the first of which may be missing."""
+    return other if known is None else min(known, other)
 
 
 def best_score(
@@ -158,7 +195,7 @@ def is_passed(score: int | None, max_score: int | None, passing_score: int | Non
 
 
 def count(enrollment: Enrollment, before: Record, after: Record, update: Update, content: Content) -> Enrollment:
-    """Carry an update's change of a record over to its enrollment's totals."""
+    """Carry an update's change of a record over to its enrollment's totals and dates."""
     at, last = update.occurred_at, enrollment.last_activity_at
     is_latest = last is None or at >= last
     return enrollment._replace(
@@ -166,6 +203,7 @@ def count(enrollment: Enrollment, before: Record, after: Record, update: Update,
         + content.counted_weight * (after.progress_percentage - before.progress_percentage),
         completed_contents=enrollment.completed_contents + (content.counted_weight > 0 and completes(before, after)),
         time_spent_seconds=enrollment.time_spent_seconds + update.time_spent_seconds,
+        enrolled_at=min(enrollment.enrolled_at, at) if enrollment.enrolled_by_update else enrollment.enrolled_at,
         last_activity_at=at if is_latest else last,
         last_content_id=after.content_id if is_latest else enrollment.last_content_id,
     )
@@ -176,18 +214,50 @@ def completes(before: Record | Enrollment | None, after: Record | Enrollment) ->
     return (before is None or before.completed_at is None) and after.completed_at is not None
 
 
-def change(enrollment: Enrollment, status: str | None, enrolled_at: datetime | None) -> Enrollment:
-    """Give an enrollment another status or date, where they are given; a completed one keeps its status."""
+def change(
+    enrollment: Enrollment, status: str | None, enrolled_at: datetime | None, counted: bool | None = None
+) -> Enrollment:
+    """Change what is given of an enrollment; a completed one keeps its status."""
     if status is None or enrollment.status == COMPLETED:
         status = enrollment.status
-    return enrollment._replace(status=status, enrolled_at=enrolled_at or enrollment.enrolled_at)
+    if enrolled_at is not None:
+        enrollment = enrollment._replace(enrolled_at=enrolled_at, enrolled_by_update=False)
+    return enrollment._replace(status=status, counted=enrollment.counted if counted is None else counted)
+
+
+def restart(enrollment: Enrollment) -> Enrollment:
+    """Return an enrollment without its records: one that was completed is active again, others keep their status."""
+    return Enrollment(
+        enrollment.user_id,
+        enrollment.module_id,
+        ACTIVE if enrollment.status == COMPLETED else enrollment.status,
+        enrollment.enrolled_at,
+        enrolled_by_update=enrollment.enrolled_by_update,
+        counted=enrollment.counted,
+    )
+
+
+def is_complete(enrollment: Enrollment, module: Module) -> bool:
+    """Tell whether an active or paused enrollment is to complete: all counted contents are, and there are some."""
+    return enrollment.status in (ACTIVE, PAUSED) and 0 < module.total_contents == enrollment.completed_contents
 
 
 def settle(enrollment: Enrollment, module: Module, at: datetime) -> Enrollment:
-    """Complete an active or paused enrollment, at the given time, where all counted contents are completed."""
-    if enrollment.status not in (ACTIVE, PAUSED) or not 0 < module.total_contents == enrollment.completed_contents:
+    """Complete an enrollment, at the time of the change that makes it complete, where it is to complete."""
+    return enrollment._replace(status=COMPLETED, completed_at=at) if is_complete(enrollment, module) else enrollment
+
+
+def complete(enrollment: Enrollment, was: datetime | None, last: datetime | None) -> Enrollment:
+    """Complete an enrollment by updates, as of the last completion of its counted contents.
+
+    Where that was at another time before, as far as was known, an enrollment that completed with it moves earlier with
+    it, never later. One that a catalog change or a change of status has completed keeps that date.
+    """
+    if enrollment.completed_at is None:
+        return enrollment._replace(status=COMPLETED, completed_at=last or enrollment.last_activity_at)
+    if last is None or enrollment.completed_at != was:
         return enrollment
-    return enrollment._replace(status=COMPLETED, completed_at=at)
+    return enrollment._replace(completed_at=min(last, was))
 
 
 def score_hundredths(score: int | None, max_score: int | None) -> int:
@@ -213,9 +283,14 @@ def rounded_down(numerator: int, denominator: int) -> float | None:
     return numerator * 100 // denominator / 100 if denominator else None
 
 
-def module_percentage(weighted_sum: int, total_weight: int) -> float:
-    """Return a module's progress, in per cent as shown; 0 where no content has a weight."""
-    return rounded_down(weighted_sum, total_weight) or 0.0
+def module_percentage(enrollment: Enrollment, module: Module) -> float:
+    """Return a module's progress, in per cent as shown.
+
+    Without any weight there is nothing to divide by: it is all done where the enrollment is completed, else none.
+    """
+    if not module.total_weight:
+        return 100.0 if enrollment.status == COMPLETED else 0.0
+    return rounded_down(enrollment.weighted_sum, module.total_weight) or 0.0
 
 
 def score_percentage(score: int | None, max_score: int | None) -> float | None:

@@ -9,6 +9,7 @@ from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment
 from progress_service.validation import StrictSchema
 
 IN_PROGRESS, NOT_STARTED = "in_progress", "not_started"
+COUNTED = "Whether the learner is in the module's statistics."
 
 
 class ListedContent(NamedTuple):
@@ -112,7 +113,7 @@ def enrollment_document(enrollment: Enrollment, module: Module) -> dict[str, Any
         "userId": enrollment.user_id,
         "moduleId": enrollment.module_id,
         "status": enrollment.status,
-        "progressPercentage": calculations.module_percentage(enrollment.weighted_sum, module.total_weight),
+        "progressPercentage": calculations.module_percentage(enrollment, module),
         "completedContents": enrollment.completed_contents,
         "totalContents": module.total_contents,
         "timeSpentSeconds": enrollment.time_spent_seconds,

@@ -29,6 +29,7 @@ from progress_service.validation import (
     Number,
     Pattern,
     Text,
+    Truth,
     UserId,
     WrittenDate,
     WrittenHundredths,
@@ -385,6 +386,8 @@ def _keywords(field: fields.Field[Any]) -> Json:
             return {"type": kind, "minimum": least, "maximum": field.most}
         case Instant():
             return {"type": "string", "format": "date-time"}
+        case Truth():
+            return {"type": "boolean"}
         case WrittenWhole():
             return {"type": "integer", "minimum": field.least, "maximum": field.most}
         case WrittenHundredths():

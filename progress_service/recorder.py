@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from progress_service import calculations, models, recount, tallies
-from progress_service.calculations import ACTIVE, ActivityDay, Content, Enrollment, Module, Record, Update
+from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record, Update
 from progress_service.recount import Drift
 from progress_service.statements import ENROLLMENT, MODULE, Statements, columns, exclusive_lock, values
 
@@ -72,6 +72,7 @@ class EnrollmentChange(NamedTuple):
     module_id: str
     status: str | None = None
     enrolled_at: datetime | None = None
+    counted: bool | None = None
 
 
 class Learning(NamedTuple):
@@ -87,21 +88,31 @@ class Learning(NamedTuple):
         return Learning(enrollments, dict(self.records), dict(self.days))
 
     def without(self, other: "Learning") -> "Learning":
-        """Return what is not the same in the other."""
+        """Return what is not the same in the other; of learners who now count, or no longer, all there is."""
+        turned = {
+            key
+            for key, one in self.enrollments.items()
+            if key in other.enrollments and other.enrollments[key].counted != one.counted
+        }
         return Learning(
-            _without(self.enrollments, other.enrollments),
-            _without(self.records, other.records),
-            _without(self.days, other.days),
+            _without(self.enrollments, other.enrollments, turned),
+            _without(self.records, other.records, turned),
+            _without(self.days, other.days, turned),
         )
 
-    def shares(self, modules: Mapping[str, Module]) -> Iterator[tallies.Share]:
-        """Yield what all of it counts in the tallies of the modules."""
+    def shares(
+        self, modules: Mapping[str, Module], enrollments: Mapping[EnrollmentKey, Enrollment]
+    ) -> Iterator[tallies.Share]:
+        """Yield what all of it counts in the tallies of the modules, under the learners' enrollments."""
         for enrollment in self.enrollments.values():
-            yield from tallies.of_enrollment(enrollment, modules[enrollment.module_id])
+            if enrollment.counted:
+                yield from tallies.of_enrollment(enrollment, modules[enrollment.module_id])
         for record in self.records.values():
-            yield from tallies.of_record(record)
+            if enrollments[EnrollmentKey(record.user_id, record.module_id)].counted:
+                yield from tallies.of_record(record)
         for day in self.days.values():
-            yield from tallies.of_day(day)
+            if enrollments[EnrollmentKey(day.user_id, day.module_id)].counted:
+                yield from tallies.of_day(day)
 
 
 class Recorded(NamedTuple):
@@ -153,11 +164,19 @@ class PublishedModule(NamedTuple):
     contents: Sequence[PublishedContent]
 
 
-def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bool, now: datetime) -> Recorded:
+def record(
+    connection: Connection,
+    updates: Sequence[Update],
+    *,
+    auto_enroll: bool,
+    now: datetime,
+    by_instructor: bool = False,
+) -> Recorded:
     """Fold updates into their records and enrollments, in order, all or none.
 
-    The number of statements is the same for one update and for a thousand. Raises UnknownContent, NotEnrolled and
-    calculations.CriteriaNotMet.
+    Instructors who report their own visits to a module that they teach do not count among its learners. The number of
+    statements is the same for one update and for a thousand; where an enrollment completes, or did so earlier than was
+    known, there is one more. Raises UnknownContent, NotEnrolled and calculations.CriteriaNotMet.
     """
     sql = _statements(connection)
     keys: dict[Any, Any] = {}
@@ -166,7 +185,8 @@ def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bo
         keys.setdefault((one.user_id, one.content_id, day), (one.user_id, one.content_id, day, one.occurred_at, place))
     rows = sql.keys(keys.values())
     held = {module_id for (module_id,) in sql.lock_modules_of_contents.run(connection, **rows)}
-    created = {EnrollmentKey(*key) for key in sql.lock_enrollments_of_contents.run(connection, **rows)}
+    locked = sql.lock_enrollments_of_contents.run(connection, by_instructor=by_instructor, **rows)
+    created = {EnrollmentKey(*key) for key in locked}
     # Read only now: whatever is read before its lock may be outdated by the time the lock is held.
     contents: dict[str, Content] = {}
     modules: dict[str, Module] = {}
@@ -188,12 +208,13 @@ def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bo
     _refuse(NotEnrolled, updates, lambda one: (one.user_id, contents[one.content_id].module_id) in after.enrollments)
     before = after.before(created)
     for one in updates:
-        content = contents[one.content_id]
-        _fold(after, one, content, modules[content.module_id], now)
-    return _store(connection, Recorded(before, after, modules))
+        _fold(after, one, contents[one.content_id], now)
+    recorded = Recorded(before, after, modules)
+    _date_completions(connection, recorded, contents, rows)
+    return _store(connection, recorded)
 
 
-def _fold(learning: Learning, update: Update, content: Content, module: Module, now: datetime) -> None:
+def _fold(learning: Learning, update: Update, content: Content, now: datetime) -> None:
     """Apply an update to its record, day of activity and enrollment."""
     user_id, module_id, at = update.user_id, content.module_id, update.occurred_at
     key = RecordKey(user_id, update.content_id)
@@ -203,8 +224,44 @@ def _fold(learning: Learning, update: Update, content: Content, module: Module, 
     day = learning.days.get(day_key, ActivityDay(*day_key))
     learning.days[day_key] = day._replace(time_spent_seconds=day.time_spent_seconds + update.time_spent_seconds)
     enrollment_key = EnrollmentKey(user_id, module_id)
-    counted = calculations.count(learning.enrollments[enrollment_key], before, after, update, content)
-    learning.enrollments[enrollment_key] = calculations.settle(counted, module, at)
+    enrollment = learning.enrollments[enrollment_key]
+    learning.enrollments[enrollment_key] = calculations.count(enrollment, before, after, update, content)
+
+
+def _date_completions(
+    connection: Connection, recorded: Recorded, contents: Mapping[str, Content], rows: Mapping[str, Any]
+) -> None:
+    """Complete the enrollments that are complete, and date those whose completion a late report moves earlier."""
+    before, after, modules = recorded
+    completing = {
+        key for key, one in after.enrollments.items() if calculations.is_complete(one, modules[key.module_id])
+    }
+    moved = {
+        key
+        for record_key, record in before.records.items()
+        if record.completed_at not in (None, after.records[record_key].completed_at)
+        and after.enrollments[key := EnrollmentKey(record.user_id, record.module_id)].completed_at is not None
+    }
+    if not completing | moved:
+        return
+    sql = _statements(connection)
+    keys = sql.enrollment_keys((*key, None) for key in completing | moved)
+    others = {EnrollmentKey(*key): at for *key, at in sql.last_completions.run(connection, **keys, **rows) if at}
+    was, last = (_last_completions(records, contents, others) for records in (before.records, after.records))
+    for key in completing | moved:
+        after.enrollments[key] = calculations.complete(after.enrollments[key], was.get(key), last.get(key))
+
+
+def _last_completions(
+    records: Mapping[RecordKey, Record], contents: Mapping[str, Content], others: Mapping[EnrollmentKey, datetime]
+) -> dict[EnrollmentKey, datetime]:
+    """Return the last completion of a counted content under each enrollment, of these records and the others."""
+    last = dict(others)
+    for record in records.values():
+        if record.completed_at is not None and contents[record.content_id].counted_weight:
+            key = EnrollmentKey(record.user_id, record.module_id)
+            last[key] = max(record.completed_at, last.get(key, record.completed_at))
+    return last
 
 
 def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime) -> Recorded:
@@ -224,17 +281,31 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     before = after.before(created)
     for change in changes:
         key = EnrollmentKey(change.user_id, change.module_id)
-        changed = calculations.change(after.enrollments[key], change.status, change.enrolled_at)
+        changed = calculations.change(after.enrollments[key], change.status, change.enrolled_at, change.counted)
         after.enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
+    if turned := [key for key, one in before.enrollments.items() if one.counted != after.enrollments[key].counted]:
+        _read_learning(connection, turned, before, after)
     return _store(connection, Recorded(before, after, modules))
+
+
+def _read_learning(connection: Connection, keys: Iterable[EnrollmentKey], *learnings: Learning) -> None:
+    """Add the records and days of activity under some enrollments, whose locks are held."""
+    sql = _statements(connection)
+    rows = sql.enrollment_keys((*key, None) for key in keys)
+    for row in sql.read_records.run(connection, **rows):
+        record = Record(*row)
+        for learning in learnings:
+            learning.records[RecordKey(record.user_id, record.content_id)] = record
+    for row in sql.read_days.run(connection, **rows):
+        day = ActivityDay(*row)
+        for learning in learnings:
+            learning.days[DayKey(day.user_id, day.module_id, day.day)] = day
 
 
 def reset(connection: Connection, user_id: str, module_id: str) -> None:
     """Take a learner's records in a module away and start their enrollment again, where there is one."""
     removed = _remove(connection, user_id, [module_id])
-    restarted = {
-        key: Enrollment(*key, ACTIVE, enrollment.enrolled_at) for key, enrollment in removed.before.enrollments.items()
-    }
+    restarted = {key: calculations.restart(enrollment) for key, enrollment in removed.before.enrollments.items()}
     _store(connection, removed._replace(after=Learning(restarted, {}, {})))
 
 
@@ -285,8 +356,8 @@ def _module_ids(sql: Statements) -> Select[Any]:
     return select(sql.enrollment_keys.c.module_id)
 
 
-def _without(ours: dict[Any, Any], theirs: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: one for key, one in ours.items() if theirs.get(key) != one}
+def _without(ours: dict[Any, Any], theirs: dict[Any, Any], turned: Collection[EnrollmentKey]) -> dict[Any, Any]:
+    return {key: one for key, one in ours.items() if theirs.get(key) != one or (one.user_id, one.module_id) in turned}
 
 
 def _completions(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> int:
@@ -299,7 +370,7 @@ def _store(connection: Connection, recorded: Recorded) -> Recorded:
     before, after, modules = recorded
     gone, come = before.without(after), after.without(before)
     changes = tallies.Changes()
-    changes.replace(gone.shares(modules), come.shares(modules))
+    changes.replace(gone.shares(modules, before.enrollments), come.shares(modules, after.enrollments))
     rows = {
         **sql.records((*one, one.progress_percentage) for one in come.records.values()),
         **sql.enrollments(come.enrollments.values()),
@@ -324,7 +395,7 @@ def publish(connection: Connection, module: PublishedModule, *, now: datetime) -
     """
     sql = _statements(connection)
     lock_module(connection, module.id)
-    before = _counted_weights(connection, module.id)
+    weights, rules = _counted_weights(connection, module.id), _rules(connection, module.id)
     titled = update(models.Module).filter_by(id=module.id).values(title=module.title)
     created = not connection.execute(titled).rowcount
     if created:
@@ -347,14 +418,34 @@ def publish(connection: Connection, module: PublishedModule, *, now: datetime) -
         ]
         connection.execute(insert(models.ModuleInstructor), teaching)
     recount.denominators(connection, module.id)
-    if not created and before != _counted_weights(connection, module.id):
-        completed = recount.totals(connection, module.id, now, recount.RULED_TOTALS)
-        by_enrollment = (tallies.STATUS, tallies.PERCENTAGE, tallies.LAST_WEEK, tallies.LAST_DAY)
-        recount.tallies(connection, sql, module.id, by_enrollment)
-        today = tallies.Group(module.id, tallies.DAY, str(now.date()))
-        changes = tallies.Changes({today: tallies.Counts(enrollments_completed=completed)})
-        sql.store_tallies.run(connection, **sql.tallies(_parts(changes)))
+    if not created:
+        after = _rules(connection, module.id)
+        changed = [content_id for content_id, rule in rules.items() if after[content_id] != rule]
+        completed = recount.completions(connection, sql, module.id, now, content_ids=changed) if changed else {}
+        if completed or weights != _counted_weights(connection, module.id):
+            _recount(connection, module.id, completed, now)
     return created
+
+
+def _recount(connection: Connection, module_id: str, completed: Mapping[str, int], now: datetime) -> None:
+    """Count what depends on the catalog again, after so many records of each content have completed."""
+    sql = _statements(connection)
+    enrollments_completed = recount.totals(connection, module_id, now, recount.RULED_TOTALS)
+    by_enrollment = (tallies.STATUS, tallies.PERCENTAGE, tallies.LAST_WEEK, tallies.LAST_DAY)
+    recount.tallies(connection, sql, module_id, by_enrollment)
+    today = tallies.Group(module_id, tallies.DAY, str(now.date()))
+    changes = tallies.Changes()
+    changes.replace(
+        [],
+        [
+            (today, tallies.Counts(completed=sum(completed.values()), enrollments_completed=enrollments_completed)),
+            *(
+                (tallies.Group(module_id, tallies.CONTENT, content_id), tallies.Counts(completed=number))
+                for content_id, number in completed.items()
+            ),
+        ],
+    )
+    sql.store_tallies.run(connection, **sql.tallies(_parts(changes)))
 
 
 def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *, now: datetime) -> None:
@@ -367,12 +458,14 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
     if any(drift.figure in recount.DENOMINATORS for drift in drifts):
         lock_module(connection, module_id)
         recount.denominators(connection, module_id)
+        recount.completions(connection, sql, module_id, now)
         recount.totals(connection, module_id, now)
     else:
         sql.lock_modules.run(connection, **sql.enrollment_keys([("", module_id, None)]))
         ours = models.Enrollment.module_id == module_id, models.Enrollment.user_id.in_(user_ids)
         locked = select(models.Enrollment.user_id).where(*ours).order_by(models.Enrollment.user_id).with_for_update()
         connection.execute(locked)
+        recount.completions(connection, sql, module_id, now, user_ids=user_ids)
         recount.totals(connection, module_id, now, user_ids=user_ids)
 
 
@@ -395,6 +488,12 @@ def _counted_weights(connection: Connection, module_id: str) -> set[Any]:
         content.module_id == module_id, ~content.retired, content.weight > 0
     )
     return set(connection.execute(counted))
+
+
+def _rules(connection: Connection, module_id: str) -> dict[str, tuple[int, int | None]]:
+    content = models.Content
+    rules = select(content.id, content.completion_threshold, content.passing_score).filter_by(module_id=module_id)
+    return {content_id: (threshold, passing) for content_id, threshold, passing in connection.execute(rules)}
 
 
 def _refuse(refusal: type[Refused], items: Sequence[Any], is_fine: Callable[[Any], bool]) -> None:

@@ -33,7 +33,7 @@ DENOMINATORS = ("total_weight", "total_contents")
 RULED_TOTALS = ("weighted_sum", "completed_contents")
 """The totals of an enrollment that depend on the catalog."""
 SUMS = (*RULED_TOTALS, "time_spent_seconds")
-TOTALS = (*SUMS, "last_activity_at", "last_content_id")
+TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id")
 
 
 Pairs = dict[str, tuple[Any, Any]]
@@ -67,8 +67,8 @@ def totals(
 ) -> int:
     """Count the totals of a module's enrollments again, of all or of some, and complete what has become complete.
 
-    Returns how many have completed. Only the named totals are written, and only where they differ. The caller holds
-    the module's lock alone, or shared and the enrollments' own.
+    Returns how many of those that count have completed. Only the named totals are written, and only where they differ.
+    The caller holds the module's lock alone, or shared and the enrollments' own.
     """
     counted = _totals(module_id)
     ours = [Enrollment.module_id == module_id]
@@ -81,9 +81,38 @@ def totals(
         .values({name: counted.c[name] for name in names})
     )
     is_complete = _is_complete(Enrollment.completed_contents, Module.total_contents)
-    complete = select(Module.id).where(Module.id == module_id, is_complete)
-    completing = update(Enrollment).where(*ours, complete.exists()).values(status=COMPLETED, completed_at=now)
-    return connection.execute(completing).rowcount
+    ours.append(select(Module.id).where(Module.id == module_id, is_complete).exists())
+    completing = connection.execute(select(func.count()).where(*ours, Enrollment.counted)).scalar_one()
+    connection.execute(update(Enrollment).where(*ours).values(status=COMPLETED, completed_at=now))
+    return completing
+
+
+def completions(
+    connection: Connection,
+    sql: Statements,
+    module_id: str,
+    now: datetime,
+    *,
+    content_ids: Collection[str] | None = None,
+    user_ids: Collection[str] | None = None,
+) -> dict[str, int]:
+    """Complete the records of a module that fulfil the rule of their content, of all or of some contents and learners.
+
+    Returns, by content, how many of those that count have completed. The caller holds the module's lock alone, or
+    shared and the enrollments' own, and counts the totals again.
+    """
+    ours = [ProgressRecord.module_id == module_id, ProgressRecord.content_id == Content.id, _is_fulfilled()]
+    if content_ids is not None:
+        ours.append(ProgressRecord.content_id.in_(select(sql.ids.c.id)))
+    if user_ids is not None:
+        ours.append(ProgressRecord.user_id.in_(user_ids))
+    ids = sql.ids((content_id,) for content_id in content_ids or ())
+    counted = select(ProgressRecord.content_id, func.count().label("number")).where(
+        *ours, _counts(ProgressRecord, module_id)
+    )
+    completed = connection.execute(counted.group_by(ProgressRecord.content_id), ids).all()
+    connection.execute(update(ProgressRecord).where(*ours).values(completed_at=now, progress_percentage=100), ids)
+    return {row.content_id: row.number for row in completed}
 
 
 def tallies(connection: Connection, sql: Statements, module_id: str, kinds: Collection[str] = KINDS) -> None:
@@ -122,6 +151,10 @@ def drifts(connection: Connection) -> Iterator[Drift]:
             Enrollment.module_id == recounted.c.module_id,
         )
         yield from _compare(connection, module_id, ours, Enrollment.user_id, pairs)
+
+        ours = and_(ProgressRecord.module_id == module_id, ProgressRecord.content_id == Content.id, _is_fulfilled())
+        pairs = {"progress_percentage": (ProgressRecord.progress_percentage, literal(100))}
+        yield from _compare(connection, module_id, ours, ProgressRecord.user_id, pairs, ProgressRecord.content_id + " ")
 
         compared = _tallies(module_id, KINDS)
         pairs = {name: (compared.c[f"stored_{name}"], compared.c[f"recounted_{name}"]) for name in Counts._fields}
@@ -172,6 +205,7 @@ def _totals(module_id: str) -> Subquery:
             func.sum(weighted).label("weighted_sum"),
             func.sum(case((is_completed, 1), else_=0)).label("completed_contents"),
             func.sum(record.time_spent_seconds).label("time_spent_seconds"),
+            func.min(record.started_at).label("started_at"),
             func.max(record.last_activity_at).label("last_activity_at"),
         )
         .join(Content, Content.id == record.content_id)
@@ -187,6 +221,13 @@ def _totals(module_id: str) -> Subquery:
         select(
             Enrollment.user_id,
             *(whole(summed.c[name]).label(name) for name in SUMS),
+            case(
+                (
+                    and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at),
+                    summed.c.started_at,
+                ),
+                else_=Enrollment.enrolled_at,
+            ).label("enrolled_at"),
             summed.c.last_activity_at,
             case(
                 (summed.c.last_activity_at.is_(None), null()),
@@ -222,7 +263,7 @@ def _shares(module_id: str, kind: str) -> Iterator[Select[Any]]:
         columns = (counts.get(name, literal(0)).label(name) for name in Counts._fields)
         item = cast(item, String)
         counted = select(literal(True).label("recounted"), literal(kind).label("kind"), item.label("item"), *columns)
-        return counted.where(table.module_id == module_id, *where).group_by(item)
+        return counted.where(table.module_id == module_id, _counts(table, module_id), *where).group_by(item)
 
     if kind == STATUS:
         yield share(
@@ -259,6 +300,21 @@ def _shares(module_id: str, kind: str) -> Iterator[Select[Any]]:
         yield share(utc_day(record.completed_at), record, completed, completed=func.count())
         completed = enrollment.completed_at.is_not(None)
         yield share(utc_day(enrollment.completed_at), enrollment, completed, enrollments_completed=func.count())
+
+
+def _counts(table: Any, module_id: str) -> Any:
+    """Tell whether a row is of a learner who counts in the module's statistics."""
+    if table is Enrollment:
+        return Enrollment.counted
+    uncounted = select(Enrollment.user_id).where(Enrollment.module_id == module_id, ~Enrollment.counted)
+    return table.user_id.not_in(uncounted)
+
+
+def _is_fulfilled() -> ColumnElement[bool]:
+    """Tell whether an uncompleted record fulfils the completion rule of its content (see `calculations.apply`)."""
+    record = ProgressRecord
+    has_passed = or_(Content.passing_score.is_(None), record.score * 10_000 >= Content.passing_score * record.max_score)
+    return and_(record.completed_at.is_(None), record.furthest_percentage >= Content.completion_threshold, has_passed)
 
 
 def _is_complete(completed_contents: Any, total_contents: Any) -> ColumnElement[bool]:

@@ -3,11 +3,12 @@
 Each takes its rows as one table (see `rows`), so that a request runs the same statements with one update or a thousand.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Date,
     Dialect,
@@ -15,13 +16,17 @@ from sqlalchemy import (
     Select,
     String,
     and_,
+    bindparam,
     cast,
+    exists,
     false,
     func,
     literal,
     literal_column,
+    not_,
     select,
     true,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
@@ -29,7 +34,17 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.functions import FunctionElement
 
 from progress_service import calculations
-from progress_service.models import ActivityDay, Base, Content, Enrollment, Module, ProgressRecord, Tally, UtcDateTime
+from progress_service.models import (
+    ActivityDay,
+    Base,
+    Content,
+    Enrollment,
+    Module,
+    ModuleInstructor,
+    ProgressRecord,
+    Tally,
+    UtcDateTime,
+)
 from progress_service.prepared import Prepared
 from progress_service.rows import Rows
 from progress_service.tallies import Counts, Group
@@ -75,6 +90,12 @@ def columns(model: type[Base], value: Any) -> list[InstrumentedAttribute[Any]]:
     return [getattr(model, name) for name in value._fields]
 
 
+def one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:
+    """Compare with fixed words, which stand in the statement: a list of parameters has no length beforehand."""
+    condition: ColumnElement[bool] = column.in_([literal_column(f"'{word}'") for word in words])
+    return condition
+
+
 def whole(total: Any) -> ColumnElement[int]:
     """Make a sum whole again, which PostgreSQL answers as a decimal, and 0 where nothing was summed."""
     return cast(func.coalesce(total, 0), BigInteger)
@@ -94,6 +115,10 @@ CONTENT = columns(Content, calculations.Content)
 ENROLLMENT = columns(Enrollment, calculations.Enrollment)
 RECORD = columns(ProgressRecord, calculations.Record)
 ACTIVITY_DAY = columns(ActivityDay, calculations.ActivityDay)
+OWNER = ["user_id", "module_id"]
+TOTALS = ["weighted_sum", "completed_contents", "time_spent_seconds"]
+BY_INSTRUCTOR = bindparam("by_instructor", type_=Boolean)
+"""Whether updates are an instructor's own."""
 
 
 class Statements:
@@ -112,21 +137,35 @@ class Statements:
         )
         source, content = self._look_up(self.keys.table, Content, ["module_id"], id=self.keys.c.content_id)
         self.lock_modules_of_contents = self._share_modules(select(content.module_id).select_from(source))
-        self.lock_enrollments_of_contents = self._lock_enrollments(self._first_updates())
+        visitors = exists().where(
+            ModuleInstructor.module_id == literal_column("learners.module_id"),
+            ModuleInstructor.user_id == literal_column("learners.user_id"),
+        )
+        self.lock_enrollments_of_contents = self._lock_enrollments(
+            self._first_updates(), by_update=True, counted=not_(and_(BY_INSTRUCTOR, visitors))
+        )
         self.read = self._read()
 
+        self.ids = rows("ids", Content, "id")
         self.enrollment_keys = rows("enrollment_keys", Enrollment, "user_id", "module_id", "enrolled_at")
         self.lock_modules = self._share_modules(select(self.enrollment_keys.c.module_id))
         self.lock_enrollments = self._lock_enrollments(
             select(self.enrollment_keys.table)
             .where(self.enrollment_keys.c.module_id.in_(select(Module.id)))
-            .subquery("learners")
+            .subquery("learners"),
+            by_update=False,
+            counted=true(),
         )
         self.read_enrollments = Prepared(
             select(*MODULE, *ENROLLMENT)
             .join(Enrollment, Enrollment.module_id == Module.id)
             .join(self.enrollment_keys.table, _same(Enrollment, self.enrollment_keys, "user_id", "module_id"))
         )
+        self.read_records, self.read_days = (
+            Prepared(select(*found).join(self.enrollment_keys.table, _same(model, self.enrollment_keys, *OWNER)))
+            for model, found in ((ProgressRecord, RECORD), (ActivityDay, ACTIVITY_DAY))
+        )
+        self.last_completions = self._last_completions()
 
         self.records = rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
         self.enrollments = rows("enrollments", Enrollment, *calculations.Enrollment._fields)
@@ -180,7 +219,7 @@ class Statements:
         one = select(*(table.c[name] for name in names)).where(is_same).offset(literal_column("0")).lateral()
         return source.join(one, true(), isouter=outer), one.c
 
-    def _lock_enrollments(self, learners: FromClause) -> Prepared:
+    def _lock_enrollments(self, learners: FromClause, *, by_update: bool, counted: ColumnElement[bool]) -> Prepared:
         """Lock the learners' enrollments in order, making those that are missing.
 
         An update that changes nothing still locks its row on PostgreSQL; it returns only the enrollments that are new.
@@ -191,20 +230,30 @@ class Statements:
             key.module_id,
             literal(calculations.ACTIVE),
             key.enrolled_at,
-            literal(0),
-            literal(0),
-            literal(0),
+            literal(by_update),
+            counted,
+            *(literal(0) for _ in TOTALS),
         )
-        names = ["user_id", "module_id", "status", "enrolled_at"]
-        totals = ["weighted_sum", "completed_contents", "time_spent_seconds"]
+        names = ["user_id", "module_id", "status", "enrolled_at", "enrolled_by_update", "counted", *TOTALS]
         return Prepared(
             self._insert(Enrollment)
-            .from_select([*names, *totals], enrolling.where(true()).order_by(key.user_id, key.module_id))
-            .on_conflict_do_update(
-                index_elements=["user_id", "module_id"], set_={"status": Enrollment.status}, where=false()
-            )
+            .from_select(names, enrolling.where(true()).order_by(key.user_id, key.module_id))
+            .on_conflict_do_update(index_elements=OWNER, set_={"status": Enrollment.status}, where=false())
             .returning(Enrollment.user_id, Enrollment.module_id)
         )
+
+    def _last_completions(self) -> Prepared:
+        """Find the last completion of a counted content under each enrollment, but for the contents of the keys."""
+        key, record = self.enrollment_keys.c, ProgressRecord
+        reported = select(self.keys.c.user_id, self.keys.c.content_id)
+        last = (
+            select(func.max(record.completed_at))
+            .join(Content, and_(Content.id == record.content_id, ~Content.retired, Content.weight > 0))
+            .where(record.user_id == key.user_id, record.module_id == key.module_id)
+            .where(tuple_(record.user_id, record.content_id).not_in(reported))
+            .scalar_subquery()
+        )
+        return Prepared(select(key.user_id, key.module_id, last.label("completed_at")))
 
     def _read(self) -> Prepared:
         """Read all that updates of the keys build on; what there is not is null."""

@@ -154,6 +154,17 @@ class Number(fields.Field[int]):
         return int(kept.scaleb(self.places))
 
 
+class Truth(fields.Field[bool]):
+    """True or false in JSON."""
+
+    default_error_messages = {"invalid": "Must be true or false."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
 class Instant(fields.Field[datetime]):
     """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast."""
 

@@ -307,7 +307,7 @@ ORDER: list[tuple[str, str, str, dict[str, Any], int, str]] = [
     (STUDENT, "GET", "/api/progress/lea?status=finished", {}, 400, "malformed-request"),
     (STUDENT, "GET", "/api/progress/lea/unheard-of?x=1", {}, 400, "malformed-request"),
     (token("otto", "instructor"), "GET", "/api/progress/stats/algebra?x=1", {}, 400, "malformed-request"),
-    (ADMIN, "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": "completed"}}, 422, "validation-failed"),
+    (ADMIN, "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": "finished"}}, 422, "validation-failed"),
     # then whose data it is,
     (STUDENT, "POST", "/api/progress", {"json": UPDATE | {"contentId": "unheard-of"}}, 403, "forbidden"),
     (STUDENT, "POST", "/api/progress", {"json": {"contentId": "unheard-of"} | DATED}, 403, "forbidden"),

@@ -49,6 +49,7 @@ class Enroll(NamedTuple):
     user_id: str
     module_id: str
     status: str | None
+    counted: bool | None
 
 
 class Published(NamedTuple):
@@ -75,6 +76,7 @@ class Erase(NamedTuple):
 Action: TypeAlias = Report | Batch | Complete | Enroll | Publish | Reset | Erase
 
 learners, modules = st.sampled_from(LEARNERS), st.sampled_from(list(MODULES))
+counting = st.sampled_from([None, None, None, True, False])
 contents = st.sampled_from([content_id for ids in MODULES.values() for content_id in ids])
 reports = st.builds(
     Report,
@@ -102,7 +104,7 @@ actions: st.SearchStrategy[Action] = st.one_of(
     reports,
     st.builds(Batch, st.lists(reports, min_size=1, max_size=12)),
     st.builds(Complete, learners, contents),
-    st.builds(Enroll, learners, modules, st.sampled_from([None, "active", "paused", "dropped"])),
+    st.builds(Enroll, learners, modules, st.sampled_from([None, "active", "paused", "dropped"]), counting),
     *map(publications, MODULES),
     st.builds(Reset, learners, modules),
     st.builds(Erase, learners),
@@ -117,15 +119,15 @@ def finished(user_id: str, content_id: str) -> Report:
 COMPLETED_BY_RETIREMENT = [
     finished("sam", "a0"),
     finished("kim", "a1"),
-    Enroll("sam", "algebra", "paused"),
+    Enroll("sam", "algebra", "paused", None),
     Publish("algebra", [Published("a0", 400), Published("a1", 0)]),
     Publish("algebra", [Published("a2"), Published("a0", 7)]),
 ]
 COMPLETED_BY_COMING_BACK = [
-    Enroll("sam", "biology", "dropped"),
+    Enroll("sam", "biology", "dropped", None),
     finished("sam", "b0"),
     finished("kim", "b0"),
-    Enroll("sam", "biology", "active"),
+    Enroll("sam", "biology", "active", None),
 ]
 RECORDED_WHILE_RETIRED = [
     Publish("algebra", [Published("a1", 0), Published("a2")]),
@@ -182,8 +184,9 @@ class World:
                 if response.status_code == 200:
                     record = response.get_json()["progress"]
                     self.days[Day(action.user_id, record["moduleId"], record["lastActivityAt"][:10])] += 0
-            case Enroll(user_id, module_id, status):
-                body = {} if status is None else {"status": status}
+            case Enroll(user_id, module_id, status, counted):
+                given = {"status": status, "counted": counted}
+                body = {name: value for name, value in given.items() if value is not None}
                 response = call.put(f"/api/enrollments/{user_id}/{module_id}", json=body)
             case Publish(module_id, contents):
                 self.catalog[module_id] = [one.id for one in contents]
@@ -276,6 +279,13 @@ def progress(facts: Facts, user_id: str, module_id: str) -> Fraction:
     return Fraction(sum(weight * mine.get(content, 0) for content, weight in weights.items()), total or 1)
 
 
+def shown_progress(facts: Facts, enrollment: Row[Any]) -> Fraction:
+    """Return what an enrollment's percentage is made of: without any weight all or nothing."""
+    if any(one.weight for one in facts.contents if one.module_id == enrollment.module_id and not one.retired):
+        return progress(facts, enrollment.user_id, enrollment.module_id)
+    return Fraction(100 * (enrollment.status == "completed"))
+
+
 def enrollment_figures(facts: Facts, enrollment: Row[Any]) -> Document:
     """Count everything that an enrollment shows."""
     key = (enrollment.user_id, enrollment.module_id)
@@ -284,11 +294,13 @@ def enrollment_figures(facts: Facts, enrollment: Row[Any]) -> Document:
     completed = {one.content_id for one in records if one.completed_at} & counted
     if enrollment.status in {"active", "paused"}:
         assert not counted or completed < counted
+    if enrollment.enrolled_by_update:
+        assert all(enrollment.enrolled_at <= one.started_at for one in records)
     return {
         "userId": key[0],
         "moduleId": key[1],
         "status": enrollment.status,
-        "progressPercentage": shown(progress(facts, *key)),
+        "progressPercentage": shown(shown_progress(facts, enrollment)),
         "completedContents": len(completed),
         "totalContents": len(counted),
         "timeSpentSeconds": sum(one.time_spent_seconds for one in records),
@@ -301,13 +313,16 @@ def enrollment_figures(facts: Facts, enrollment: Row[Any]) -> Document:
 def summary_figures(facts: Facts, enrollments: Sequence[Document]) -> Document:
     """Count what a dashboard's summary shows over the given enrollments of a learner."""
     kept = [one for one in enrollments if one["status"] != "dropped"]
+    weighted = {one.module_id for one in facts.contents if one.weight and not one.retired}
     return {
         "enrolledModules": len(kept),
         "activeModules": sum(one["status"] == "active" for one in kept),
         "completedModules": sum(one["status"] == "completed" for one in kept),
         "totalContents": sum(one["totalContents"] for one in kept),
         "completedContents": sum(one["completedContents"] for one in kept),
-        "progressPercentage": shown(mean([progress(facts, one["userId"], one["moduleId"]) for one in kept])),
+        "progressPercentage": shown(
+            mean([progress(facts, one["userId"], one["moduleId"]) for one in kept if one["moduleId"] in weighted])
+        ),
         "timeSpentSeconds": sum(one["timeSpentSeconds"] for one in kept),
         "lastActivityAt": max((one["lastActivityAt"] for one in kept if one["lastActivityAt"]), default=None),
     }
@@ -315,14 +330,16 @@ def summary_figures(facts: Facts, enrollments: Sequence[Document]) -> Document:
 
 def statistics_figures(facts: Facts, module_id: str) -> Document:
     """Count what the statistics of a module show."""
-    enrollments = [one for one in facts.enrollments if one.module_id == module_id]
-    records = [one for one in facts.records if one.module_id == module_id]
+    enrollments = [one for one in facts.enrollments if one.module_id == module_id and one.counted]
+    counted = {one.user_id for one in enrollments}
+    records = [one for one in facts.records if one.module_id == module_id and one.user_id in counted]
     current = sorted(
         (one for one in facts.contents if one.module_id == module_id and not one.retired), key=lambda one: one.ordinal
     )
     statuses = [one.status for one in enrollments]
     staying = [progress(facts, one.user_id, module_id) for one in enrollments if one.status != "dropped"]
-    whole = sorted(int(percentage) for percentage in staying)
+    with_percentage = staying if any(one.weight for one in current) else []
+    whole = sorted(int(percentage) for percentage in with_percentage)
     started = len({one.user_id for one in records})
     seconds = sum(one.time_spent_seconds for one in records)
 
@@ -347,7 +364,7 @@ def statistics_figures(facts: Facts, module_id: str) -> Document:
         "learners": {status: statuses.count(status) for status in ("active", "paused", "dropped", "completed")}
         | {"enrolled": len(enrollments), "started": started, "notStarted": len(enrollments) - started},
         "completionRate": shown(Fraction(100 * statuses.count("completed"), len(staying)) if staying else None),
-        "averageProgressPercentage": shown(mean(staying)),
+        "averageProgressPercentage": shown(mean(with_percentage)),
         "medianProgressPercentage": whole[(len(whole) - 1) // 2] if whole else None,
         "progressDistribution": [sum(one // 10 == tenth for one in whole) for tenth in range(11)],
         "timeSpent": {
@@ -389,11 +406,17 @@ def timeline_figures(world: World, facts: Facts, module_id: str, first: date, le
     def happened(times: Iterable[datetime | None], day: date) -> int:
         return sum(time is not None and time.date() == day for time in times)
 
-    records = [one for one in facts.records if one.module_id == module_id]
-    completions = [one.completed_at for one in facts.enrollments if one.module_id == module_id]
+    enrollments = [one for one in facts.enrollments if one.module_id == module_id and one.counted]
+    counted = {one.user_id for one in enrollments}
+    records = [one for one in facts.records if one.module_id == module_id and one.user_id in counted]
+    completions = [one.completed_at for one in enrollments]
     dates = [first + timedelta(days=place) for place in range(length)]
     active = {
-        day: [seconds for (_, ours, other), seconds in world.days.items() if (ours, other) == (module_id, str(day))]
+        day: [
+            seconds
+            for (user_id, ours, other), seconds in world.days.items()
+            if (ours, other) == (module_id, str(day)) and user_id in counted
+        ]
         for day in dates
     }
     return [
@@ -420,12 +443,15 @@ def assert_timelines_are_exact(world: World, facts: Facts, module_id: str) -> No
 def assert_rosters_are_exact(world: World, facts: Facts, module_id: str, learners: Sequence[Document]) -> None:
     """Compare two orders of the roster with the enrollments that everybody shows."""
     by_user = sorted(learners, key=lambda one: str(one["userId"]))
-    by_progress = sorted(
-        by_user, key=lambda one: (progress(facts, one["userId"], module_id), one["userId"]), reverse=True
-    )
+    exact = {one.user_id: shown_progress(facts, one) for one in facts.enrollments if one.module_id == module_id}
+    by_progress = sorted(by_user, key=lambda one: (exact[one["userId"]], one["userId"]), reverse=True)
     by_activity = sorted(by_user, key=lambda one: one["lastActivityAt"] or datetime.min.replace(tzinfo=UTC))
     for sort, expected in (("-progress", by_progress), ("lastActivity", by_activity)):
-        assert list(map(instants_read, world.roster(module_id, sort))) == expected
+        listed = list(map(instants_read, world.roster(module_id, sort)))
+        counted = {one.user_id: one.counted for one in facts.enrollments if one.module_id == module_id}
+        assert [one.pop("counted") for one in listed] == [counted[one["userId"]] for one in listed]
+        assert all(one.pop("lastContentId") or one["lastActivityAt"] is None for one in listed)
+        assert listed == expected
 
 
 def instants_read(document: Document) -> Document:
@@ -478,12 +504,13 @@ def assert_nothing_is_taken_away(before: Facts, after: Facts) -> None:
         if old := old_records.get(record.id):
             assert record.progress_percentage >= old.progress_percentage
             assert record.time_spent_seconds >= old.time_spent_seconds
-            assert old.completed_at in (None, record.completed_at)
+            assert old.completed_at is None or record.completed_at <= old.completed_at
     old_enrollments = {(one.user_id, one.module_id): one for one in before.enrollments}
     for enrollment in after.enrollments:
         if old := old_enrollments.get((enrollment.user_id, enrollment.module_id)):
-            assert enrollment.enrolled_at == old.enrolled_at
-            assert old.completed_at in (None, enrollment.completed_at)
+            assert enrollment.enrolled_at <= old.enrolled_at
+            assert old.enrolled_by_update or enrollment.enrolled_at == old.enrolled_at
+            assert old.completed_at is None or enrollment.completed_at <= old.completed_at
 
 
 def test_every_figure_equals_a_recount_after_any_sequence_of_requests(app: Flask, service: Callers) -> None:

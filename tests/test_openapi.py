@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug.exceptions import InternalServerError
 
 from progress_service import errors, openapi
-from progress_service.catalog.schemas import EnrollmentChangeSchema, ModuleSchema
+from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
 from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE
 from tests.callers import Caller
 from tests.conftest import Callers, application
@@ -187,7 +187,8 @@ BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
     (ModuleSchema(), "Content", "weight", [0, 10_000], [-1, 10_001, 0.5]),
     (ModuleSchema(), "Content", "completionThreshold", [1, 100], [0, 101, 1.5]),
     (ModuleSchema(), "Content", "passingScore", [0, 33.33, 0.07, 100], [-1, 100.01, None]),
-    (EnrollmentChangeSchema(), "EnrollmentChange", "status", ["active", "paused"], ["completed", "", None]),
+    (ChangedEnrollmentSchema(), "ChangedEnrollment", "status", ["active", "completed"], ["finished", "", None]),
+    (ChangedEnrollmentSchema(), "ChangedEnrollment", "counted", [True, False], [None, 0, "true"]),
 ]
 
 

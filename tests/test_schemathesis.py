@@ -37,6 +37,7 @@ SAID_IN_WORDS = {
     "Must be in 1970 or later.",
     "Must not be more than 5 minutes ahead.",
     "Must be at most 366 days, the last not before the first.",
+    "Cannot be set, and is not so.",
     "A table is whole: it has no limit and no cursor.",
     "The cursor was not given by this service for this order.",
 }

@@ -46,13 +46,19 @@ class Content:
     passing: int | None
     is_current: bool = True
 
+    def passes(self, score: tuple[int, int] | None) -> bool:
+        return self.passing is None or (score is not None and 100 * Fraction(*score) >= self.passing)
+
 
 @dataclass
 class Record:
     started: str
+    latest: str
     furthest: int = 0
     seconds: int = 0
     score: tuple[int, int] | None = None
+    reached: str | None = None
+    passed: str | None = None
     completed: str | None = None
 
     @property
@@ -63,7 +69,11 @@ class Record:
 @dataclass
 class Enrollment:
     status: str = "active"
+    is_counted: bool = True
     completed: str | None = None
+    latest: str = ""
+    last: str = ""
+    """The content of the latest update."""
     seconds_of_day: Counter[str] = field(default_factory=Counter)
 
 
@@ -85,6 +95,11 @@ class Model:
             content.is_current = False
         self.order[module_id] = [content.id for content in contents]
         self.catalog |= {content.id: content for content in contents}
+        for (_, content_id), record in self.records.items():
+            content = self.catalog[content_id]
+            is_relaxed = content_id in self.order[module_id] and record.furthest >= content.threshold
+            if is_relaxed and content.passes(record.score) and not record.completed:
+                record.completed = NOW
         for user_id, enrolled_in in self.enrollments:
             if enrolled_in == module_id:
                 self.settle(user_id, module_id, NOW)
@@ -109,29 +124,55 @@ class Model:
         completes: bool = False,
     ) -> None:
         content, module_id = self.catalog[content_id], MODULE_OF[content_id]
-        record = self.records.get((user_id, content_id)) or Record(started=at)
+        record = self.records.get((user_id, content_id)) or Record(at, at)
         best = max(filter(None, (record.score, score)), key=lambda one: (Fraction(*one), one[1]), default=None)
-        passed = content.passing is None or (best is not None and 100 * Fraction(*best) >= content.passing)
-        if completes and not passed and not record.completed:
+        if completes and not content.passes(best) and not record.completed:
             raise CriteriaNotMet
-        record.started = min(record.started, at)
+        # What is reached under the rule as it stands, and since when at the latest.
+        by_then = record.completed or record.latest
+        reached = (record.reached or by_then) if record.completed or record.furthest >= content.threshold else None
+        passed = (record.passed or by_then) if content.passing is not None and content.passes(record.score) else None
+        known = reached, passed
+        if completes or percentage >= content.threshold:
+            reached = min(reached or at, at)
+        if content.passing is not None and content.passes(score):
+            passed = min(passed or at, at)
+        record.reached, record.passed = reached, passed
+        record.started, record.latest = min(record.started, at), max(record.latest, at)
         record.furthest = max(record.furthest, percentage)
         record.seconds += seconds
         record.score = best
-        if not record.completed and passed and (completes or record.furthest >= content.threshold):
-            record.completed = at
+        before = self.last_completion(user_id, module_id)
+        is_news = not record.completed or (reached, passed) != known
+        if reached and (passed or content.passing is None) and is_news:
+            first = max(reached, passed or reached)
+            record.completed = min(record.completed or first, first)
         self.records[user_id, content_id] = record
-        self.enrollments.setdefault((user_id, module_id), Enrollment()).seconds_of_day[at] += seconds
-        self.settle(user_id, module_id, at)
+        enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment())
+        enrollment.seconds_of_day[at] += seconds
+        if at >= enrollment.latest:
+            enrollment.latest, enrollment.last = at, content_id
+        last = self.last_completion(user_id, module_id)
+        if last and enrollment.completed and enrollment.completed == before:
+            enrollment.completed = min(last, enrollment.completed)
+        self.settle(user_id, module_id, last)
 
-    def settle(self, user_id: str, module_id: str, at: str) -> None:
+    def last_completion(self, user_id: str, module_id: str) -> str | None:
+        """Return when the last of a learner's counted contents was completed."""
+        counted = {one.id for one in self.counted(module_id)}
+        ours = (one for (user, content), one in self.records.items() if user == user_id and content in counted)
+        return max((one.completed for one in ours if one.completed), default=None)
+
+    def settle(self, user_id: str, module_id: str, at: str | None) -> None:
         enrollment = self.enrollments[user_id, module_id]
         counted = self.counted(module_id)
         if enrollment.status in {"active", "paused"} and counted and self.done(user_id, module_id) == len(counted):
             enrollment.status, enrollment.completed = "completed", at
 
-    def enroll(self, user_id: str, module_id: str, status: str | None) -> None:
+    def enroll(self, user_id: str, module_id: str, status: str | None, is_counted: bool | None) -> None:
         enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment())
+        if is_counted is not None:
+            enrollment.is_counted = is_counted
         if status and enrollment.status != "completed":
             enrollment.status = status
         self.settle(user_id, module_id, NOW)
@@ -139,8 +180,9 @@ class Model:
     def reset(self, user_id: str, module_id: str) -> None:
         for content in self.of_module(module_id):
             self.records.pop((user_id, content.id), None)
-        if (user_id, module_id) in self.enrollments:
-            self.enrollments[user_id, module_id] = Enrollment()
+        if enrollment := self.enrollments.get((user_id, module_id)):
+            status = "active" if enrollment.status == "completed" else enrollment.status
+            self.enrollments[user_id, module_id] = Enrollment(status, enrollment.is_counted)
 
     def erase(self, user_id: str) -> None:
         self.records = {key: one for key, one in self.records.items() if key[0] != user_id}
@@ -173,7 +215,9 @@ class Model:
             "userId": user_id,
             "moduleId": module_id,
             "status": enrollment.status,
-            "progressPercentage": rounded(self.progress(user_id, module_id)),
+            "progressPercentage": rounded(self.progress(user_id, module_id))
+            if self.counted(module_id)
+            else 100 * (enrollment.status == "completed"),
             "completedContents": self.done(user_id, module_id),
             "totalContents": len(self.counted(module_id)),
             "timeSpentSeconds": self.seconds(user_id, module_id),
@@ -202,6 +246,7 @@ class Model:
             if user == user_id and one.status != "dropped"
         ]
         statuses = Counter(self.enrollments[user_id, one].status for one in modules)
+        weighted = [one for one in modules if self.counted(one)]
         return {
             "enrolledModules": len(modules),
             "activeModules": statuses["active"],
@@ -209,26 +254,47 @@ class Model:
             "totalContents": sum(len(self.counted(one)) for one in modules),
             "completedContents": sum(self.done(user_id, one) for one in modules),
             "progressPercentage": ratio(
-                sum((self.progress(user_id, one) for one in modules), Fraction()), len(modules)
+                sum((self.progress(user_id, one) for one in weighted), Fraction()), len(weighted)
             ),
             "timeSpentSeconds": sum(self.seconds(user_id, one) for one in modules),
         }
 
-    def unfinished(self, user_id: str) -> set[str]:
-        return {
-            content
-            for (user, content), one in self.records.items()
-            if user == user_id
-            and not one.completed
-            and self.catalog[content].is_current
-            and self.enrollments[user, MODULE_OF[content]].status != "dropped"
+    def following(self, user_id: str) -> set[str]:
+        """Return where a learner may go on: in one of the modules worked on at the latest time, if in any."""
+        places = {
+            module_id: content_id
+            for (user, module_id), one in self.enrollments.items()
+            if user == user_id and one.status != "dropped" and (content_id := self.next_in(user_id, module_id))
         }
+        latest = max((self.enrollments[user_id, one].latest for one in places), default="")
+        return {content for module, content in places.items() if self.enrollments[user_id, module].latest == latest}
+
+    def next_in(self, user_id: str, module_id: str) -> str | None:
+        """Return the content of a module on which a learner goes on."""
+        enrollment, order = self.enrollments[user_id, module_id], self.order[module_id]
+        records = {content: record for (user, content), record in self.records.items() if user == user_id}
+        is_open = {one.id: one.id not in records or not records[one.id].completed for one in self.current(module_id)}
+        counted = [one.id for one in self.counted(module_id) if is_open[one.id]]
+        optional = [one for one in order if is_open[one] and not self.catalog[one].weight]
+        if not counted and enrollment.status == "completed":
+            return None
+        if is_open.get(enrollment.last):
+            return enrollment.last
+        after = order[order.index(enrollment.last) :] if enrollment.last in order else []
+        for unfinished in (counted, optional):
+            for content_id in unfinished:
+                if content_id in after:
+                    return content_id
+            for content_id in unfinished:
+                return content_id
+        return None
 
     def statistics(self, module_id: str) -> dict[str, Any]:
-        learners = {user: one for (user, module), one in self.enrollments.items() if module == module_id}
-        started = {user for user, content in self.records if MODULE_OF[content] == module_id}
+        learners = self.learners(module_id)
+        started = {user for user, content in self.records if MODULE_OF[content] == module_id and user in learners}
         statuses = Counter(one.status for one in learners.values())
-        staying = sorted(self.progress(user, module_id) for user, one in learners.items() if one.status != "dropped")
+        staying = [user for user, one in learners.items() if one.status != "dropped"]
+        reached = sorted(self.progress(user, module_id) for user in staying) if self.counted(module_id) else []
         seconds = sum(self.seconds(user, module_id) for user in learners)
         return {
             "learners": {
@@ -238,14 +304,26 @@ class Model:
                 "notStarted": len(learners) - len(started),
             },
             "completionRate": ratio(100 * statuses["completed"], len(staying)),
-            "averageProgressPercentage": ratio(sum(staying, Fraction()), len(staying)),
-            "medianProgressPercentage": floor(staying[(len(staying) - 1) // 2]) if staying else None,
-            "progressDistribution": [sum(one // 10 == bucket for one in staying) for bucket in range(11)],
+            "averageProgressPercentage": ratio(sum(reached, Fraction()), len(reached)),
+            "medianProgressPercentage": floor(reached[(len(reached) - 1) // 2]) if reached else None,
+            "progressDistribution": [sum(one // 10 == bucket for one in reached) for bucket in range(11)],
             "timeSpent": {"totalSeconds": seconds, "averageSecondsPerLearner": ratio(seconds, len(started))},
         }
 
+    def learners(self, module_id: str) -> dict[str, Enrollment]:
+        """Return who counts in a module's statistics."""
+        return {user: one for (user, module), one in self.enrollments.items() if module == module_id and one.is_counted}
+
+    def counting(self, content_ids: Iterable[str]) -> list[Record]:
+        """Return the records of some contents that count in statistics."""
+        return [
+            one
+            for (user, content), one in self.records.items()
+            if content in content_ids and user in self.learners(MODULE_OF[content])
+        ]
+
     def figures(self, content_ids: Iterable[str]) -> dict[str, Any]:
-        records = [one for (_, content), one in self.records.items() if content in content_ids]
+        records = self.counting(content_ids)
         completed = sum(one.completed is not None for one in records)
         return {
             "started": len(records),
@@ -255,12 +333,12 @@ class Model:
         }
 
     def average_score(self, content_id: str) -> float | None:
-        scores = [one.score for (_, content), one in self.records.items() if content == content_id and one.score]
+        scores = [one.score for one in self.counting([content_id]) if one.score]
         return ratio(sum(Fraction(floor(10_000 * Fraction(*one)), 100) for one in scores), len(scores))
 
     def day(self, module_id: str, day: str) -> dict[str, Any]:
-        enrollments = [one for (_, module), one in self.enrollments.items() if module == module_id]
-        records = [one for (_, content), one in self.records.items() if MODULE_OF[content] == module_id]
+        enrollments = self.learners(module_id).values()
+        records = self.counting(MODULES[module_id])
         return {
             "date": day,
             "activeLearners": sum(day in one.seconds_of_day for one in enrollments),
@@ -398,13 +476,17 @@ class History(RuleBasedStateMachine):
             self.compare_answer(response, user_id, content_id)
 
     @rule(
-        user_id=learners, module_id=module_ids, status=st.sampled_from([None, "active", "paused", "paused", "dropped"])
+        user_id=learners,
+        module_id=module_ids,
+        status=st.sampled_from([None, "active", "paused", "paused", "dropped"]),
+        counted=st.sampled_from([None, None, True, False]),
     )
-    def enroll(self, user_id: str, module_id: str, status: str | None) -> None:
+    def enroll(self, user_id: str, module_id: str, status: str | None, counted: bool | None) -> None:
         is_new = (user_id, module_id) not in self.model.enrollments
-        body = {"status": status} if status else {}
+        given = {"status": status, "counted": counted}
+        body = {name: value for name, value in given.items() if value is not None}
         response = self.send(self.service, "PUT", f"/api/enrollments/{user_id}/{module_id}", body, user_id)
-        self.model.enroll(user_id, module_id, status)
+        self.model.enroll(user_id, module_id, status, counted)
         assert response.status_code == (201 if is_new else 200), response.text
         self.compare(response.get_json(), self.model.enrollment(user_id, module_id))
 
@@ -476,7 +558,10 @@ class History(RuleBasedStateMachine):
 
     def compare_view(self, user_id: str, module_id: str, in_roster: dict[str, Any] | None) -> None:
         view = self.instructor.get(f"/api/progress/{user_id}/{module_id}").get_json()
-        assert view["enrollment"] == in_roster
+        listed = in_roster and {name: in_roster[name] for name in in_roster if name not in ("counted", "lastContentId")}
+        assert view["enrollment"] == listed
+        enrollment = self.model.enrollments.get((user_id, module_id))
+        assert in_roster is None or enrollment is None or in_roster["counted"] is enrollment.is_counted
         self.compare(view["enrollment"], self.model.enrollment(user_id, module_id))
         current = self.model.current(module_id)
         for shown, content in zip(view["contents"], current, strict=True):
@@ -499,9 +584,9 @@ class History(RuleBasedStateMachine):
         assert modules.keys() == {module for user, module in self.model.enrollments if user == user_id}
         for module_id, shown in modules.items():
             self.compare(shown, self.model.enrollment(user_id, module_id))
-        unfinished = self.model.unfinished(user_id)
-        assert (dashboard["continue"] is None) == (not unfinished)
-        assert dashboard["continue"] is None or dashboard["continue"]["contentId"] in unfinished
+        following = self.model.following(user_id)
+        assert (dashboard["continue"] is None) == (not following)
+        assert dashboard["continue"] is None or dashboard["continue"]["contentId"] in following
 
     def compare(self, shown: dict[str, Any] | None, expected: dict[str, Any] | None) -> None:
         assert (shown is None) == (expected is None)

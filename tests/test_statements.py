@@ -50,13 +50,13 @@ class School:
         )
         return response
 
-    def put(self, contents: int, weight: int = 1, instructors: int = 1) -> TestResponse:
+    def put(self, contents: int, instructors: int = 1, **rule: int) -> TestResponse:
         """Publish the first module, with so many contents and instructors."""
         document = {
             "title": "Module",
             "instructorIds": [f"ines{place}" for place in range(instructors)],
             "contents": [
-                {"id": f"{self.module}-c{place}", "title": "Content", "type": f"type{place}", "weight": weight}
+                {"id": f"{self.module}-c{place}", "title": "Content", "type": f"type{place}", **rule}
                 for place in range(contents)
             ],
         }
@@ -78,7 +78,7 @@ def completing_update(school: School, size: int) -> Request:
 
 
 def completion(school: School, size: int) -> Request:
-    school.fill(contents=size, learners=2)
+    school.fill(contents=size + 1, learners=2)
     record_id = school.post().get_json()["progress"]["id"]
     return lambda: school.service.put(f"/api/progress/{record_id}/complete", json={"timeSpentSeconds": 1})
 
@@ -133,6 +133,13 @@ def retirement(school: School, size: int) -> Request:
     return lambda: school.put(1)
 
 
+def relaxed_rule(school: School, size: int) -> Request:
+    """Every learner has completed the module once a lower percentage is enough."""
+    updates = school.fill(contents=size, learners=size)
+    school.send([update | {"progressPercentage": 50} for update in updates])
+    return lambda: school.put(size, completionThreshold=50)
+
+
 def catalog_document(school: School, size: int) -> Request:
     school.fill(contents=size)
     return lambda: school.service.get(f"/api/catalog/modules/{school.module}")
@@ -146,6 +153,11 @@ def catalog_list(school: School, size: int) -> Request:
 def enrollment(school: School, size: int) -> Request:
     school.fill(contents=size, learners=2)
     return lambda: school.service.put(f"/api/enrollments/{school.learner}/{school.module}", json={"status": "paused"})
+
+
+def uncounted_enrollment(school: School, size: int) -> Request:
+    school.fill(contents=size, learners=2)
+    return lambda: school.service.put(f"/api/enrollments/{school.learner}/{school.module}", json={"counted": False})
 
 
 def reset(school: School, size: int) -> Request:
@@ -171,9 +183,11 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (same_publication, 50),
     (other_weights, 50),
     (retirement, 50),
+    (relaxed_rule, 30),
     (catalog_document, 50),
     (catalog_list, 20),
     (enrollment, 50),
+    (uncounted_enrollment, 50),
     (reset, 50),
     (erasure, 20),
 ]

@@ -8,8 +8,9 @@ from itertools import accumulate
 from typing import Any
 
 from progress_service.analytics.queries import Groups, TitledModule
+from progress_service.analytics.schemas import ListedLearnerSchema
 from progress_service.calculations import DROPPED, STATUSES, Enrollment, Module, rounded_down
-from progress_service.documents import EnrollmentSchema, ListedContent, content_document, enrollment_document
+from progress_service.documents import ListedContent, content_document, enrollment_document
 from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
 
 
@@ -20,7 +21,9 @@ def statistics_document(
     by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
     everybody = _sum(by_status.values())
     staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
-    percentages = [groups.get(PERCENTAGE, {}).get(str(percentage), NOTHING).learners for percentage in range(101)]
+    # Without any weight nobody has a percentage.
+    by_percentage = groups.get(PERCENTAGE, {}) if titled.module.total_weight else {}
+    percentages = [by_percentage.get(str(percentage), NOTHING).learners for percentage in range(101)]
     shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
     return {
         "moduleId": titled.id,
@@ -32,9 +35,7 @@ def statistics_document(
             "notStarted": everybody.learners - everybody.started,
         },
         "completionRate": rounded_down(100 * by_status["completed"].learners, staying.learners),
-        "averageProgressPercentage": rounded_down(
-            staying.weighted_sum, staying.learners * (titled.module.total_weight or 1)
-        ),
+        "averageProgressPercentage": rounded_down(staying.weighted_sum, staying.learners * titled.module.total_weight),
         "medianProgressPercentage": median(percentages),
         "progressDistribution": [sum(percentages[first : first + 10]) for first in range(0, 101, 10)],
         "timeSpent": {
@@ -61,12 +62,21 @@ def timeline_document(first: date, last: date, days: Mapping[str, Counts]) -> di
     return {"days": [_day(day, days.get(str(day), NOTHING)) for day in dates]}
 
 
+def listed_learner(enrollment: Enrollment, module: Module) -> dict[str, Any]:
+    """Show a learner of a roster."""
+    return {
+        **enrollment_document(enrollment, module),
+        "lastContentId": enrollment.last_content_id,
+        "counted": enrollment.counted,
+    }
+
+
 def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Module) -> Iterator[str]:
-    """Write enrollments as a table (RFC 4180), page by page."""
-    names = list(EnrollmentSchema().fields)
+    """Write the learners of a roster as a table (RFC 4180), page by page."""
+    names = list(ListedLearnerSchema().fields)
     yield _lines([names])
     for page in pages:
-        documents = (enrollment_document(enrollment, module) for enrollment in page)
+        documents = (listed_learner(enrollment, module) for enrollment in page)
         yield _lines([[_cell(document[name]) for name in names] for document in documents])
 
 
@@ -77,6 +87,8 @@ def _lines(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 

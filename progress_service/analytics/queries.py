@@ -1,7 +1,6 @@
 """What statistics are made of: sums of tallies, whose number does not grow with the number of learners."""
 
 from collections import Counter
-from collections.abc import Collection
 from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from progress_service.calculations import ACTIVE, PAUSED
 from progress_service.documents import ListedContent
 from progress_service.models import Content, Enrollment, Module, Tally
 from progress_service.prepared import Prepared, Row
-from progress_service.statements import MODULE, columns, whole
+from progress_service.statements import MODULE, columns, one_of, whole
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 
 Groups = dict[str, dict[str, Counts]]
@@ -31,12 +30,6 @@ THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
 THE_WEEK: Any = bindparam("week", type_=String)
 
 
-def _one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:
-    """Compare with words of ours, which stand in the statement: a list of parameters has no length beforehand."""
-    condition: ColumnElement[bool] = column.in_([literal_column(f"'{word}'") for word in words])
-    return condition
-
-
 def _groups(*where: ColumnElement[bool]) -> Prepared:
     sums = (whole(func.sum(getattr(Tally, name))) for name in Counts._fields)
     ours = Tally.module_id == THE_MODULE, *where
@@ -49,7 +42,7 @@ CONTENTS = Prepared(
     .where(Content.module_id == THE_MODULE, ~Content.retired)
     .order_by(Content.ordinal)
 )
-GROUPS = _groups(_one_of(Tally.kind, (STATUS, PERCENTAGE, CONTENT)))
+GROUPS = _groups(one_of(Tally.kind, (STATUS, PERCENTAGE, CONTENT)))
 DAYS = _groups(Tally.kind == DAY, Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
 _LAST_BEFORE = (
     select(func.substr(Tally.item, literal_column(f"{len('2026-01-31 ') + 1}")), whole(func.sum(Tally.learners)))
@@ -66,7 +59,8 @@ _LAST_WITHIN = (
     select(Enrollment.last_content_id, func.count())
     .where(
         Enrollment.module_id == THE_MODULE,
-        _one_of(Enrollment.status, (ACTIVE, PAUSED)),
+        one_of(Enrollment.status, (ACTIVE, PAUSED)),
+        Enrollment.counted,
         Enrollment.last_activity_at >= bindparam("midnight", type_=Enrollment.last_activity_at.type),
         Enrollment.last_activity_at <= bindparam("since", type_=Enrollment.last_activity_at.type),
     )

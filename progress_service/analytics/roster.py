@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Connection, Select, func, select, tuple_, union_all
 
 from progress_service import calculations
-from progress_service.calculations import ACTIVE, PAUSED, STATUSES
+from progress_service.calculations import ACTIVE, COMPLETED, PAUSED, STATUSES
 from progress_service.models import Enrollment
 from progress_service.statements import ENROLLMENT
 from progress_service.validation import is_identifier
@@ -43,6 +43,8 @@ class Filters(NamedTuple):
     inactive_since: datetime | None
     """Neither completed nor dropped, and without activity since; who never was active counts from the enrollment."""
     most_weighted_sum: int | None
+    is_weightless: bool = False
+    """Whether nothing in the module has a weight: who has completed it is at 100 all the same, and others at 0."""
 
 
 class Order(NamedTuple):
@@ -77,6 +79,8 @@ def page(
     if not segments:
         return []
     found = [calculations.Enrollment(*row) for row in connection.execute(union_all(*segments))]
+    if filters.is_weightless:
+        found = [one._replace(weighted_sum=100 * (one.status == COMPLETED)) for one in found]
     return sorted(found, key=order.place, reverse=order.descending)[:limit]
 
 
@@ -130,9 +134,11 @@ def _segments(
 ) -> Iterator[Select[Any]]:
     """Select a status's learners behind a position, in order; in that of activity, those who have none apart."""
     learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
+    is_done = filters.is_weightless and status == COMPLETED
+    progress: Any = learner.weighted_sum + 100 if is_done else learner.weighted_sum
     listed = select(*ENROLLMENT).where(learner.module_id == module_id, learner.status == status)
     if most is not None and order.by != PROGRESS:
-        listed = listed.where(learner.weighted_sum <= most)
+        listed = listed.where(progress <= most)
     if order.by == LAST_ACTIVITY:
         never, active = (
             listed.where(learner.last_activity_at.is_(None)),
@@ -151,7 +157,7 @@ def _segments(
         if since is not None:
             listed = listed.where(func.coalesce(learner.last_activity_at, learner.enrolled_at) <= since)
         if order.by == PROGRESS:
-            yield _behind(listed, order, after, [learner.weighted_sum, learner.user_id], most)
+            yield _behind(listed, order, after, [progress, learner.user_id], most)
         else:
             yield _behind(listed, order, after, [learner.user_id])
 

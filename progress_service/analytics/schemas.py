@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.analytics.roster import SORTS
 from progress_service.calculations import STATUSES
-from progress_service.documents import EnrollmentSchema
+from progress_service.documents import COUNTED, EnrollmentSchema
 from progress_service.validation import StrictSchema, WrittenDate, WrittenHundredths, WrittenWhole
 
 LONGEST_TIMELINE = timedelta(days=366)
@@ -147,10 +147,19 @@ class StatisticsSchema(StrictSchema):
     byType = fields.Nested(TypeStatisticsSchema, many=True, required=True)
 
 
+class ListedLearnerSchema(EnrollmentSchema):
+    """A learner of a module."""
+
+    lastContentId = fields.String(
+        required=True, allow_none=True, metadata={"description": "The content of the learner's latest update."}
+    )
+    counted = fields.Boolean(required=True, metadata={"description": COUNTED})
+
+
 class RosterSchema(StrictSchema):
     """A page of a module's learners; the cursor leads to the next one."""
 
-    items = fields.Nested(EnrollmentSchema, many=True, required=True)
+    items = fields.Nested(ListedLearnerSchema, many=True, required=True)
     nextCursor = fields.String(
         required=True, allow_none=True, metadata={"description": "The `cursor` of the next page; null on the last one."}
     )

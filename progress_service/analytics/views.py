@@ -8,7 +8,7 @@ from flask import Blueprint, request
 from sqlalchemy import Connection
 
 from progress_service.analytics import queries, roster
-from progress_service.analytics.documents import roster_csv, statistics_document, timeline_document
+from progress_service.analytics.documents import listed_learner, roster_csv, statistics_document, timeline_document
 from progress_service.analytics.queries import TitledModule
 from progress_service.analytics.roster import Filters, Order
 from progress_service.analytics.schemas import (
@@ -20,7 +20,6 @@ from progress_service.analytics.schemas import (
     TimelineSchema,
 )
 from progress_service.auth import READ_STATISTICS
-from progress_service.documents import enrollment_document
 from progress_service.endpoint import Answer, Call, Stream, endpoint
 from progress_service.errors import malformed, not_found
 
@@ -61,7 +60,7 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
     page = roster.page(call.connection, module_id, filters, order, _after(call, order), limit + 1)
     return Answer(
         {
-            "items": [enrollment_document(enrollment, module) for enrollment in page[:limit]],
+            "items": [listed_learner(enrollment, module) for enrollment in page[:limit]],
             "nextCursor": roster.encode(order, order.position(page[limit - 1])) if len(page) > limit else None,
         }
     )
@@ -89,7 +88,8 @@ def _filters(call: Call, total_weight: int) -> Filters:
     return Filters(
         call.query["status"],
         None if days is None else call.now - timedelta(days=days),
-        None if hundredths is None else ((hundredths + 1) * total_weight - 1) // 100 if total_weight else 0,
+        None if hundredths is None else ((hundredths + 1) * (total_weight or 1) - 1) // 100,
+        is_weightless=not total_weight,
     )
 
 

@@ -5,10 +5,24 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, post_load, validate, validates_schema
 
-from progress_service.calculations import ACTIVE, DROPPED, PAUSED
+from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, STATUSES
+from progress_service.documents import COUNTED, EnrollmentSchema
 from progress_service.recorder import PublishedContent
-from progress_service.validation import Identifier, Instant, ModuleId, Number, Pattern, StrictSchema, Text, UserId
+from progress_service.validation import (
+    Identifier,
+    Instant,
+    ModuleId,
+    Number,
+    Pattern,
+    StrictSchema,
+    Text,
+    Truth,
+    UserId,
+)
 
+READ = {"readOnly": True}
+TOLD = [name for name in EnrollmentSchema().fields if name not in ("status", "enrolledAt")]
+"""What answers say of an enrollment and requests cannot set."""
 REPEATED = ["Is given more than once."]
 
 
@@ -84,6 +98,34 @@ class EnrollmentChangeSchema(StrictSchema):
         metadata={"description": "Of a new enrollment `active`, if left out."},
     )
     enrolledAt = Instant(attribute="enrolled_at", metadata={"description": "Of a new enrollment now, if left out."})
+
+
+class ChangedEnrollmentSchema(EnrollmentChangeSchema):
+    """What to change of an enrollment. What an answer says besides may be sent back as it was read."""
+
+    status = fields.String(
+        validate=validate.OneOf(STATUSES),
+        metadata={"description": "Of a new enrollment `active`, if left out. `completed` only where it is."},
+    )
+    counted = Truth(metadata={"description": COUNTED})
+    userId, moduleId, completedAt, lastActivityAt = (fields.Raw(allow_none=True, metadata=READ) for _ in range(4))
+    progressPercentage, completedContents, totalContents, timeSpentSeconds = (
+        fields.Raw(metadata=READ) for _ in range(4)
+    )
+
+    @post_load
+    def part_what_is_told(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Set aside what the caller cannot change."""
+        told = {name: data.pop(name) for name in TOLD if name in data}
+        if data.get("status") == COMPLETED:
+            told["status"] = data.pop("status")
+        return {"change": data, "told": told}
+
+
+class EnrolledSchema(EnrollmentSchema):
+    """An enrollment, and whether it counts."""
+
+    counted = fields.Boolean(required=True, metadata={"description": COUNTED})
 
 
 class IdentifiedModuleSchema(ModuleSchema):

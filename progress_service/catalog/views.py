@@ -1,24 +1,31 @@
 """The endpoints by which the platform keeps the catalog and the enrollments in step."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flask import Blueprint
 
 from progress_service import recorder
 from progress_service.auth import READ_CATALOG, TAUGHT, WRITE_CATALOG
+from progress_service.calculations import Enrollment, Module
 from progress_service.catalog import queries
 from progress_service.catalog.schemas import (
-    EnrollmentChangeSchema,
+    ChangedEnrollmentSchema,
+    EnrolledSchema,
     ModuleListSchema,
     ModuleSchema,
     PublishedModuleSchema,
 )
-from progress_service.documents import EnrollmentSchema, enrollment_document
+from progress_service.documents import enrollment_document
 from progress_service.endpoint import Answer, Call, endpoint
-from progress_service.errors import Fault, Problem, not_found
+from progress_service.errors import Fault, Problem, invalid, not_found
 from progress_service.recorder import ContentElsewhere, EnrollmentChange, PublishedModule, UnknownModule
+from progress_service.serialization import encode
+from progress_service.validation import parse_json
 
 catalog = Blueprint("catalog", __name__, url_prefix="/api")
 MODULE = PublishedModuleSchema()
-ENROLLMENT = EnrollmentSchema()
+ENROLLMENT = EnrolledSchema()
 
 
 @catalog.get("/catalog/modules")
@@ -63,20 +70,32 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     found = queries.enrollment(call.connection, user_id, module_id)
     if found is None:
         raise not_found("There is no such enrollment.")
-    return Answer(enrollment_document(*found))
+    return Answer(_document(*found))
 
 
 @catalog.put("/enrollments/<user_id>/<module_id>")
-@endpoint(WRITE_CATALOG, body=EnrollmentChangeSchema(), answers={201: ENROLLMENT, 200: ENROLLMENT})
+@endpoint(WRITE_CATALOG, body=ChangedEnrollmentSchema(), answers={201: ENROLLMENT, 200: ENROLLMENT})
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status.
 
-    201 where the enrollment is new, 200 otherwise.
+    201 where the enrollment is new, 200 otherwise. What was read of it may be sent back.
     """
-    enrolled = enroll(call, EnrollmentChange(user_id, module_id, **call.body))
-    (enrollment,) = enrolled.after.enrollments.values()
-    document = enrollment_document(enrollment, enrolled.modules[module_id])
-    return Answer(document, 201 if enrolled.enrolled else 200, user_id)
+    enrolled = enroll(call, EnrollmentChange(user_id, module_id, **call.body["change"]))
+    (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
+    _check_told(call.body["told"], _document(enrolled.before.enrollments.get(key, enrollment), module))
+    return Answer(_document(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
+
+
+def _document(enrollment: Enrollment, module: Module) -> dict[str, Any]:
+    return {**enrollment_document(enrollment, module), "counted": enrollment.counted}
+
+
+def _check_told(told: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    """Refuse what a request cannot set where it is not what the caller has read."""
+    known = parse_json(encode(document))
+    wrong = [name for name, value in told.items() if isinstance(value, bool) or value != known[name]]
+    if wrong:
+        raise invalid(Fault(f"/{name}", "Cannot be set, and is not so.") for name in wrong)
 
 
 def publish(call: Call, module: PublishedModule) -> bool:

@@ -18,17 +18,17 @@ from progress_service.calculations import (
     rounded_down,
 )
 from progress_service.documents import NOT_STARTED, content_document, enrollment_document, record_document
-from progress_service.progress.queries import ContentProgress, EnrolledModule, Unfinished
+from progress_service.progress.queries import ContentProgress, EnrolledModule, Following
 
 
 def dashboard_document(
-    user_id: str, modules: Sequence[EnrolledModule], unfinished: Unfinished | None, status: str | None
+    user_id: str, modules: Sequence[EnrolledModule], following: Following | None, status: str | None
 ) -> dict[str, Any]:
     """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
     return {
         "userId": user_id,
         "summary": _summary([one for one in modules if one.enrollment.status != DROPPED]),
-        "continue": _continue(unfinished) if unfinished else None,
+        "continue": _continue(following) if following else None,
         "modules": [
             {**enrollment_document(one.enrollment, one.module), "title": one.title}
             for one in modules
@@ -39,9 +39,10 @@ def dashboard_document(
 
 def _summary(modules: Sequence[EnrolledModule]) -> dict[str, Any]:
     enrollments = [one.enrollment for one in modules]
+    weighted = [one for one in modules if one.module.total_weight]
     sums: Counter[int] = Counter()
-    for one in modules:
-        sums[one.module.total_weight or 1] += one.enrollment.weighted_sum
+    for one in weighted:
+        sums[one.module.total_weight] += one.enrollment.weighted_sum
     total = sum((Fraction(weighted_sum, weight) for weight, weighted_sum in sums.items()), Fraction())
     activity = [one.last_activity_at for one in enrollments if one.last_activity_at]
     return {
@@ -50,13 +51,13 @@ def _summary(modules: Sequence[EnrolledModule]) -> dict[str, Any]:
         "completedModules": sum(one.status == COMPLETED for one in enrollments),
         "totalContents": sum(one.module.total_contents for one in modules),
         "completedContents": sum(one.completed_contents for one in enrollments),
-        "progressPercentage": rounded_down(total.numerator, total.denominator * len(modules)),
+        "progressPercentage": rounded_down(total.numerator, total.denominator * len(weighted)),
         "timeSpentSeconds": sum(one.time_spent_seconds for one in enrollments),
         "lastActivityAt": max(activity, default=None),
     }
 
 
-def _continue(row: Unfinished) -> dict[str, Any]:
+def _continue(row: Following) -> dict[str, Any]:
     return {
         "moduleId": row.module_id,
         "contentId": row.content_id,
@@ -115,6 +116,8 @@ def export_document(
                 **enrollment_document(one.enrollment, one.module),
                 "title": one.title,
                 "lastContentId": one.enrollment.last_content_id,
+                "counted": one.enrollment.counted,
+                "enrolledByUpdate": one.enrollment.enrolled_by_update,
             }
             for one in modules
         ],
@@ -124,6 +127,8 @@ def export_document(
                 "title": title,
                 "furthestPercentage": record.furthest_percentage,
                 "positionAt": record.position_at,
+                "reachedAt": record.reached_at,
+                "passedAt": record.passed_at,
             }
             for title, record in records
         ],

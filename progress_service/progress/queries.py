@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, literal_column, select, true
+from sqlalchemy import Connection, Subquery, and_, bindparam, case, func, literal_column, or_, select, true
+from sqlalchemy.orm import aliased
 
 from progress_service import calculations, idempotency
-from progress_service.calculations import DROPPED
+from progress_service.calculations import ACTIVE, DROPPED, PAUSED
 from progress_service.documents import ListedContent
 from progress_service.models import (
     ActivityDay,
@@ -21,7 +22,7 @@ from progress_service.models import (
 )
 from progress_service.prepared import Prepared
 from progress_service.recorder import RecordKey
-from progress_service.statements import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
+from progress_service.statements import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, one_of, values
 
 
 class EnrolledModule(NamedTuple):
@@ -39,46 +40,75 @@ class ContentProgress(NamedTuple):
     record: calculations.Record | None
 
 
-class Unfinished(NamedTuple):
-    """A record that is not completed, on a content with a title."""
+class Following(NamedTuple):
+    """The content on which a learner goes on, with their record where they have started it."""
 
     module_id: str
     content_id: str
     title: str
     progress_percentage: int
     position: str | None
-    last_activity_at: datetime
+    last_activity_at: datetime | None
 
 
 THE_LEARNER: Any = bindparam("user_id", type_=ProgressRecord.user_id.type)
 THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
 
-_LAST_UNFINISHED = (
-    select(
-        ProgressRecord.module_id,
-        ProgressRecord.content_id,
-        Content.title,
-        ProgressRecord.progress_percentage,
-        ProgressRecord.position,
-        ProgressRecord.last_activity_at,
+
+def _following() -> Subquery:
+    """Find the content on which the learner goes on, in one row or none.
+
+    The module is the unfinished one with the latest activity, or else the latest enrollment. In it the content last
+    worked on is first while it is unfinished, then counted contents come before optional ones, and those behind it
+    before those in front of it.
+    """
+    current, last, record = aliased(Content), aliased(Content), aliased(ProgressRecord)
+    mine = and_(record.content_id == current.id, record.user_id == THE_LEARNER)
+    is_open = and_(~current.retired, record.completed_at.is_(None))
+    opened = select(current.id).outerjoin(record, mine).where(current.module_id == Enrollment.module_id, is_open)
+    is_on_the_way = one_of(Enrollment.status, (ACTIVE, PAUSED))
+    module = (
+        select(Enrollment.module_id, Enrollment.last_content_id)
+        .join(Module, Module.id == Enrollment.module_id)
+        .where(
+            Enrollment.user_id == THE_LEARNER,
+            Enrollment.status != literal_column(f"'{DROPPED}'"),
+            or_(Enrollment.completed_contents < Module.total_contents, and_(is_on_the_way, opened.exists())),
+        )
+        .order_by(Enrollment.last_activity_at.desc().nulls_last(), Enrollment.enrolled_at.desc(), Enrollment.module_id)
+        .limit(literal_column("1"))
+        .subquery("following_module")
     )
-    .join(Content, Content.id == ProgressRecord.content_id)
-    .join(Enrollment, and_(Enrollment.user_id == THE_LEARNER, Enrollment.module_id == ProgressRecord.module_id))
-    .where(
-        ProgressRecord.user_id == THE_LEARNER,
-        ProgressRecord.completed_at.is_(None),
-        ~Content.retired,
-        Enrollment.status != DROPPED,
+    return (
+        select(
+            current.module_id,
+            current.id.label("content_id"),
+            current.title,
+            func.coalesce(record.progress_percentage, literal_column("0")).label("progress_percentage"),
+            record.position,
+            record.last_activity_at,
+        )
+        .select_from(module)
+        .join(current, current.module_id == module.c.module_id)
+        .outerjoin(record, mine)
+        .outerjoin(last, and_(last.id == module.c.last_content_id, ~last.retired))
+        .where(is_open)
+        .order_by(
+            case((current.id == module.c.last_content_id, 0), (current.weight > 0, 1), else_=2),
+            case((current.ordinal > last.ordinal, 0), else_=1),
+            current.ordinal,
+        )
+        .limit(literal_column("1"))
+        .subquery("following")
     )
-    .order_by(ProgressRecord.last_activity_at.desc(), ProgressRecord.id.desc())
-    .limit(literal_column("1"))
-    .subquery("last_unfinished")
-)
+
+
+_FOLLOWING = _following()
 DASHBOARD = Prepared(
-    select(*_LAST_UNFINISHED.c, *MODULE, *ENROLLMENT, Module.title)
+    select(*_FOLLOWING.c, *MODULE, *ENROLLMENT, Module.title)
     .select_from(Enrollment)
     .join(Module, Module.id == Enrollment.module_id)
-    .outerjoin(_LAST_UNFINISHED, true())
+    .outerjoin(_FOLLOWING, true())
     .where(Enrollment.user_id == THE_LEARNER)
     .order_by(Enrollment.last_activity_at.desc().nulls_last(), Enrollment.module_id)
 )
@@ -99,17 +129,14 @@ RECORD_KEY = Prepared(
 )
 
 
-def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Unfinished | None]:
-    """List a learner's modules, those worked on last first, and find the unfinished record last worked on.
-
-    That one is of a content that is not retired, in a module that the learner has not dropped.
-    """
+def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Following | None]:
+    """List a learner's modules, those worked on last first, and find the content on which they go on."""
     modules: list[EnrolledModule] = []
-    last = None
+    following = None
     for *row, title in DASHBOARD.run(connection, user_id=user_id):
-        last, module, enrollment = values(row, Unfinished, calculations.Module, calculations.Enrollment)
+        following, module, enrollment = values(row, Following, calculations.Module, calculations.Enrollment)
         modules.append(EnrolledModule(title, module, enrollment))
-    return modules, last
+    return modules, following
 
 
 def learner_module(

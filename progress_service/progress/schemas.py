@@ -8,7 +8,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.auth import Caller, Role
 from progress_service.calculations import POINT, STATUSES
-from progress_service.documents import NOT_STARTED, EnrollmentSchema, RecordSchema
+from progress_service.documents import COUNTED, NOT_STARTED, EnrollmentSchema, RecordSchema
 from progress_service.validation import Identifier, Instant, Number, StrictSchema, Text, UserId
 
 BATCH_LIMIT = 1000
@@ -157,14 +157,14 @@ class SummarySchema(StrictSchema):
 
 
 class ContinueSchema(StrictSchema):
-    """The unfinished content last worked on."""
+    """The content on which the learner goes on; at 0, null and null where they have not started it."""
 
     moduleId = fields.String(required=True)
     contentId = fields.String(required=True)
     title = fields.String(required=True)
     progressPercentage = fields.Integer(required=True, validate=validate.Range(0, 99))
     position = fields.String(required=True, allow_none=True)
-    lastActivityAt = fields.AwareDateTime(required=True)
+    lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
 
 
 class TitledEnrollmentSchema(EnrollmentSchema):
@@ -223,12 +223,26 @@ class ModuleProgressSchema(StrictSchema):
 
 class ExportedEnrollmentSchema(TitledEnrollmentSchema):
     lastContentId = fields.String(required=True, allow_none=True)
+    counted = fields.Boolean(required=True, metadata={"description": COUNTED})
+    enrolledByUpdate = fields.Boolean(
+        required=True, metadata={"description": "Whether an update made it, and the earliest one dates it."}
+    )
 
 
 class ExportedRecordSchema(RecordSchema):
     title = fields.String(required=True)
     furthestPercentage = fields.Integer(required=True)
     positionAt = fields.AwareDateTime(required=True, allow_none=True)
+    reachedAt = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "When the completion threshold was first reached; null also where nothing was kept."},
+    )
+    passedAt = fields.AwareDateTime(
+        required=True,
+        allow_none=True,
+        metadata={"description": "When the passing score was first reached; null also where nothing was kept."},
+    )
 
 
 class ActivityDaySchema(StrictSchema):

@@ -7,7 +7,7 @@ from uuid import UUID
 from flask import Blueprint, current_app
 
 from progress_service import idempotency, recorder
-from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
+from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
 from progress_service.calculations import CriteriaNotMet, Update
 from progress_service.documents import enrollment_document, record_document
 from progress_service.endpoint import NOTHING, Answer, Call, endpoint
@@ -84,8 +84,8 @@ def complete_record(call: Call, record_id: str) -> Answer:
 @endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()}, single_statement=True)
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
-    modules, unfinished = queries.dashboard(call.connection, user_id)
-    return Answer(dashboard_document(user_id, modules, unfinished, call.query.get("status")))
+    modules, following = queries.dashboard(call.connection, user_id)
+    return Answer(dashboard_document(user_id, modules, following, call.query.get("status")))
 
 
 @progress.get("/<user_id>/export")
@@ -151,7 +151,13 @@ def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") ->
         return [Fault(place.format(index) + "/contentId", detail) for index in refused.places]
 
     try:
-        return recorder.record(call.connection, updates, auto_enroll=current_app.config["AUTO_ENROLL"], now=call.now)
+        return recorder.record(
+            call.connection,
+            updates,
+            auto_enroll=current_app.config["AUTO_ENROLL"],
+            now=call.now,
+            by_instructor=call.caller.role is Role.INSTRUCTOR,
+        )
     except UnknownContent as refused:
         raise invalid(faults(refused, "Is not in the catalog."), slug="unknown-content") from refused
     except NotEnrolled as refused:

@@ -21,7 +21,7 @@ STATUSES = ["active", "paused", "dropped", "completed"]
 PATH = "/api/progress/stats/algebra/learners"
 HEADER = (
     "userId,moduleId,status,progressPercentage,completedContents,totalContents,"
-    "timeSpentSeconds,enrolledAt,completedAt,lastActivityAt\r\n"
+    "timeSpentSeconds,enrolledAt,completedAt,lastActivityAt,lastContentId,counted\r\n"
 )
 
 Document: TypeAlias = dict[str, Any]
@@ -52,7 +52,7 @@ def days_ago(days: float) -> str:
     return (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
 
-def enroll(caller: Caller, user_id: str, **fields: str) -> None:
+def enroll(caller: Caller, user_id: str, **fields: Any) -> None:
     response = caller.put(f"/api/enrollments/{user_id}/algebra", json=fields)
     assert response.status_code in {200, 201}, response.text
 
@@ -94,8 +94,14 @@ def gather(service: Caller, publish: Publish) -> list[str]:
 
 
 def enrollments(service: Caller, user_ids: list[str]) -> list[Document]:
-    """Read the learners' enrollments one by one."""
-    return [dict(service.get(f"/api/enrollments/{user_id}/algebra").get_json()) for user_id in user_ids]
+    """Read the learners' enrollments one by one, as a roster shows them."""
+    found = []
+    for user_id in user_ids:
+        enrollment = service.get(f"/api/enrollments/{user_id}/algebra").get_json()
+        exported = service.get(f"/api/progress/{user_id}/export").get_json()["enrollments"]
+        (last,) = [one["lastContentId"] for one in exported if one["moduleId"] == "algebra"]
+        found.append({**enrollment, "lastContentId": last})
+    return found
 
 
 def listed(documents: list[Document], sort: str = "userId", **filters: Any) -> list[Document]:
@@ -308,6 +314,22 @@ def test_a_module_without_weight_lists_its_learners_at_zero(service: Callers, pu
     assert {one["progressPercentage"] for one in read(service())["items"]} == {0}
 
 
+@pytest.mark.parametrize("sort", SORTS)
+def test_who_completed_a_module_that_lost_its_weight_is_listed_at_100_and_others_at_0(
+    sort: str, service: Callers, publish: Publish
+) -> None:
+    everybody = gather(service(), publish)
+    publish("algebra", [])
+    shown = enrollments(service(), everybody)
+    assert {one["progressPercentage"] for one in shown} == {0, 100}
+
+    for most in (None, "0", "99.99", "100"):
+        filters = {} if most is None else {"maxProgress": most}
+        for limit in (1, 5, 200):
+            found = [one for page in pages(service(), sort=sort, limit=limit, **filters) for one in page]
+            assert found == listed(shown, sort, **filters)
+
+
 def test_a_module_without_learners_has_an_empty_roster(service: Callers, publish: Publish) -> None:
     publish("algebra", ["sets"])
     publish("biology", ["cells"])
@@ -420,7 +442,7 @@ def test_only_those_who_may_see_a_module_learn_whether_it_exists(
 def small_class(service: Caller, publish: Publish) -> None:
     publish("algebra", ["sets", {"id": "maps", "weight": 2}])
     enroll(service, "ann", enrolledAt="2026-01-02T03:04:05Z")
-    enroll(service, "ben", enrolledAt="2026-01-02T03:04:05.25+02:00", status="paused")
+    enroll(service, "ben", enrolledAt="2026-01-02T03:04:05.25+02:00", status="paused", counted=False)
     send(service, "ben", "sets", 100, occurredAt="2026-02-01T00:00:00.5+01:00", timeSpentSeconds=61)
     send(service, "cyd", "maps", 100, occurredAt="2026-02-01T12:00:00Z")
     send(service, "cyd", "sets", 100, occurredAt="2026-02-03T12:00:00Z", timeSpentSeconds=14400)
@@ -435,9 +457,10 @@ def test_the_table_has_the_fields_of_enrollments_in_order_and_one_line_for_each(
 
     assert response.content_type.startswith("text/csv")
     assert response.data == HEADER.encode() + (
-        b"ann,algebra,active,0.0,0,2,0,2026-01-02T03:04:05Z,,\r\n"
-        b"ben,algebra,paused,33.33,1,2,61,2026-01-02T01:04:05.250000Z,,2026-01-31T23:00:00.500000Z\r\n"
-        b"cyd,algebra,completed,100.0,2,2,14400,2026-02-01T12:00:00Z,2026-02-03T12:00:00Z,2026-02-03T12:00:00Z\r\n"
+        b"ann,algebra,active,0.0,0,2,0,2026-01-02T03:04:05Z,,,,true\r\n"
+        b"ben,algebra,paused,33.33,1,2,61,2026-01-02T01:04:05.250000Z,,2026-01-31T23:00:00.500000Z,sets,false\r\n"
+        b"cyd,algebra,completed,100.0,2,2,14400,2026-02-01T12:00:00Z,2026-02-03T12:00:00Z,2026-02-03T12:00:00Z,"
+        b"sets,true\r\n"
     )
     assert list(read(service())["items"][0]) == HEADER.strip().split(",")
 

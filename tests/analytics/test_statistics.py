@@ -69,7 +69,8 @@ class Recount:
 
     def reset(self, user_id: str) -> None:
         self.updates = defaultdict(list, {key: sent for key, sent in self.updates.items() if key[0] != user_id})
-        self.status[user_id] = "active"
+        if self.status[user_id] == "completed":
+            self.status[user_id] = "active"
 
     def settle(self) -> None:
         for user_id, status in self.status.items():
@@ -236,8 +237,9 @@ def test_a_module_without_contents_has_learners_at_zero(service: Callers, publis
     found = statistics(service(), "algebra")
 
     assert (found["contents"], found["byType"]) == ([], [])
-    assert (found["completionRate"], found["averageProgressPercentage"], found["medianProgressPercentage"]) == (0, 0, 0)
-    assert found["progressDistribution"] == [2] + [0] * 10
+    assert (found["completionRate"], found["averageProgressPercentage"]) == (0, None)
+    assert found["medianProgressPercentage"] is None
+    assert found["progressDistribution"] == [0] * 11
     assert found["timeSpent"] == {"totalSeconds": 0, "averageSecondsPerLearner": None}
 
 
@@ -250,10 +252,100 @@ def test_in_a_module_without_weight_nobody_gets_anywhere_but_contents_are_counte
     found = statistics(service(), "algebra")
 
     assert (found["learners"]["active"], found["learners"]["completed"]) == (2, 0)
-    assert (found["completionRate"], found["averageProgressPercentage"], found["medianProgressPercentage"]) == (0, 0, 0)
-    assert found["progressDistribution"] == [2] + [0] * 10
+    assert (found["completionRate"], found["averageProgressPercentage"]) == (0, None)
+    assert found["medianProgressPercentage"] is None
+    assert found["progressDistribution"] == [0] * 11
     assert (found["contents"][0]["started"], found["contents"][0]["completionRate"]) == (2, 50)
     assert (found["byType"][0]["started"], found["byType"][0]["completed"]) == (2, 1)
+
+
+@pytest.mark.parametrize("contents", [[], [{"id": "sets", "weight": 0}]], ids=["empty", "optional"])
+def test_a_module_that_loses_all_its_weight_has_no_percentage_but_keeps_its_completions(
+    contents: list[Any], service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+    publish("biology", ["cells"])
+    reach(service(), {"sam": 100, "uma": 60})
+    reach(service(), {"sam": 100}, "cells")
+    publish("algebra", contents)
+
+    found = statistics(service(), "algebra")
+    shown = {user_id: service().get(f"/api/progress/{user_id}").get_json() for user_id in ("sam", "uma")}
+
+    assert (found["learners"]["completed"], found["completionRate"]) == (1, 50)
+    assert (found["averageProgressPercentage"], found["medianProgressPercentage"]) == (None, None)
+    assert found["progressDistribution"] == [0] * 11
+    assert (shown["sam"]["summary"]["completedModules"], shown["sam"]["summary"]["progressPercentage"]) == (2, 100)
+    assert [one["progressPercentage"] for one in shown["sam"]["modules"]] == [100, 100]
+    assert shown["uma"]["summary"]["progressPercentage"] is None
+    assert [one["progressPercentage"] for one in shown["uma"]["modules"]] == [0]
+    assert service().get("/api/progress/uma/algebra").get_json()["enrollment"] == {
+        name: value for name, value in shown["uma"]["modules"][0].items() if name != "title"
+    }
+
+
+def visit(caller: Caller, **update: Any) -> Any:
+    response = caller.post("/api/progress", json={"contentId": "sets", **update})
+    assert response.status_code in {200, 201}, response.text
+    return response.get_json()
+
+
+def test_instructors_who_look_at_what_they_teach_are_not_its_learners(
+    service: Callers, instructor: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets"], instructor_ids=["ines", "ivan"])
+    enroll(service(), "ivan")
+    before = (
+        statistics(service(), "algebra"),
+        service()
+        .get("/api/progress/stats/algebra/timeline", query_string={"from": "2024-01-01", "to": "2024-01-31"})
+        .get_json(),
+    )
+
+    visit(instructor("ines"), progressPercentage=100, timeSpentSeconds=60)
+
+    after = statistics(service(), "algebra")
+    assert after == before[0]
+    assert instructor().get("/api/progress/me").get_json()["summary"]["completedModules"] == 1
+    roster = service().get("/api/progress/stats/algebra/learners").get_json()["items"]
+    assert {one["userId"]: one["counted"] for one in roster} == {"ines": False, "ivan": True}
+
+    visit(instructor("otto"))
+    visit(instructor("ivan"))
+    visit(service("lms"), userId="ines")
+    assert statistics(service(), "algebra")["learners"]["started"] == 2, "otto is a learner, and so is who was enrolled"
+
+
+def test_who_counts_or_no_longer_counts_enters_or_leaves_every_figure_at_once(
+    service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets", "maps"])
+    reach(service(), {"sam": 100, "uma": 40})
+    reach(service(), {"uma": 40}, "maps")
+    path, timeline = (
+        "/api/enrollments/sam/algebra",
+        "/api/progress/stats/algebra/timeline?from=2020-01-01&to=2020-12-31",
+    )
+    send(service(), {"userId": "sam", "contentId": "maps", "timeSpentSeconds": 9, "occurredAt": "2020-02-03T04:05:06Z"})
+    with_sam = statistics(service(), "algebra"), service().get(timeline).get_json()
+    assert with_sam[0]["learners"]["enrolled"] == 2
+    assert sum(day["timeSpentSeconds"] for day in with_sam[1]["days"]) == 9
+
+    assert service().put(path, json={"counted": False}).get_json()["counted"] is False
+    without = statistics(service(), "algebra"), service().get(timeline).get_json()
+    assert (without[0]["learners"]["enrolled"], without[0]["averageProgressPercentage"]) == (1, 40)
+    assert [one["started"] for one in without[0]["contents"]] == [1, 1]
+    assert not any(day["activeLearners"] for day in without[1]["days"])
+
+    reach(service(), {"sam": 100}, "maps")
+    assert service().delete("/api/progress/sam/algebra").status_code == 204
+    assert service().get(path).get_json()["counted"] is False
+    assert (statistics(service(), "algebra"), service().get(timeline).get_json()) == without
+
+    reach(service(), {"sam": 100})
+    send(service(), {"userId": "sam", "contentId": "maps", "timeSpentSeconds": 9, "occurredAt": "2020-02-03T04:05:06Z"})
+    assert service().put(path, json={"counted": True}).get_json()["counted"] is True
+    assert (statistics(service(), "algebra"), service().get(timeline).get_json()) == with_sam
 
 
 def test_those_who_dropped_out_count_in_the_contents_only(service: Callers, publish: Publish) -> None:

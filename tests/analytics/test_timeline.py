@@ -101,9 +101,11 @@ def test_every_day_is_what_a_count_of_the_updates_gives(seed: int, service: Call
         seconds[at[:10]] += one["timeSpentSeconds"]
         starts[key] = min(starts.get(key, at), at)
         if one["progressPercentage"] == 100:
-            completions.setdefault(key, at)
-        if {(user_id, "sets"), (user_id, "maps")} <= completions.keys():
-            enrollments.setdefault(user_id, at)
+            completions[key] = min(completions.get(key, at), at)
+    for user_id in ("sam", "kim", "lee", "noa"):
+        done = [completions.get((user_id, content_id)) for content_id in ("sets", "maps")]
+        if None not in done:
+            enrollments[user_id] = max(map(str, done))
 
     def on(day: str, instants: dict[Any, str]) -> int:
         return sum(at[:10] == day for at in instants.values())
@@ -136,14 +138,19 @@ def test_an_earlier_update_that_arrives_late_moves_the_start_to_its_day(service:
 
 
 @pytest.mark.usefixtures("algebra")
-def test_a_completion_counts_once_on_the_day_of_the_update_that_completed(service: Callers) -> None:
-    send(service(), update(TUESDAY, 100), update(MONDAY, 100), update(WEDNESDAY, 100))
-    send(service(), update(TUESDAY, 100, contentId="maps"), update(MONDAY, 100, contentId="maps"))
+def test_a_completion_counts_once_on_the_day_of_the_earliest_update_that_completes(service: Callers) -> None:
+    send(service(), update(TUESDAY, 100), update(WEDNESDAY, 100), update(WEDNESDAY, 100, contentId="maps"))
+    assert timeline(service()) == {TUESDAY: Day(1, 1, 1, 0, 60), WEDNESDAY: Day(1, 1, 1, 1, 120)}
 
+    send(service(), update(TUESDAY, 100, 0, contentId="maps"))
+    assert timeline(service()) == {TUESDAY: Day(1, 2, 2, 1, 60), WEDNESDAY: Day(1, 0, 0, 0, 120)}
+
+    send(service(), update(MONDAY, 100, 0))
+    send(service(), update(MONDAY, 99, 0, contentId="maps"))
     assert timeline(service()) == {
-        MONDAY: Day(1, 2, 0, 0, 120),
-        TUESDAY: Day(1, 0, 2, 1, 120),
-        WEDNESDAY: Day(1, 0, 0, 0, 60),
+        MONDAY: Day(1, 2, 1, 0, 0),
+        TUESDAY: Day(1, 0, 1, 1, 60),
+        WEDNESDAY: Day(1, 0, 0, 0, 120),
     }
 
 

@@ -64,6 +64,7 @@ def test_enrolling_is_201_and_starts_at_nothing(service: Callers) -> None:
         "enrolledAt": enrollment["enrolledAt"],
         "completedAt": None,
         "lastActivityAt": None,
+        "counted": True,
     }
 
 
@@ -91,13 +92,15 @@ def test_an_enrollment_changes_in_what_is_given_and_nothing_else(service: Caller
     study(service(), "sets", "cells", user_id="uma", percentage=70)
     before, untouched = service().get(PATH).get_json(), others(service())
 
-    changes: list[dict[str, str]] = [
+    changes: list[dict[str, Any]] = [
         {"status": "paused"},
         {},
         {"enrolledAt": ENROLLED_AT},
         {"status": "dropped"},
         {"status": "paused", "enrolledAt": "2026-02-01T00:00:00Z"},
         {"status": "active"},
+        {"counted": False},
+        {"counted": True, "status": "paused"},
     ]
     for change in changes:
         response = service().put(PATH, json=change)
@@ -132,7 +135,12 @@ def test_a_learner_enrolled_by_an_update_is_changed_and_not_enrolled_again(servi
         ({"enrolledAt": "1970-01-01T00:00:00+00:01"}, {"/enrolledAt"}),
         ({"enrolledAt": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"}, {"/enrolledAt"}),
         ({"completedAt": ENROLLED_AT, "progressPercentage": 100}, {"/completedAt", "/progressPercentage"}),
-        ({"userId": "sam", "moduleId": "algebra"}, {"/userId", "/moduleId"}),
+        ({"userId": "Sam", "moduleId": "biology"}, {"/userId", "/moduleId"}),
+        ({"completedContents": True, "totalContents": "2"}, {"/completedContents", "/totalContents"}),
+        ({"counted": None}, {"/counted"}),
+        ({"counted": "false"}, {"/counted"}),
+        ({"counted": 0}, {"/counted"}),
+        ({"lastContentId": None}, {"/lastContentId"}),
     ],
 )
 @pytest.mark.parametrize("enrolled", [False, True], ids=["new", "enrolled"])
@@ -148,6 +156,29 @@ def test_what_cannot_be_set_is_refused_and_nothing_changes(
     assert response.status_code == 422
     assert {error["pointer"] for error in response.get_json()["errors"]} == pointers
     assert stored(app) == before
+
+
+@pytest.mark.parametrize("status", ["active", "paused", "dropped", "completed"])
+def test_what_was_read_can_be_sent_back(status: str, service: Callers, app: Flask) -> None:
+    study(service(), "sets", percentage=33)
+    if status == "completed":
+        study(service(), "sets", "maps")
+    else:
+        enroll(service(), status=status, counted=False)
+    read, before = service().get(PATH).get_json(), stored(app)
+
+    response = service().put(PATH, json=read)
+
+    assert (response.status_code, response.get_json()) == (200, read)
+    # The date is the platform's from now on.
+    assert [one for one in stored(app)["enrollments"] if one not in before["enrollments"]] == [
+        one for one in stored(app)["enrollments"] if one[0] == "sam"
+    ]
+    other = "active" if status == "paused" else "paused"
+    changed = service().put(PATH, json={**read, "status": other})
+    assert changed.get_json() == (read if status == "completed" else {**read, "status": other})
+    study(service(), "maps", percentage=50)
+    assert service().put(PATH, json=read).status_code == 422
 
 
 @pytest.mark.parametrize("status", ["active", "paused", "dropped"])
@@ -241,7 +272,8 @@ def test_a_reset_starts_the_enrollment_again_and_touches_nobody_else(status: str
     assert (response.status_code, response.data) == (204, b"")
     assert others(service()) == untouched
     nothing = {"progressPercentage": 0, "completedContents": 0, "timeSpentSeconds": 0}
-    fresh = before | nothing | {"status": "active", "completedAt": None, "lastActivityAt": None}
+    status = "active" if status == "completed" else status
+    fresh = before | nothing | {"status": status, "completedAt": None, "lastActivityAt": None}
     assert service().get(PATH).get_json() == fresh
     view = service().get("/api/progress/sam/algebra").get_json()
     assert [(one["status"], one["progress"]) for one in view["contents"]] == [("not_started", None)] * 2

@@ -87,7 +87,7 @@ def test_lists_show_current_contents_only_while_time_and_started_include_retired
     assert [(one["type"], one["timeSpentSeconds"]) for one in view["byType"]] == [("video", 20)]
     assert dashboard["continue"]["contentId"] == "maps"
     assert dashboard["summary"]["timeSpentSeconds"] == 320
-    assert service().get("/api/progress/uma").get_json()["continue"] is None
+    assert service().get("/api/progress/uma").get_json()["continue"]["contentId"] == "maps"
     assert [one["contentId"] for one in figures["contents"]] == ["maps"]
     assert [one["type"] for one in figures["byType"]] == ["video"]
     assert (figures["learners"]["started"], figures["timeSpent"]["totalSeconds"]) == (2, 321)
@@ -152,7 +152,8 @@ def test_contents_added_after_completion_show_in_the_percentage_alone(service: C
     completed = study(service(), "maps", 100)["enrollment"]
 
     publish("algebra", ["maps", {"id": "sets", "weight": 3}])
-    assert enrollment(service()) == completed | {"progressPercentage": 25, "totalContents": 2}
+    shown = completed | {"progressPercentage": 25, "totalContents": 2, "counted": True}
+    assert enrollment(service()) == shown
 
     finished = study(service(), "sets", 100)["enrollment"]
     assert counts(finished) == ("completed", 100, 2, 2)
@@ -164,22 +165,53 @@ def test_contents_added_after_completion_show_in_the_percentage_alone(service: C
     [({"completionThreshold": 90}, {"completionThreshold": 80}), ({"passingScore": 50}, {"passingScore": 40})],
     ids=["threshold", "passing score"],
 )
-def test_a_changed_rule_acts_from_the_next_update_on(
+def test_a_relaxed_rule_completes_at_once_who_fulfils_it_and_a_tightened_rule_takes_nothing_back(
     rule: dict[str, Any], eased: dict[str, Any], service: Callers, publish: Publish
 ) -> None:
     percentage = 85 if "completionThreshold" in rule else 100
-    publish("algebra", [{"id": "maps", **rule}])
-    study(service(), "maps", percentage, score=4, maxScore=10)
+    publish("algebra", [{"id": "maps", **rule}, {"id": "sets", "weight": 0, **rule}])
+    for user_id, content_id in (("sam", "maps"), ("ann", "maps"), ("dan", "maps"), ("sam", "sets")):
+        study(service(), content_id, percentage, user_id, score=4, maxScore=10)
+    study(service(), "maps", percentage - 10, "low", score=3, maxScore=10)
     done = study(service(), "maps", 100, "uma", score=10, maxScore=10)
+    service().put("/api/enrollments/dan/algebra", json={"status": "dropped"})
+    service().put("/api/enrollments/ann/algebra", json={"counted": False})
 
-    publish("algebra", [{"id": "maps", **eased}])
-    assert counts(enrollment(service()))[::2] == ("active", 0)
+    began = datetime.now(UTC)
+    publish("algebra", [{"id": "maps", **eased}, {"id": "sets", "weight": 0, **eased}])
+    ended = datetime.now(UTC)
 
-    assert counts(study(service(), "maps", 0)["enrollment"]) == ("completed", 100, 1, 1)
+    expected = {"sam": "completed", "ann": "completed", "dan": "dropped", "low": "active", "uma": "completed"}
+    assert {user_id: enrollment(service(), user_id)["status"] for user_id in expected} == expected
+    assert enrollment(service(), "uma") == done["enrollment"] | {"counted": True}
+    completed = enrollment(service())
+    assert began <= datetime.fromisoformat(completed["completedAt"]) <= ended
+    records = [one["progress"] for one in service().get("/api/progress/sam/algebra").get_json()["contents"]]
+    assert {(one["progressPercentage"], one["completedAt"]) for one in records} == {(100, completed["completedAt"])}
+    figures = service().get("/api/progress/stats/algebra?stalledDays=1").get_json()
+    assert (figures["learners"]["completed"], figures["completionRate"]) == (2, 66.66)
+    assert [(one["started"], one["completed"]) for one in figures["contents"]] == [(4, 3), (1, 1)]
+    days = (
+        service()
+        .get("/api/progress/stats/algebra/timeline", query_string={"from": f"{began:%F}", "to": f"{ended:%F}"})
+        .get_json()["days"]
+    )
+    assert sum(day["contentsCompleted"] for day in days) == 4
+    assert sum(day["enrollmentsCompleted"] for day in days) == 2
 
     publish("algebra", [{"id": "maps", "passingScore": 100}])
     assert study(service(), "maps", 0)["progress"]["status"] == "completed"
-    assert enrollment(service(), "uma") == done["enrollment"]
+    assert enrollment(service())["completedAt"] == completed["completedAt"]
+
+
+def test_a_report_from_before_moves_what_a_relaxed_rule_has_completed(service: Callers, publish: Publish) -> None:
+    publish("algebra", [{"id": "maps", "passingScore": 80}])
+    study(service(), "maps", 100, score=7, maxScore=10, occurredAt="2026-02-03T04:05:06Z")
+    publish("algebra", [{"id": "maps", "passingScore": 70}])
+
+    earlier = study(service(), "maps", 100, score=7, maxScore=10, occurredAt="2026-02-05T04:05:06Z")
+
+    assert earlier["progress"]["completedAt"] == earlier["enrollment"]["completedAt"] == "2026-02-05T04:05:06Z"
 
 
 def test_fifty_contents_and_learners_take_no_more_statements_than_one(

@@ -96,12 +96,12 @@ def test_a_batch_leaves_what_the_same_updates_leave_one_by_one(service: Callers)
         assert alone == together
 
 
-def test_a_batch_enrolls_as_of_the_first_update_of_each_module(service: Callers) -> None:
+def test_a_batch_enrolls_as_of_the_earliest_update_of_each_module(service: Callers) -> None:
     steps = [update("cells", occurredAt=moment(5)), update("intro", occurredAt=moment(7))]
     steps += [update("quiz", occurredAt=moment(3)), update("cells", occurredAt=moment(1))]
     assert batch(service(), *(step | {"userId": "sam"} for step in steps)).status_code == 200
     modules = service().get("/api/progress/sam").get_json()["modules"]
-    assert {one["moduleId"]: one["enrolledAt"] for one in modules} == {"algebra": moment(7), "biology": moment(5)}
+    assert {one["moduleId"]: one["enrolledAt"] for one in modules} == {"algebra": moment(3), "biology": moment(1)}
 
 
 @pytest.mark.parametrize("size", [1, 1000])

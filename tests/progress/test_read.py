@@ -73,6 +73,7 @@ def test_the_dashboard_adds_up_a_learners_modules(service: Callers, student: Cal
     learn(service(), "genes", 9, progressPercentage=50, timeSpentSeconds=9)
     biology = enroll(service(), "biology", status="dropped")
     drawing = enroll(service(), "drawing", status="paused")
+    assert biology.pop("counted") is drawing.pop("counted") is True
     assert read(student(), "sam") == {
         "userId": "sam",
         "summary": {
@@ -146,28 +147,91 @@ def test_query_parameters_that_are_wrong_repeated_or_unknown_are_refused(student
     assert refusals(student(), *wrong, *unknown) == {(400, "malformed-request")}
 
 
-def test_the_learner_continues_with_the_unfinished_record_last_worked_on(publish: Publish, service: Callers) -> None:
-    def resumed() -> str | None:
-        shown = read(service(), "sam")["continue"]
-        return shown and str(shown["contentId"])
+def resumed(service: Caller) -> str | None:
+    """Return the content on which sam goes on."""
+    following = read(service, "sam")["continue"]
+    return following and str(following["contentId"])
 
-    assert resumed() is None
+
+def test_the_learner_continues_with_the_unfinished_record_that_was_the_last_thing_done(
+    publish: Publish, service: Callers
+) -> None:
+    assert resumed(service()) is None
     for content, minute in (("intro", 5), ("quiz", 4), ("extra", 3), ("cells", 6), ("rules", 7)):
         learn(service(), content, minute, progressPercentage=20)
-    assert resumed() == "rules"
+    assert resumed(service()) == "rules"
     learn(service(), "rules", 8, progressPercentage=100)
-    assert resumed() == "cells"
+    assert resumed(service()) == "cells"
     enroll(service(), "biology", status="dropped")
-    assert resumed() == "intro"
+    assert resumed(service()) == "intro"
     enroll(service(), "algebra", status="paused")
-    assert resumed() == "intro"
-    publish("algebra", ALGEBRA[1:])
-    assert resumed() == "quiz"
+    assert resumed(service()) == "intro"
     learn(service(), "extra", 9)
-    assert resumed() == "extra"
-    learn(service(), "extra", 10, progressPercentage=100)
-    learn(service(), "quiz", 11, progressPercentage=100, score=1, maxScore=1)
-    assert resumed() is None
+    assert resumed(service()) == "extra", "optional or not"
+
+
+def test_between_two_contents_the_learner_goes_on_with_the_next_unfinished_of_the_module(
+    publish: Publish, service: Callers
+) -> None:
+    learn(service(), "cells", 1, progressPercentage=10)  # another course, left long ago
+    learn(service(), "outro", 2, progressPercentage=30)
+    learn(service(), "intro", 3, progressPercentage=100)
+    assert read(service(), "sam")["continue"] == {
+        "moduleId": "algebra",
+        "contentId": "quiz",
+        "title": "Quiz",
+        "progressPercentage": 0,
+        "position": None,
+        "lastActivityAt": None,
+    }
+    learn(service(), "quiz", 4, progressPercentage=100, score=1, maxScore=1)
+    assert read(service(), "sam")["continue"]["contentId"] == "outro"
+    assert read(service(), "sam")["continue"]["progressPercentage"] == 30
+    publish("algebra", [{"id": "index"}, *ALGEBRA[2:]])
+    assert resumed(service()) == "index", "what was worked on last is retired: the first unfinished of all"
+    publish("algebra", [{"id": "index"}, *ALGEBRA])
+    learn(service(), "outro", 5, progressPercentage=100)
+    assert resumed(service()) == "index", (
+        "nothing counted is unfinished behind the last: the first of all, before the optional"
+    )
+    learn(service(), "index", 6, progressPercentage=100)
+    assert read(service(), "sam?status=completed")["modules"][0]["moduleId"] == "algebra"
+    assert resumed(service()) == "cells", "of a completed module optional contents do not call"
+
+
+def test_a_completed_module_that_has_grown_is_gone_on_with(publish: Publish, service: Callers) -> None:
+    learn(service(), "genes", 1)
+    learn(service(), "rules", 2, progressPercentage=100)
+    assert resumed(service()) == "genes"
+    publish("chess", ["rules", {"id": "openings", "weight": 0}])
+    assert resumed(service()) == "genes"
+    publish("chess", ["rules", {"id": "openings", "weight": 0}, "endings"])
+    assert resumed(service()) == "endings"
+
+
+def test_optional_contents_alone_are_gone_on_with_while_the_module_is_under_way(
+    publish: Publish, service: Callers
+) -> None:
+    optional = [{"id": content, "weight": 0} for content in ("lines", "forms")]
+    publish("drawing", optional)
+    learn(service(), "forms", 1, progressPercentage=100)
+    assert resumed(service()) == "lines"
+    learn(service(), "lines", 2, progressPercentage=100)
+    assert resumed(service()) is None
+    publish("drawing", [*optional, {"id": "shades", "weight": 0}])
+    assert resumed(service()) == "shades"
+    enroll(service(), "drawing", status="dropped")
+    assert resumed(service()) is None
+
+
+def test_of_modules_that_nobody_has_begun_the_one_enrolled_in_last_is_begun(publish: Publish, service: Callers) -> None:
+    publish("drawing", [{"id": "extra-lines", "weight": 0}, "lines"])
+    enroll(service(), "biology", enrolledAt="2026-01-01T00:00:00Z")
+    enroll(service(), "drawing", enrolledAt="2026-01-03T00:00:00Z")
+    enroll(service(), "chess", enrolledAt="2026-01-02T00:00:00Z")
+    assert resumed(service()) == "lines"
+    learn(service(), "genes", 1)
+    assert resumed(service()) == "genes"
 
 
 def test_a_record_that_fails_its_passing_score_is_continued_at_99(service: Callers) -> None:
