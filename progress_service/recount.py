@@ -98,8 +98,8 @@ def completions(
 ) -> dict[str, int]:
     """Complete the records of a module that fulfil the rule of their content, of all or of some contents and learners.
 
-    Returns, by content, how many of those that count have completed. The caller holds the module's lock alone, or
-    shared and the enrollments' own, and counts the totals again.
+    Returns each content of which records have completed, and how many of them count. The caller holds the module's
+    lock alone, or shared and the enrollments' own, and counts the totals again.
     """
     ours = [ProgressRecord.module_id == module_id, ProgressRecord.content_id == Content.id, _is_fulfilled()]
     if content_ids is not None:
@@ -107,10 +107,9 @@ def completions(
     if user_ids is not None:
         ours.append(ProgressRecord.user_id.in_(user_ids))
     ids = sql.ids((content_id,) for content_id in content_ids or ())
-    counted = select(ProgressRecord.content_id, func.count().label("number")).where(
-        *ours, _counts(ProgressRecord, module_id)
-    )
-    completed = connection.execute(counted.group_by(ProgressRecord.content_id), ids).all()
+    number = whole(func.sum(case((_counts(ProgressRecord, module_id), 1), else_=0))).label("number")
+    counted = select(ProgressRecord.content_id, number).where(*ours).group_by(ProgressRecord.content_id)
+    completed = connection.execute(counted, ids).all()
     connection.execute(update(ProgressRecord).where(*ours).values(completed_at=now, progress_percentage=100), ids)
     return {row.content_id: row.number for row in completed}
 
