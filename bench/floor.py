@@ -1,8 +1,9 @@
 """The floor of the database: pgbench sends what the service sends for one update of a record that exists.
 
-The statements are those that the server has logged for such an update, however the service sends them. Each becomes
-a prepared one, with the same parameters; but where they name the learner, the contents and the part of the tallies,
-pgbench draws others, and where they say now, the database does.
+The statements are those that the server has logged for such an update, however the service sends them, but for the
+settings that a transaction begins with: pgbench would send each of these by itself. Each becomes a prepared one, with
+the same parameters; but where they name the learner, the contents and the part of the tallies, pgbench draws others,
+and where they say now, the database does.
 """
 
 import re
@@ -113,7 +114,7 @@ def _script(transaction: list[tuple[str, dict[str, str | None]]], since: datetim
             if value is not None and not drawn[number]:
                 name = f"constant{len(constants)}"
                 constants[name], drawn[number] = value, f":{name}"
-        lines.append(_filled(statement, drawn))
+        lines.append(_filled(statement.split("; SET ")[0], drawn))
     return Script("\n".join(lines) + "\n", constants)
 
 

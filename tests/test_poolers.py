@@ -1,0 +1,30 @@
+"""Connections behave alike whatever stands between: through PgBouncer as it comes, and whatever a role or URL sets."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+
+from tests.conftest import application, empty, migrate
+from tests.postgres import POOLERS, PostgresServer
+from tests.test_concurrency import *  # noqa: F403  the same tests, and fixtures, on another application
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        migrate(server.url)
+        yield server
+
+
+@pytest.fixture(scope="module", params=POOLERS)
+def pooled_url(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[str]:
+    with server.pooled(request.param) as url:
+        yield url
+
+
+@pytest.fixture
+def usual_app(pooled_url: str) -> Iterator[Flask]:
+    with application(pooled_url) as app:
+        empty(app)
+        yield app
