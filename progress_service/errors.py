@@ -24,8 +24,6 @@ SLUGS = {
     503: "unavailable",
 }
 """The slug of a problem that is named by its status alone."""
-READ_ONLY = "25006"
-"""What PostgreSQL says to a writer while it follows another server, as after a failover."""
 
 
 class Fault(NamedTuple):
@@ -112,8 +110,8 @@ def document(error: HTTPException) -> dict[str, Any]:
 
 def render_database_error(error: DBAPIError | TimeoutError) -> Response:
     """Answer 503 where the database is away, busy or too slow, 500 where the fault is ours."""
-    is_read_only = getattr(getattr(error, "orig", None), "sqlstate", None) == READ_ONLY
-    if is_read_only or isinstance(error, OperationalError | InterfaceError | TimeoutError):
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    if is_lost or isinstance(error, OperationalError | InterfaceError | TimeoutError):
         current_app.logger.warning("database unavailable: %s", type(error.__cause__ or error).__name__)
         return render(unavailable())
     return render_unexpected(error)

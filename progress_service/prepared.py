@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Dialect
-from sqlalchemy.exc import DBAPIError
 
 Row = tuple[Any, ...]
 Processor = Callable[[Any], Any]
@@ -78,15 +77,8 @@ class Compiled:
 
 @contextmanager
 def _translating(connection: Connection) -> Iterator[Any]:
-    """Give the driver's connection; of its errors raise what SQLAlchemy would, and give up what is gone."""
-    dialect = connection.dialect
+    """Give the driver's connection, and let SQLAlchemy handle its errors as those of its own statements."""
     try:
         yield connection.connection.driver_connection
-    except dialect.loaded_dbapi.Error as error:
-        is_gone = dialect.is_disconnect(error, connection.connection, None)
-        if is_gone:
-            connection.invalidate(error)
-            connection.engine.dispose()  # the others of the pool will be gone too
-        raise DBAPIError.instance(
-            None, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_gone, dialect=dialect
-        ) from error
+    except connection.dialect.loaded_dbapi.Error as error:
+        connection._handle_dbapi_exception(error, None, None, None, None)

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from flask import Flask, current_app
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service.extensions import db
@@ -25,8 +25,11 @@ LONGEST_PAUSE = 0.2
 # Serialization failure, deadlock, and the races of two first writes: unique and foreign keys.
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 
-IS_DIRECT = "is_direct"
-"""What the pool knows of a connection: that there is no pooler between it and its server."""
+READ_ONLY = "25006"
+"""What a connection says to a writer that was opened to a server that follows another one, or that may only be read."""
+# The same, and that what is prepared does not fit the tables any more, is missing, or is there already.
+UNFIT_SQLSTATES = {READ_ONLY, "0A000", "26000", "42P05"}
+"""What is the fault of a connection: it is given up, and the transaction is tried again on another one."""
 
 
 class Manner(NamedTuple):
@@ -58,37 +61,66 @@ def prepare(app: Flask) -> None:
     """Give an application's connections their rules, and let its transactions begin as here, not as the driver does."""
     with app.app_context():
         engine, usual = db.engine, timeouts()
+    (_prepare_sqlite if engine.dialect.name == "sqlite" else _prepare_postgresql)(engine, usual)
+
+
+def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
+    @event.listens_for(engine, "connect")
+    def prepare_connection(driver: sqlite3.Connection, _: Any) -> None:
+        driver.isolation_level = None
+        driver.execute(f"PRAGMA busy_timeout = {1000 * usual.lock}")
+        driver.execute("PRAGMA journal_mode = WAL")
+        driver.execute("PRAGMA synchronous = FULL")
+        driver.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if command := connection.get_execution_options().get("begins", WRITING).sqlite:
+            say(connection, command)
+
+
+def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
+    lost = 0.0
 
     @event.listens_for(engine, "connect")
-    def prepare_connection(connection: Any, record: ConnectionPoolEntry) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.isolation_level = None
-            connection.execute(f"PRAGMA busy_timeout = {1000 * usual.lock}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            return
+    def prepare_connection(driver: Any, record: ConnectionPoolEntry) -> None:
         # A pooler that gives a client's transactions to several servers must give the client a key of its own to cancel
         # them: where the key is the server's, there is no pooler, and what a server is told or prepares it keeps.
-        ((process,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
-        record.info[IS_DIRECT] = process == connection.info.backend_pid
-        if record.info[IS_DIRECT]:
-            connection.execute(settings("SET", usual))
+        ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
+        is_direct = process == driver.info.backend_pid
+        record.info.update(is_direct=is_direct, seen=time.monotonic())
+        if is_direct:
+            driver.execute(settings("SET", usual))
         else:
-            connection.prepare_threshold = None
+            driver.prepare_threshold = None
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         begins: Manner = options.get("begins", WRITING)
-        if connection.dialect.name == "sqlite":
-            command = begins.sqlite
-        elif begins.is_one_statement and connection.info[IS_DIRECT]:
-            command = ""
-        else:
-            command = f"{begins.postgresql}; {settings('SET LOCAL', options.get('timeouts', usual))}"
-        if command:
-            say(connection, command)
+        if not (begins.is_one_statement and connection.info["is_direct"]):
+            say(connection, f"{begins.postgresql}; {settings('SET LOCAL', options.get('timeouts', usual))}")
+
+    @event.listens_for(engine, "handle_error")
+    def judge(context: ExceptionContext) -> None:
+        is_unfit = _sqlstate(context.original_exception) in UNFIT_SQLSTATES
+        context.is_disconnect = context.is_disconnect or is_unfit
+        # What makes one unfit has come over all that are as old; but a loss may be of one alone.
+        context.invalidate_pool_on_disconnect = is_unfit
+
+    @event.listens_for(engine, "invalidate")
+    def suspect_others(*_: Any) -> None:
+        nonlocal lost
+        lost = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def look_at_suspects(driver: Any, record: ConnectionPoolEntry, _: Any) -> None:
+        if record.info["seen"] < lost:
+            try:
+                engine.dialect.do_ping(driver)
+            except engine.dialect.loaded_dbapi.Error as error:
+                raise DisconnectionError from error  # which lets the pool replace it
+            record.info["seen"] = time.monotonic()
 
 
 def timeouts(*, unhurried: bool = False) -> Timeouts:
@@ -153,7 +185,9 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Man
             return result
         except DBAPIError as error:
             # A commit whose answer was lost may have happened: the caller's Idempotency-Key finds out, not a repeat.
-            if finished or attempt == ATTEMPTS or time.monotonic() > patience or not is_transient(error):
+            # Where a new connection cannot write either, nobody can.
+            is_hopeless = attempt == (2 if _sqlstate(error.orig) == READ_ONLY else ATTEMPTS)
+            if finished or is_hopeless or time.monotonic() > patience or not is_transient(error):
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
@@ -162,9 +196,12 @@ def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Man
 def is_transient(error: DBAPIError) -> bool:
     """Tell whether the same transaction may succeed when it is tried again at once.
 
-    It lost a race to another transaction, or its connection, which the pool had kept, was gone.
+    It lost a race to another transaction, or its connection, which the pool had kept, was gone or unfit.
     """
-    cause = error.orig
-    if isinstance(cause, sqlite3.OperationalError):
-        return cause.sqlite_errorname.startswith("SQLITE_BUSY")
-    return error.connection_invalidated or getattr(cause, "sqlstate", None) in TRANSIENT_SQLSTATES
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorname.startswith("SQLITE_BUSY")
+    return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
+
+
+def _sqlstate(cause: BaseException | None) -> str | None:
+    return getattr(cause, "sqlstate", None)

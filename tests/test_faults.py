@@ -3,12 +3,14 @@
 import socket
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from threading import Barrier, Semaphore
+from threading import Barrier, Event, Semaphore
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from sqlalchemy import Connection, Engine, event, make_url, text
@@ -17,7 +19,7 @@ from werkzeug.test import TestResponse
 from progress_service import storage
 from progress_service.extensions import db
 from tests.callers import Caller
-from tests.conftest import Listen, application, migrate
+from tests.conftest import Listen, application, empty, migrate
 from tests.postgres import PostgresServer
 
 PATIENCE_SECONDS = 30
@@ -70,17 +72,17 @@ def engine_of(app: Flask) -> Engine:
         return db.engine
 
 
-def use_the_whole_pool(service: Caller) -> None:
+def use_the_whole_pool(service: Caller, size: int = POOL_SIZE) -> None:
     """Call so many at once that the pool keeps as many connections as it may."""
-    start = Barrier(POOL_SIZE)
+    start = Barrier(size)
     engine = engine_of(service.app)
 
     def hold(_: int) -> None:
         with engine.connect():
             start.wait(PATIENCE_SECONDS)
 
-    with ThreadPoolExecutor(POOL_SIZE) as threads:
-        list(threads.map(hold, range(POOL_SIZE)))
+    with ThreadPoolExecutor(size) as threads:
+        list(threads.map(hold, range(size)))
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +92,17 @@ def server() -> Iterator[PostgresServer]:
         yield server
 
 
+def clear(server: PostgresServer) -> None:
+    with application(server.url) as app:
+        empty(app)
+
+
 @pytest.mark.parametrize("ends", [PostgresServer.crash, PostgresServer.stop])
 def test_the_service_outlives_a_database_that_goes_away_and_comes_back(
     ends: Callable[[PostgresServer], None], server: PostgresServer
 ) -> None:
-    with application(server.url) as app, app.app_context(), db.engine.begin() as connection:
-        for table in reversed(db.metadata.sorted_tables):
-            connection.execute(table.delete())
-    with school(server.url, POOL_SIZE=POOL_SIZE) as (app, service):
+    clear(server)
+    with school(server.url, POOL_SIZE=POOL_SIZE) as (_, service):
         assert post(service).status_code == 200
         use_the_whole_pool(service)
 
@@ -148,6 +153,102 @@ def close_connections(url: str) -> None:
         closed = connection.execute(text(close)).scalars().all()
     assert closed
     assert all(closed)
+
+
+@on_postgresql
+def test_a_cut_connection_costs_one_and_the_limit_holds(database_url: str) -> None:
+    def opened() -> set[int]:
+        found = execute(database_url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'school'")
+        return {pid for (pid,) in found}
+
+    def cut(pid: int) -> None:
+        execute(database_url, f"SELECT pg_terminate_backend({pid}, 5000)")
+
+    with school(named(database_url), POOL_SIZE=POOL_SIZE, POOL_TIMEOUT=PATIENCE_SECONDS) as (_, service):
+        use_the_whole_pool(service)
+        before = opened()
+        cut(min(before))
+        assert [post(service).status_code for _ in range(2 * POOL_SIZE)] == [200] * 2 * POOL_SIZE
+        assert (len(before), len(opened() - before), len(opened())) == (POOL_SIZE, 1, POOL_SIZE)
+
+        over = Event()
+        with ThreadPoolExecutor(POOL_SIZE) as threads:
+            work = [threads.submit(repeat, over, service, user_id) for user_id in ("sam", "kim", "lee", "max")]
+            try:
+                for _ in range(50):
+                    pids = opened()
+                    assert len(pids) <= POOL_SIZE
+                    cut(max(pids, default=0))
+            finally:
+                over.set()
+            answers = Counter(status for one in work for status in one.result(PATIENCE_SECONDS))
+        assert set(answers) <= {200, 201, 503}  # a commit that is cut is not answered
+        assert answers[200] > answers[503]
+        use_the_whole_pool(service)
+        assert len(opened()) == POOL_SIZE
+
+
+def repeat(over: Event, caller: Caller, user_id: str) -> list[int]:
+    """Send updates until it is over; return how they were answered."""
+    statuses = []
+    while not over.is_set():
+        statuses.append(post(caller, userId=user_id).status_code)
+    return statuses
+
+
+@on_postgresql
+def test_a_connection_that_was_opened_only_to_read_leaves_the_pool(database_url: str) -> None:
+    with school(database_url) as (_, service), application(database_url, POOL_SIZE=POOL_SIZE) as app:
+        caller = Caller(app, "service", "lms")
+        with read_only(database_url):
+            use_the_whole_pool(caller)
+            assert_unavailable_within(1, lambda: post(caller))
+            assert time_of(caller) == 60
+            use_the_whole_pool(caller)
+
+        assert [post(caller).status_code for _ in range(2 * POOL_SIZE)] == [200] * 2 * POOL_SIZE
+        assert time_of(service) == (2 * POOL_SIZE + 1) * 60
+
+
+@contextmanager
+def read_only(url: str) -> Iterator[None]:
+    """Let new connections to a database read only, as operators do before they move it."""
+    database = make_url(url).database
+    execute(url, f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    try:
+        yield
+    finally:
+        execute(url, f"ALTER DATABASE {database} RESET default_transaction_read_only")
+
+
+def test_a_column_that_gets_another_type_under_prepared_statements_is_not_noticed(server: PostgresServer) -> None:
+    paths = ["sam", "sam/algebra", "sam/export", "stats/algebra", "stats/algebra/learners"]
+    columns = [
+        ("contents", "title"),
+        ("modules", "title"),
+        ("enrollments", "user_id"),
+        ("progress_records", "position"),
+    ]
+    clear(server)
+    with school(server.url, POOL_SIZE=8) as (_, service):
+
+        def call() -> set[int]:
+            statuses = [service.get(f"/api/progress/{path}").status_code for path in paths]
+            return {*statuses, post(service).status_code}
+
+        use_the_whole_pool(service, 8)
+        for _ in range(8 * 6):  # each connection prepares what it has executed five times
+            assert call() == {200}
+        for table, column in columns:
+            execute(server.url, f"ALTER TABLE {table} ALTER {column} TYPE varchar(400)")
+        assert [call() for _ in range(8)] == [{200}] * 8
+
+
+def execute(url: str, command: str) -> list[Any]:
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        cursor = connection.execute(command)
+        return cursor.fetchall() if cursor.description else []
 
 
 @on_postgresql
@@ -312,7 +413,9 @@ def failing(usual_app: Flask) -> Failing:
 
 
 @on_postgresql
-@pytest.mark.parametrize("sqlstate", sorted(storage.TRANSIENT_SQLSTATES))
+@pytest.mark.parametrize(
+    "sqlstate", sorted(storage.TRANSIENT_SQLSTATES | storage.UNFIT_SQLSTATES - {storage.READ_ONLY})
+)
 def test_a_lost_race_is_tried_again_and_applied_once(database_url: str, sqlstate: str, failing: Failing) -> None:
     with school(database_url) as (_, service):
         with failing(sqlstate, 2):
@@ -323,8 +426,14 @@ def test_a_lost_race_is_tried_again_and_applied_once(database_url: str, sqlstate
 @on_postgresql
 @pytest.mark.parametrize(
     ("sqlstate", "status", "tries"),
-    [("40001", 503, storage.ATTEMPTS), ("40P01", 503, storage.ATTEMPTS), ("53100", 503, 1), ("23514", 500, 1)],
-    ids=["races lost for ever", "deadlocks for ever", "a full disk", "a broken constraint"],
+    [
+        ("40001", 503, storage.ATTEMPTS),
+        ("40P01", 503, storage.ATTEMPTS),
+        ("25006", 503, 2),
+        ("53100", 503, 1),
+        ("23514", 500, 1),
+    ],
+    ids=["races lost for ever", "deadlocks for ever", "nobody may write", "a full disk", "a broken constraint"],
 )
 def test_what_cannot_be_helped_is_tried_a_bounded_number_of_times(
     database_url: str, sqlstate: str, status: int, tries: int, failing: Failing
