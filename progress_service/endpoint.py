@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
-from itertools import chain
 from typing import Any, NamedTuple
 
-from flask import Response, current_app, request, stream_with_context
+from flask import Response, current_app, request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
@@ -48,9 +47,9 @@ class Answer(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What a view answers bit by bit, from a snapshot of its own."""
+    """What a view answers bit by bit: its transaction lasts as long."""
 
-    text: Callable[[Connection], Iterator[str]]
+    text: Iterator[str]
     content_type: str
 
 
@@ -120,13 +119,17 @@ def endpoint(
                 if replayed:
                     return replayed
                 answer = view(Call(connection, caller, reach, now, loaded, parameters), **path)
-                response = stream(answer) if isinstance(answer, Stream) else respond(answer)
+                response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
                 if operation.text:
                     response.vary.add("Accept")
                 if key and isinstance(answer, Answer):
                     idempotency.keep(connection, key, response, answer.learner, now)
                 return response
 
+            if is_read and operation.text:
+                response, end = storage.read_on(work)
+                response.call_on_close(end) if response.is_streamed else end()
+                return response
             if is_read:
                 return storage.read(work, unhurried=unhurried, single_statement=single_statement)
             return storage.write(work, unhurried=unhurried)
@@ -146,11 +149,10 @@ def respond(answer: Answer) -> Response:
     return Response(encode(answer.document), answer.status, content_type="application/json")
 
 
-def stream(answer: Stream) -> Response:
-    """Answer with text as it is made; its snapshot ends with it."""
-    text = storage.stream(answer.text)
-    begun = chain([next(text)], text)  # so that a database that is away is still a problem of its own
-    return Response(stream_with_context(begun), content_type=answer.content_type)
+def stream(answer: Stream, connection: Connection) -> Response:
+    """Answer with text as it is made, on the view's connection."""
+    storage.unhurry(connection)
+    return Response(answer.text, content_type=answer.content_type)
 
 
 def _check_path(path: Mapping[str, str]) -> None:

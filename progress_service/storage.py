@@ -3,7 +3,8 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -154,12 +155,16 @@ def read(work: Callable[[Connection], Result], *, unhurried: bool = False, singl
     return _transact(work, unhurried, READING_ONCE if single_statement else READING)
 
 
-def stream(work: Callable[[Connection], Iterator[Result]]) -> Iterator[Result]:
-    """Do the work on one snapshot that lasts as long as what it yields is taken."""
-    with db.engine.connect() as connection:
-        connection.execution_options(begins=READING, timeouts=timeouts(unhurried=True))
-        with connection.begin():
-            yield from work(connection)
+def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
+    """Do the work on one snapshot, and return also what ends it, so that what the work returns may read on."""
+    result, transaction = _begin(work, False, READING)
+    return result, transaction.close
+
+
+def unhurry(connection: Connection) -> None:
+    """Give the statements that follow in this transaction the time that a catalog change may take."""
+    if connection.dialect.name == "postgresql":
+        say(connection, settings("SET LOCAL", timeouts(unhurried=True)))
 
 
 def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:
@@ -171,23 +176,28 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
 
 
 def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Manner) -> Result:
+    result, transaction = _begin(work, unhurried, begins)
+    # A commit whose answer was lost may have happened: the caller's Idempotency-Key finds out, not a repeat.
+    transaction.close()
+    return result
+
+
+def _begin(work: Callable[[Connection], Result], unhurried: bool, begins: Manner) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction, again where that may help; return also what commits and gives up the connection."""
     patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
     attempt = 0
     while True:
         attempt += 1
-        finished = False
         try:
-            with db.engine.connect() as connection:
+            with ExitStack() as transaction:
+                connection = transaction.enter_context(db.engine.connect())
                 connection.execution_options(begins=begins, timeouts=timeouts(unhurried=unhurried))
-                with connection.begin():
-                    result = work(connection)
-                    finished = True
-            return result
+                transaction.enter_context(connection.begin())
+                return work(connection), transaction.pop_all()
         except DBAPIError as error:
-            # A commit whose answer was lost may have happened: the caller's Idempotency-Key finds out, not a repeat.
             # Where a new connection cannot write either, nobody can.
             is_hopeless = attempt == (2 if _sqlstate(error.orig) == READ_ONLY else ATTEMPTS)
-            if finished or is_hopeless or time.monotonic() > patience or not is_transient(error):
+            if is_hopeless or time.monotonic() > patience or not is_transient(error):
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))

@@ -297,6 +297,39 @@ def test_who_waits_too_long_for_a_connection_of_the_pool_is_turned_away(database
 
 
 @on_postgresql
+def test_a_table_takes_one_connection_until_it_ends_or_is_given_up(database_url: str) -> None:
+    path = "/api/progress/stats/algebra/learners"
+    table = {"headers": {"Accept": "text/csv"}}
+    with school(database_url, POOL_SIZE=1, POOL_TIMEOUT=1) as (_, service):
+        whole = service.get(path, **table)
+        assert whole.status_code == 200
+        assert len(whole.text.splitlines()) == 3
+        assert service.call("HEAD", path, **table).status_code == 200
+
+        begun = service.get(path, buffered=False, **table)
+        try:
+            assert begun.status_code == 200
+            assert_unavailable_within(1, lambda: service.get(path, **table))
+        finally:
+            begun.close()
+        assert service.get(path, **table).text == whole.text
+        assert service.get(path).status_code == 200
+
+
+@on_postgresql
+def test_a_table_has_more_time_than_other_requests(database_url: str) -> None:
+    path = "/api/progress/stats/algebra/learners"
+    timeouts = {"STATEMENT_TIMEOUT": 1, "LOCK_TIMEOUT": 30, "CATALOG_TIMEOUT": 60}
+    with school(database_url, **timeouts) as (app, service), ThreadPoolExecutor(1) as thread:
+        table = service.get(path, buffered=False, headers={"Accept": "text/csv"})
+        with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE"):
+            text = thread.submit(table.get_data)
+            until(lambda: text.done() or waits_long(app))
+        assert len(text.result(PATIENCE_SECONDS).splitlines()) == 3
+        table.close()
+
+
+@on_postgresql
 @pytest.mark.parametrize(
     "timeouts",
     [{"LOCK_TIMEOUT": 1, "STATEMENT_TIMEOUT": 30}, {"LOCK_TIMEOUT": 30, "STATEMENT_TIMEOUT": 1}],
@@ -327,17 +360,11 @@ def test_who_reads_too_long_is_turned_away(database_url: str) -> None:
 @on_postgresql
 def test_a_catalog_change_has_more_time_than_other_requests(database_url: str) -> None:
     module = {"title": "Algebra", "contents": [{"id": "sums", "title": "Sums", "type": "video", "weight": 2}]}
-    waited = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '2s'")
     timeouts = {"STATEMENT_TIMEOUT": 1, "LOCK_TIMEOUT": 30, "CATALOG_TIMEOUT": 60}
     with school(database_url, **timeouts) as (app, service), ThreadPoolExecutor(1) as thread:
-
-        def waits() -> bool:
-            with engine_of(app).begin() as watch:
-                return bool(watch.execute(waited).scalar())
-
         with held(app, "LOCK TABLE contents IN SHARE MODE"):
             change = thread.submit(service.put, "/api/catalog/modules/algebra", json=module)
-            until(lambda: change.done() or waits())
+            until(lambda: change.done() or waits_long(app))
         assert change.result(PATIENCE_SECONDS).status_code == 200
 
 
@@ -348,6 +375,13 @@ def held(app: Flask, statement: str) -> Iterator[Connection]:
     with application(url) as other, engine_of(other).begin() as connection:
         connection.execute(text(statement))
         yield connection
+
+
+def waits_long(app: Flask) -> bool:
+    """Tell whether somebody waits for a lock for longer than a second."""
+    waited = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '2s'")
+    with engine_of(app).begin() as watch:
+        return bool(watch.execute(waited).scalar())
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -1,11 +1,8 @@
 """The endpoints about a module and all its learners."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 from flask import Blueprint, request
-from sqlalchemy import Connection
 
 from progress_service.analytics import queries, roster
 from progress_service.analytics.documents import listed_learner, roster_csv, statistics_document, timeline_document
@@ -49,13 +46,8 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
     if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
         if request.args.keys() & {"limit", "cursor"}:
             raise malformed("A table is whole: it has no limit and no cursor.")
-
-        def table(connection: Connection) -> Iterator[str]:
-            module = _module(replace(call, connection=connection), module_id).module  # of the rows' own snapshot
-            filters = _filters(call, module.total_weight)
-            return roster_csv(roster.pages(connection, module_id, filters, order), module)
-
-        return Stream(table, "text/csv; charset=utf-8; header=present")
+        pages = roster.pages(call.connection, module_id, _filters(call, module.total_weight), order)
+        return Stream(roster_csv(pages, module), "text/csv; charset=utf-8; header=present")
     filters, limit = _filters(call, module.total_weight), call.query["limit"]
     page = roster.page(call.connection, module_id, filters, order, _after(call, order), limit + 1)
     return Answer(

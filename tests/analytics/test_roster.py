@@ -9,9 +9,7 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
-from progress_service import storage
 from progress_service.analytics import roster
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
@@ -538,17 +536,3 @@ def test_the_table_is_of_one_moment_whatever_is_written_while_it_is_read(
 
     assert text.decode() == before
     assert table(service(), sort="progress") != before
-
-
-def test_a_table_whose_snapshot_cannot_be_had_is_refused_as_any_answer_is(
-    service: Callers, publish: Publish, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gather(service(), publish)
-
-    def lose(_: Any) -> Iterator[Any]:
-        raise OperationalError("BEGIN", {}, Exception("the server is away"))
-        yield
-
-    monkeypatch.setattr(storage, "stream", lose)
-    response = service().get(PATH, headers={"Accept": "text/csv"})
-    assert (response.status_code, response.mimetype) == (503, "application/problem+json")
