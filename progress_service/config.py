@@ -1,11 +1,19 @@
 """Settings: their defaults, how they are read from the environment, and what must be said before the service starts."""
 
+import os
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
+from click import ClickException
 from flask import Flask
+from gunicorn.errors import AppImportError  # type: ignore[import-untyped]
 from jwt.algorithms import requires_cryptography
-from sqlalchemy import make_url
+from psycopg import ProgrammingError, pq
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 DEFAULTS: dict[str, Any] = {
     "SQLALCHEMY_DATABASE_URI": "sqlite:///progress.db",
@@ -29,8 +37,10 @@ KEYS = {
 """Where the key of tokens may come from, and which algorithms go with it."""
 
 
-class ConfigurationError(Exception):
-    """The service cannot start with these settings; says which to give."""
+class ConfigurationError(ClickException, AppImportError):  # type: ignore[misc]
+    """The service cannot start with these settings; says which to give, and ends commands and gunicorn in one line."""
+
+    exit_code = os.EX_CONFIG
 
 
 def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
@@ -41,7 +51,9 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     for name, default in DEFAULTS.items():
         app.config[name] = _typed(name, app.config[name], type(default))
     _check_key(app.config)
-    app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config))
+    url = _database_url(app.config["SQLALCHEMY_DATABASE_URI"])
+    app.config["SQLALCHEMY_DATABASE_URI"] = url.render_as_string(hide_password=False)
+    app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config, url))
 
 
 def _parse(text: str) -> str | bool:
@@ -76,10 +88,69 @@ def _check_key(config: dict[str, Any]) -> None:
         config.setdefault(f"JWT_ENCODE_{claim}", config.get(f"JWT_DECODE_{claim}"))
 
 
-def _engine_options(config: dict[str, Any]) -> dict[str, Any]:
+def _database_url(written: str) -> URL:
+    """Read the URL of the database, as PostgreSQL's own programs do or as SQLAlchemy does for SQLite.
+
+    Raises ConfigurationError, which shows nothing of the URL: whatever is wrong with it may be of a password.
+    """
+    scheme, _, rest = written.partition("://")
+    try:
+        if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+            return _postgresql_url(rest)
+        if scheme in ("sqlite", "sqlite+pysqlite") and not (url := make_url(written)).host:
+            return url
+    except (ArgumentError, ProgrammingError, ValueError):
+        pass  # and is not shown, as the cause of what is raised
+    raise ConfigurationError(
+        "PROGRESS_SQLALCHEMY_DATABASE_URI cannot be read: write postgresql://user:password@host:5432/name with signs"
+        " such as @, / and % of the password as %40, %2F and %25, and several hosts as host:5432,other:5432, or"
+        " sqlite:////path/to/file."
+    )
+
+
+def _postgresql_url(written: str) -> URL:
+    """Read what follows the scheme: user and password as they stand or encoded, all else as libpq does.
+
+    Raises ProgrammingError or ValueError.
+    """
+    begin, _, parameters = written.partition("?")
+    credentials, _, place = begin.partition("@") if "@" in begin else ("", "", begin)
+    user, _, password = map(unquote, credentials.partition(":"))
+    given = parse_qsl(parameters, keep_blank_values=True)
+    if "@" in place or len(dict(given)) < len(given):
+        raise ValueError("libpq takes the rest of a password for a host, and drops the first of two parameters")
+    query: dict[str, Any] = conninfo_to_dict(f"postgresql://{place}?{urlencode(given, quote_via=quote)}")
+    hosts, ports = (str(query.get(name, "")).split(",") for name in ("host", "port"))
+    for host in hosts:
+        if ":" in host and not host.startswith("/"):
+            IPv6Address(host)
+    if any(port and not 0 < int(port) < 2**16 for port in ports) or len(ports) not in (1, len(hosts)):
+        raise ValueError("ports are from 1 to 65535, one for all hosts or one for each")
+    if any(ports):
+        query["port"] = ",".join(ports * len(hosts) if len(ports) == 1 else ports)
+    user, password = (query.pop(name, value or None) for name, value in (("user", user), ("password", password)))
+    return URL.create("postgresql+psycopg", user, password, database=query.pop("dbname", None), query=query)
+
+
+def _engine_options(config: dict[str, Any], url: URL) -> dict[str, Any]:
     options = {"hide_parameters": True}  # from error messages, which are logged
-    if make_url(config["SQLALCHEMY_DATABASE_URI"]).get_backend_name() == "sqlite":
+    if url.get_backend_name() == "sqlite":
         return options
+    usual = {
+        "connect_timeout": config["CONNECT_TIMEOUT"],
+        # A peer that has vanished without a word is found out by the time that a statement may take.
+        "tcp_user_timeout": 1000 * config["STATEMENT_TIMEOUT"],
+        "keepalives_idle": max(1, config["STATEMENT_TIMEOUT"] // 2),
+        "keepalives_interval": max(1, config["STATEMENT_TIMEOUT"] // 4),
+        "keepalives_count": 2,
+    }
+    if "," in url.query.get("host", ""):
+        usual["target_session_attrs"] = "read-write"
+    by_environment = {
+        option.keyword.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.envvar and option.envvar.decode() in os.environ
+    }
     return options | {
         "pool_size": config["POOL_SIZE"],
         "max_overflow": 0,
@@ -87,11 +158,6 @@ def _engine_options(config: dict[str, Any]) -> dict[str, Any]:
         "connect_args": {
             "autocommit": True,  # transactions begin as `storage` says
             "client_encoding": "utf8",
-            "connect_timeout": config["CONNECT_TIMEOUT"],
-            # A peer that has vanished without a word is found out by the time that a statement may take.
-            "tcp_user_timeout": 1000 * config["STATEMENT_TIMEOUT"],
-            "keepalives_idle": max(1, config["STATEMENT_TIMEOUT"] // 2),
-            "keepalives_interval": max(1, config["STATEMENT_TIMEOUT"] // 4),
-            "keepalives_count": 2,
+            **{name: value for name, value in usual.items() if name not in {*url.query, *by_environment}},
         },
     }

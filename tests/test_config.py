@@ -1,9 +1,13 @@
 """Settings: what the environment may say, what it means, and what the service refuses to start with."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import jwt
@@ -346,3 +350,84 @@ def test_the_database_is_sqlite_in_the_instance_folder_unless_the_environment_sa
 
     with service(monkeypatch, **{URI: f"sqlite:///{elsewhere}"}) as app:
         assert database(app) == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("postgres://u:p@h/d", {"user": "u", "password": "p", "host": "h", "dbname": "d"}),
+        ("postgresql://u:p@h:5433/d", {"user": "u", "password": "p", "host": "h", "port": "5433", "dbname": "d"}),
+        ("postgresql+psycopg://u@/d?host=/tmp&port=1", {"user": "u", "host": "/tmp", "port": "1", "dbname": "d"}),
+        ("postgres://u:p%40%2F%25@h/d", {"user": "u", "password": "p@/%", "host": "h", "dbname": "d"}),
+        ("postgres://u:p/+%zz@h/d", {"user": "u", "password": "p/+%zz", "host": "h", "dbname": "d"}),
+        ("postgres://h/d?user=u&password=p%40", {"user": "u", "password": "p@", "host": "h", "dbname": "d"}),
+        ("postgres://%2Ftmp/d", {"host": "/tmp", "dbname": "d"}),
+        (
+            "postgres://h/d?options=-csearch_path=a%20-cb=c",
+            {"host": "h", "dbname": "d", "options": "-csearch_path=a -cb=c"},
+        ),
+        ("postgres://u@a:1,b:2/d", {"user": "u", "host": "a,b", "port": "1,2", "dbname": "d"}),
+        ("postgres://a,b:2,[::1]:3/d", {"host": "a,b,::1", "port": ",2,3", "dbname": "d"}),
+        ("postgres:///d?host=a,b&port=7", {"host": "a,b", "port": "7,7", "dbname": "d"}),
+    ],
+)
+def test_a_url_of_postgresql_is_read_as_its_own_programs_read_it(
+    written: str, means: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(monkeypatch, **{SECRET: KEY, URI: written}) as app, app.app_context():
+        _, connects = db.engine.dialect.create_connect_args(db.engine.url)
+        assert db.engine.driver == "psycopg"
+        assert {name: connects[name] for name in connects if name != "context"} == means
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "secret",
+        "secret@host/name",
+        "mysql://user:secret@host/name",
+        "postgresql+psycopg2://user:secret@host/name",
+        "postgresql://user:secret@host:port/name",
+        "postgresql://user:secret@host:99999/name",
+        "postgresql://user:secret@a:1,b:c/name",
+        "postgresql://user:secret@a:1,b:2,c:3/name?port=1,2",
+        "postgresql://user@/name?host=a:1,b:2&password=secret",
+        "postgresql://user@/name?host=a&host=b&password=secret",
+        "postgresql://user:secret@[::1/name",
+        "postgresql://user:se@secret@host/name",
+        "postgresql://user:se?secret@host/name",
+        "postgresql://user:secret@host/name?sslmod=require",
+        "postgresql://user:secret@host/name?secret",
+        "sqlite://user:secret@host/name",
+        "sqlite:secret",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_in_one_line_that_shows_nothing_of_it(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=URI) as refusal, service(monkeypatch, **{SECRET: KEY, URI: written}):
+        pass
+
+    traceback = "".join(format_exception(refusal.value))
+    assert "secret" not in traceback
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [("flask --app wsgi db upgrade", 78), ("gunicorn -c python:progress_service.serving wsgi:app", 4)],
+)
+def test_what_starts_with_a_wrong_setting_ends_without_a_trace(command: str, status: int) -> None:
+    environment = {SECRET: KEY, URI: "mysql://user:secret@host/name", "WEB_CONCURRENCY": "1", "PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split()],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == status, done.stderr
+    assert [line for line in done.stderr.splitlines() if URI in line and "cannot be read" in line]
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr

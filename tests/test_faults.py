@@ -123,10 +123,16 @@ def test_the_service_outlives_a_database_that_goes_away_and_comes_back(
         assert time_of(service, "kim") == 60
 
 
-def test_a_database_that_accepts_connections_and_says_nothing_is_not_waited_for() -> None:
+@pytest.mark.parametrize("by", ["setting", "URL", "environment"])
+def test_a_database_that_accepts_connections_and_says_nothing_is_not_waited_for(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if by == "environment":
+        monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"postgresql+psycopg://postgres@127.0.0.1:{silent.getsockname()[1]}/postgres"
-        with application(url, CONNECT_TIMEOUT=2) as app:
+        url = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/postgres"
+        url += "?connect_timeout=2" if by == "URL" else ""
+        with application(url, CONNECT_TIMEOUT=2 if by == "setting" else PATIENCE_SECONDS) as app:
             assert_unavailable_within(2, lambda: post(Caller(app, "service", "lms")))
 
 
