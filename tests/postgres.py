@@ -44,22 +44,32 @@ class PostgresServer:
     it can be stopped or crashed and started again, on the same data and under the same `url`.
     """
 
-    def __init__(self, *, durable: bool = False) -> None:
-        """Prepare to run; unless it is `durable`, a server never waits for the disk and may lose commits."""
+    def __init__(self, *, durable: bool = False, follows: "PostgresServer | None" = None) -> None:
+        """Prepare to run; unless it is `durable`, a server never waits for the disk and may lose commits.
+
+        One that `follows` another one begins as its copy, can be read, and is a server of its own once it is promoted.
+        """
         self._settings = () if durable else FORGETFUL
+        self._follows = follows
         self._owner: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         # Not in $TMPDIR, which may be long: the path of a socket has at most 103 characters.
-        self._directory = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
         try:
             if os.geteuid() == 0:  # PostgreSQL refuses to run as root
                 nobody = pwd.getpwnam("nobody")
                 self._owner = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-                os.chown(self._directory, nobody.pw_uid, nobody.pw_gid)
+                os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._programs = self._find_programs()
-            self._run("initdb", "-D", "data", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync")
+            if self._follows:
+                source = ("-h", str(self._follows.directory), "-p", "5432", "-U", "postgres")
+                self._run(
+                    "pg_basebackup", "-D", "data", *source, "--checkpoint=fast", "--no-sync", "--write-recovery-conf"
+                )
+            else:
+                self._run("initdb", "-D", "data", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync")
             self.start()
         except BaseException:
             self.__exit__()
@@ -68,7 +78,7 @@ class PostgresServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        shutil.rmtree(self._directory)
+        shutil.rmtree(self.directory)
 
     @property
     def url(self) -> str:
@@ -76,20 +86,20 @@ class PostgresServer:
         return self._url(5432)
 
     def _url(self, port: int) -> str:
-        return f"postgresql+psycopg://postgres@/postgres?host={self._directory}&port={port}"
+        return f"postgresql+psycopg://postgres@/postgres?host={self.directory}&port={port}"
 
     @contextmanager
     def pooled(self, mode: str) -> Iterator[str]:
         """Run PgBouncer before the server, with no settings but a mode and addresses; yield its database's URL."""
-        (self._directory / "users").write_text('"postgres" ""\n')
-        (self._directory / "pgbouncer.ini").write_text(f"""
+        (self.directory / "users").write_text('"postgres" ""\n')
+        (self.directory / "pgbouncer.ini").write_text(f"""
             [databases]
-            * = host={self._directory} port=5432
+            * = host={self.directory} port=5432
             [pgbouncer]
             pool_mode = {mode}
             auth_type = trust
             auth_file = users
-            unix_socket_dir = {self._directory}
+            unix_socket_dir = {self.directory}
             listen_port = 6432
         """)
         process = self._popen(str(PGBOUNCER), "pgbouncer.ini")
@@ -110,11 +120,11 @@ class PostgresServer:
     @property
     def log(self) -> Path:
         """Where the server and its programs write what they have to say."""
-        return self._directory / "log"
+        return self.directory / "log"
 
     def start(self) -> None:
         """Serve, and return as soon as the server answers."""
-        address = ("-h", "", "-k", str(self._directory), "-p", "5432")
+        address = ("-h", "", "-k", str(self.directory), "-p", "5432")
         self._process = self._popen("postgres", "-D", "data", *address, *self._settings)
         self._wait_for(self._process, self.url)
 
@@ -124,6 +134,12 @@ class PostgresServer:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL does not start:\n{self.log.read_text()}")
             time.sleep(0.02)
+
+    def execute(self, command: str) -> list[Any]:
+        """Execute a command outside transactions, and return its rows."""
+        with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
+            cursor = connection.execute(command)
+            return cursor.fetchall() if cursor.description else []
 
     def stop(self) -> None:
         """Disconnect everybody and shut down in order."""
@@ -152,7 +168,7 @@ class PostgresServer:
         package = Path(spec.origin).parent
         programs = max(package.glob("pginstall*/bin"))
         if not self._may_read(programs):
-            copy = self._directory / "copy"
+            copy = self.directory / "copy"
             for part in package.parent.glob(f"{PACKAGE}*"):
                 shutil.copytree(part, copy / part.name)
             subprocess.run(["chmod", "-R", "go+rX", copy], check=True)
@@ -166,7 +182,7 @@ class PostgresServer:
         """Run one of the programs that come with the server, and return what it prints."""
         done: subprocess.CompletedProcess[str] = subprocess.run(
             [self._programs / program, *arguments],
-            cwd=self._directory,
+            cwd=self.directory,
             input=stdin,
             capture_output=True,
             text=True,
@@ -184,7 +200,7 @@ class PostgresServer:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [self._programs / program, *arguments],
-                cwd=self._directory,
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

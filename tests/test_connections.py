@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import SEEK_END
+from pathlib import Path
 
-import psycopg
 import pytest
 from sqlalchemy import make_url
 
@@ -36,25 +36,19 @@ def server() -> Iterator[PostgresServer]:
 def url(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[str]:
     """The URL of a database, as it is and through PgBouncer; its role sets everything differently."""
     for name, value in HOSTILE.items():
-        run(server, f"ALTER ROLE postgres SET {name} = {value}")
+        server.execute(f"ALTER ROLE postgres SET {name} = {value}")
     if request.param == "straight":
         yield server.url
     else:
         with server.pooled(request.param) as pooled:
             yield pooled
-    run(server, "ALTER ROLE postgres RESET ALL")
+    server.execute("ALTER ROLE postgres RESET ALL")
 
 
 @pytest.fixture(autouse=True)
 def emptied(server: PostgresServer) -> None:
     with application(server.url) as app:
         empty(app)
-
-
-def run(server: PostgresServer, command: str) -> list[tuple[str]]:
-    with psycopg.connect(server.url.replace("+psycopg", ""), autocommit=True) as connection:
-        cursor = connection.execute(command)
-        return cursor.fetchall() if cursor.description else []
 
 
 def test_times_are_read_whatever_a_role_sets(url: str) -> None:
@@ -77,8 +71,8 @@ def test_figures_are_repaired_whatever_a_role_sets(url: str, server: PostgresSer
         assert post(service, userId="lee", progressPercentage=100, occurredAt="2026-03-01T20:30:00Z").status_code == 201
         path = "/api/progress/stats/algebra/timeline?from=2026-03-01&to=2026-03-02"
         before = service.get(path).get_json()
-        run(server, "DELETE FROM tallies")
-        run(server, "UPDATE enrollments SET last_activity_at = NULL, last_content_id = NULL")
+        server.execute("DELETE FROM tallies")
+        server.execute("UPDATE enrollments SET last_activity_at = NULL, last_content_id = NULL")
 
         assert app.test_cli_runner().invoke(args=["progress", "verify", "--repair"]).exit_code == 1
         assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
@@ -127,7 +121,7 @@ def test_a_search_path_that_is_given_is_kept(
     by_url: bool, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = "-csearch_path=elsewhere"
-    run(server, "CREATE SCHEMA elsewhere")
+    server.execute("CREATE SCHEMA elsewhere")
     url = make_url(server.url)
     if by_url:
         url = url.update_query_dict({"options": given})
@@ -137,7 +131,22 @@ def test_a_search_path_that_is_given_is_kept(
         migrate(url.render_as_string(hide_password=False))
         with school(url.render_as_string(hide_password=False)) as (_, service):
             assert post(service).status_code == 200
-        assert run(server, "SELECT count(*) FROM elsewhere.progress_records") == [(2,)]
-        assert run(server, "SELECT count(*) FROM public.progress_records") == [(0,)]
+        assert server.execute("SELECT count(*) FROM elsewhere.progress_records") == [(2,)]
+        assert server.execute("SELECT count(*) FROM public.progress_records") == [(0,)]
     finally:
-        run(server, "DROP SCHEMA elsewhere CASCADE")
+        server.execute("DROP SCHEMA elsewhere CASCADE")
+
+
+def test_commands_and_tables_do_their_work(url: str, server: PostgresServer, tmp_path: Path) -> None:
+    server.execute("CREATE DATABASE fresh")
+    fresh = make_url(url).set(database="fresh").render_as_string(hide_password=False)
+    migrate(fresh)
+    updates = tmp_path / "updates.csv"
+    updates.write_text("userId,contentId,timeSpentSeconds\n" + "".join(f"u{one},sums,1\n" for one in range(2500)))
+    with school(fresh) as (app, service):
+        imported = app.test_cli_runner().invoke(args=["progress", "import", "--updates", str(updates)])
+        assert imported.exit_code == 0, imported.output
+        table = service.get("/api/progress/stats/algebra/learners", headers={"Accept": "text/csv"})
+        assert len(table.text.splitlines()) == 2503
+        assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
+    server.execute("DROP DATABASE fresh WITH (FORCE)")

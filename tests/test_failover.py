@@ -1,0 +1,112 @@
+"""Another server takes over: nothing that was answered is lost, and nobody has to restart the service."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+
+from tests.callers import Caller
+from tests.conftest import application, migrate
+from tests.postgres import PostgresServer
+from tests.test_faults import PATIENCE_SECONDS, POOL_SIZE, post, school, time_of, until, use_the_whole_pool
+
+LEARNERS = ["sam", "kim", "lee", "max"]
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresServer]:
+    with PostgresServer(durable=True) as primary:
+        migrate(primary.url)
+        yield primary
+
+
+@pytest.fixture
+def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
+    """A server that follows the primary one, which waits for it with every commit."""
+    with PostgresServer(durable=True, follows=primary) as standby:
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.execute("SELECT pg_reload_conf()")
+        until(lambda: primary.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
+        yield standby
+
+
+def url_of(*servers: PostgresServer) -> str:
+    return f"postgresql://postgres@{','.join(quote(str(server.directory), '') for server in servers)}/postgres"
+
+
+def test_nothing_answered_is_lost_when_a_standby_takes_over_under_load(
+    primary: PostgresServer, standby: PostgresServer
+) -> None:
+    over = Event()
+    answers: Counter[int] = Counter()
+
+    def work(caller: Caller, user_id: str) -> int:
+        """Send updates of a second each until it is over, each until it is applied; return how many it were."""
+        done = 0
+        while not over.is_set():
+            headers = {"Idempotency-Key": str(uuid4())}
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            status = 503
+            while status == 503 and time.monotonic() < deadline:
+                update = {"userId": user_id, "contentId": "sums", "timeSpentSeconds": 1}
+                status = caller.post("/api/progress", json=update, headers=headers).status_code
+                answers[status] += 1
+            assert status in {200, 201}
+            done += 1
+        return done
+
+    def more(status: int, count: int) -> Callable[[], bool]:
+        before = answers[status]
+        return lambda: answers[status] >= before + count
+
+    with school(url_of(primary, standby), POOL_SIZE=POOL_SIZE) as (_, service):
+        before = {user_id: time_of(service, user_id) for user_id in LEARNERS}
+        with ThreadPoolExecutor(len(LEARNERS)) as threads:
+            working = {user_id: threads.submit(work, service, user_id) for user_id in LEARNERS}
+            try:
+                until(more(200, 50))
+                primary.crash()
+                until(more(503, 10))
+                standby.execute("SELECT pg_promote()")
+                until(more(200, 50))
+            finally:
+                over.set()
+        assert {user_id: time_of(service, user_id) - before[user_id] for user_id in LEARNERS} == {
+            user_id: one.result() for user_id, one in working.items()
+        }
+        assert set(answers) <= {200, 201, 503}
+
+
+def test_connections_to_a_standby_are_left_as_soon_as_the_primary_server_is_back(
+    primary: PostgresServer, standby: PostgresServer
+) -> None:
+    with school(url_of(primary, standby) + "?target_session_attrs=any", POOL_SIZE=POOL_SIZE) as (_, service):
+        primary.crash()
+        for _ in range(2):
+            use_the_whole_pool(service)
+            assert time_of(service) == 60
+            assert post(service).status_code == 503
+
+        primary.start()
+        until(lambda: primary.execute("SELECT sync_state FROM pg_stat_replication") == [("sync",)])
+        assert [post(service).status_code for _ in range(2 * POOL_SIZE)] == [200] * 2 * POOL_SIZE
+        assert time_of(service) == (2 * POOL_SIZE + 1) * 60
+
+
+def test_connections_to_a_standby_can_write_as_soon_as_it_is_promoted(
+    primary: PostgresServer, standby: PostgresServer
+) -> None:
+    with school(primary.url), application(url_of(standby), POOL_SIZE=POOL_SIZE) as app:
+        caller = Caller(app, "service", "lms")
+        until(lambda: time_of(caller) == 60)
+        use_the_whole_pool(caller)
+        assert post(caller).status_code == 503
+
+        primary.crash()
+        standby.execute("SELECT pg_promote()")
+        assert [post(caller).status_code for _ in range(2 * POOL_SIZE)] == [200] * 2 * POOL_SIZE
