@@ -106,7 +106,7 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     def judge(context: ExceptionContext) -> None:
         is_unfit = _sqlstate(context.original_exception) in UNFIT_SQLSTATES
         context.is_disconnect = context.is_disconnect or is_unfit
-        # What makes one unfit has come over all that are as old; but a loss may be of one alone.
+        # What makes a connection unfit has befallen all of its age; a loss may be of this one alone.
         context.invalidate_pool_on_disconnect = is_unfit
 
     @event.listens_for(engine, "invalidate")
@@ -152,12 +152,12 @@ def read(work: Callable[[Connection], Result], *, unhurried: bool = False, singl
     With `unhurried` its statements have the time that a catalog change may take. With `single_statement` the answer is
     made of one, and spares the database a transaction.
     """
-    return _transact(work, unhurried, READING_ONCE if single_statement else READING)
+    return _transact(work, READING_ONCE if single_statement else READING, timeouts(unhurried=unhurried))
 
 
 def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
     """Do the work on one snapshot, and return also what ends it, so that what the work returns may read on."""
-    result, transaction = _begin(work, False, READING)
+    result, transaction = _begin(work, READING, timeouts())
     return result, transaction.close
 
 
@@ -172,17 +172,17 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
 
     The work has no effects outside its connection, since it may run more than once.
     """
-    return _transact(work, unhurried, WRITING)
+    return _transact(work, WRITING, timeouts(unhurried=unhurried))
 
 
-def _transact(work: Callable[[Connection], Result], unhurried: bool, begins: Manner) -> Result:
-    result, transaction = _begin(work, unhurried, begins)
+def _transact(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> Result:
+    result, transaction = _begin(work, begins, timeouts)
     # A commit whose answer was lost may have happened: the caller's Idempotency-Key finds out, not a repeat.
     transaction.close()
     return result
 
 
-def _begin(work: Callable[[Connection], Result], unhurried: bool, begins: Manner) -> tuple[Result, ExitStack]:
+def _begin(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> tuple[Result, ExitStack]:
     """Do the work in a transaction, again where that may help; return also what commits and gives up the connection."""
     patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
     attempt = 0
@@ -191,7 +191,7 @@ def _begin(work: Callable[[Connection], Result], unhurried: bool, begins: Manner
         try:
             with ExitStack() as transaction:
                 connection = transaction.enter_context(db.engine.connect())
-                connection.execution_options(begins=begins, timeouts=timeouts(unhurried=unhurried))
+                connection.execution_options(begins=begins, timeouts=timeouts)
                 transaction.enter_context(connection.begin())
                 return work(connection), transaction.pop_all()
         except DBAPIError as error:
