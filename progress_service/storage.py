@@ -26,10 +26,9 @@ LONGEST_PAUSE = 0.2
 # Serialization failure, deadlock, and the races of two first writes: unique and foreign keys.
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 
-READ_ONLY = "25006"
-"""What a connection says to a writer that was opened to a server that follows another one, or that may only be read."""
-# The same, and that what is prepared does not fit the tables any more, is missing, or is there already.
-UNFIT_SQLSTATES = {READ_ONLY, "0A000", "26000", "42P05"}
+# It was opened to a server that follows another one, or that might only be read; what it has prepared does not fit the
+# tables any more; something is not prepared, or is already.
+UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
 """What is the fault of a connection: it is given up, and the transaction is tried again on another one."""
 
 
@@ -195,9 +194,7 @@ def _begin(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeo
                 transaction.enter_context(connection.begin())
                 return work(connection), transaction.pop_all()
         except DBAPIError as error:
-            # Where a new connection cannot write either, nobody can.
-            is_hopeless = attempt == (2 if _sqlstate(error.orig) == READ_ONLY else ATTEMPTS)
-            if is_hopeless or time.monotonic() > patience or not is_transient(error):
+            if attempt == ATTEMPTS or time.monotonic() > patience or not is_transient(error):
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))

@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from tests.callers import Caller
 from tests.conftest import application, empty, migrate
 from tests.postgres import POOLERS, PostgresServer
-from tests.test_faults import assert_unavailable_within, held, post, school, time_of
+from tests.test_faults import POOL_SIZE, assert_unavailable_within, held, post, school, time_of, use_the_whole_pool
 
 HOSTILE = {
     "statement_timeout": "0",
@@ -150,3 +150,28 @@ def test_commands_and_tables_do_their_work(url: str, server: PostgresServer, tmp
         assert len(table.text.splitlines()) == 2503
         assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
     server.execute("DROP DATABASE fresh WITH (FORCE)")
+
+
+def test_connections_that_were_opened_only_to_read_are_left(url: str, server: PostgresServer) -> None:
+    with school(url) as (_, service), application(url, POOL_SIZE=POOL_SIZE) as app:
+        caller = Caller(app, "service", "lms")
+        with read_only(server):
+            use_the_whole_pool(caller)
+            assert_unavailable_within(1, lambda: post(caller))
+            assert time_of(caller) == 60
+            use_the_whole_pool(caller)
+
+        assert [post(caller).status_code for _ in range(2 * POOL_SIZE)] == [200] * 2 * POOL_SIZE
+        assert time_of(service) == (2 * POOL_SIZE + 1) * 60
+
+
+@contextmanager
+def read_only(server: PostgresServer) -> Iterator[None]:
+    """Let connections read only, as operators do before they move a database; those that write are ended."""
+    server.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    server.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
+    try:
+        yield
+    finally:
+        server.execute("BEGIN READ WRITE; ALTER DATABASE postgres RESET default_transaction_read_only; COMMIT")
