@@ -1,7 +1,7 @@
 """Days of activity, tallies of every statistic, and what the roster is read by.
 
-The tallies are empty at first: `flask progress verify --repair` fills them from what is stored. Days of activity begin
-with the migration, since what came before was not kept by day.
+The tallies are filled from what is stored. Days of activity begin with the migration, since what came before was not
+kept by day.
 """
 
 import sqlalchemy as sa
@@ -12,6 +12,17 @@ down_revision = "0002"
 
 IDENTIFIER = sa.String(128).with_variant(sa.String(128, collation="C"), "postgresql")
 ITEM = sa.String(160).with_variant(sa.String(160, collation="C"), "postgresql")
+
+COUNTS = (
+    "learners",
+    "started",
+    "completed",
+    "enrollments_completed",
+    "time_spent_seconds",
+    "weighted_sum",
+    "scored",
+    "score_hundredths",
+)
 
 
 def upgrade() -> None:
@@ -71,6 +82,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["module_id"], ["modules.id"], name=op.f("fk_tallies_module_id")),
         sa.PrimaryKeyConstraint("module_id", "kind", "item", "part", name=op.f("pk_tallies")),
     )
+    fill_tallies()
 
 
 def downgrade() -> None:
@@ -83,3 +95,73 @@ def downgrade() -> None:
         enrollments.drop_constraint(op.f("ck_enrollments_last_content_id"), type_="check")
         enrollments.drop_column("last_content_id")
         enrollments.create_index("ix_enrollments_module_id_user_id", ["module_id", "user_id"])
+
+
+def fill_tallies() -> None:
+    """Add what the tallies of all modules lack, which is nothing where they are right.
+
+    What is lacking is the same at any moment, since writers add to a tally in the transaction of what it tells, and may
+    do so while this one statement runs.
+    """
+    is_postgresql = op.get_bind().dialect.name == "postgresql"
+
+    def day(time: str) -> str:
+        return f"to_char(timezone('UTC', {time}), 'YYYY-MM-DD')" if is_postgresql else f"substr({time}, 1, 10)"
+
+    def week(time: str) -> str:
+        monday = f"to_char(date_trunc('week', timezone('UTC', {time})), 'YYYY-MM-DD')"
+        return monday if is_postgresql else f"date({day(time)}, 'weekday 0', '-6 days')"
+
+    def group(kind: str, item: str, source: str, **counts: str) -> str:
+        figures = ", ".join(counts.get(name, "0") for name in COUNTS)
+        return f"SELECT module_id, '{kind}', {item}, {figures} FROM {source} GROUP BY module_id, {item}"
+
+    percentage = "weighted_sum / coalesce(nullif(total_weight, 0), 1)"
+    unfinished = "enrollments WHERE status IN ('active', 'paused') AND last_activity_at IS NOT NULL"
+    activity_day = "to_char(day, 'YYYY-MM-DD')" if is_postgresql else "day"
+    groups = [
+        group(
+            "status",
+            "status",
+            "enrollments",
+            learners="count(*)",
+            started="count(last_activity_at)",
+            time_spent_seconds="sum(time_spent_seconds)",
+            weighted_sum="sum(weighted_sum)",
+        ),
+        group(
+            "percentage",
+            f"CAST({percentage} AS VARCHAR)",
+            "enrollments JOIN modules ON modules.id = module_id WHERE status <> 'dropped'",
+            learners="count(*)",
+        ),
+        group("last_week", f"{week('last_activity_at')} || ' ' || last_content_id", unfinished, learners="count(*)"),
+        group("last_day", f"{day('last_activity_at')} || ' ' || last_content_id", unfinished, learners="count(*)"),
+        group(
+            "content",
+            "content_id",
+            "progress_records",
+            started="count(*)",
+            completed="count(completed_at)",
+            time_spent_seconds="sum(time_spent_seconds)",
+            scored="count(score)",
+            score_hundredths="coalesce(sum(score * 10000 / max_score), 0)",
+        ),
+        group("day", activity_day, "activity_days", learners="count(*)", time_spent_seconds="sum(time_spent_seconds)"),
+        group("day", day("started_at"), "progress_records", started="count(*)"),
+        group("day", day("completed_at"), "progress_records WHERE completed_at IS NOT NULL", completed="count(*)"),
+        group(
+            "day", day("completed_at"), "enrollments WHERE completed_at IS NOT NULL", enrollments_completed="count(*)"
+        ),
+    ]
+    stored = f"SELECT module_id, kind, item, {', '.join(f'-{name} AS {name}' for name in COUNTS)} FROM tallies"
+    op.execute(
+        f"INSERT INTO tallies (module_id, kind, item, part, {', '.join(COUNTS)})"
+        f" SELECT module_id, kind, item, 0, {', '.join(f'CAST(sum({name}) AS BIGINT)' for name in COUNTS)}"
+        f" FROM ({' UNION ALL '.join([stored, *groups])}) AS parts"
+        " GROUP BY module_id, kind, item"
+        f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in COUNTS)}"
+        " ORDER BY module_id, kind, item"
+        " ON CONFLICT (module_id, kind, item, part) DO UPDATE"
+        f" SET {', '.join(f'{name} = tallies.{name} + excluded.{name}' for name in COUNTS)}"
+    )

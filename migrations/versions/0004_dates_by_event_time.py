@@ -24,6 +24,7 @@ IDENTIFIERS = {
 
 
 def upgrade() -> None:
+    _fill_tallies()
     _resize({"item": 280}, 255)
     op.add_column(
         "enrollments", sa.Column("enrolled_by_update", sa.Boolean(), nullable=False, server_default=sa.false())
@@ -47,6 +48,12 @@ def downgrade() -> None:
     ):
         op.drop_column(table, column)
     _resize({"item": 160}, 128)
+    _fill_tallies()
+
+
+def _fill_tallies() -> None:
+    """Add what is lacking where 0003 left the tallies empty, as it once did, and who has not counted."""
+    op.get_context().script.get_revision("0003").module.fill_tallies()
 
 
 def _resize(lengths: dict[str, int], usual: int) -> None:
