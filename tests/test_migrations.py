@@ -8,11 +8,13 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import check, downgrade, upgrade
 from sqlalchemy import CheckConstraint, Connection, ForeignKeyConstraint, Table, UniqueConstraint, inspect
 from sqlalchemy.exc import IntegrityError
 
+from progress_service import MIGRATIONS
 from progress_service.extensions import db
 from progress_service.tallies import KINDS, Counts
 from tests.conftest import application
@@ -207,6 +209,14 @@ def test_migrations_go_up_down_and_up_again(empty_database_url: str) -> None:
 
             downgrade(revision="base")
             assert set(inspect(db.engine).get_table_names()) == {"alembic_version"}
+
+
+def test_revisions_are_numbered_and_what_one_needs_the_later_ones_need_too() -> None:
+    revisions = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
+    numbers, _, needs = zip(*(revision.partition("_needs_") for revision in revisions), strict=True)
+    assert numbers == tuple(f"{place:04}" for place in range(1, len(revisions) + 1))
+    assert list(needs) == sorted(needs)
+    assert not [number for number, needed in zip(numbers, needs, strict=True) if needed >= number]
 
 
 def test_check_finds_a_database_that_is_not_migrated(empty_database_url: str) -> None:

@@ -129,6 +129,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.loses("modules", "modules")
+    op.loses("contents", "contents")
+    op.loses("instructors of modules", "module_instructors")
+    op.loses("enrollments", "enrollments")
+    op.loses("progress records", "progress_records")
+    op.loses("chunks of imported files", "imported_chunks")
     op.drop_table("progress_records")
     op.drop_table("module_instructors")
     op.drop_table("enrollments")

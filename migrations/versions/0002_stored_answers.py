@@ -26,4 +26,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.loses("answers kept for repeats", "stored_answers")
     op.drop_table("stored_answers")

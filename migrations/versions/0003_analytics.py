@@ -86,6 +86,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.loses("days of activity", "activity_days")
     op.drop_table("tallies")
     op.drop_table("activity_days")
     with op.batch_alter_table("enrollments") as enrollments:

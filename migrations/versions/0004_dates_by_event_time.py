@@ -40,6 +40,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.loses("marks of enrollments that do not count", "enrollments WHERE NOT counted")
+    op.loses(
+        "dates of thresholds and passing scores",
+        "progress_records WHERE reached_at IS NOT NULL OR passed_at IS NOT NULL",
+    )
     for table, column in (
         ("progress_records", "passed_at"),
         ("progress_records", "reached_at"),
