@@ -71,9 +71,8 @@ def invalid(faults: Iterable[Fault], *, slug: str = "validation-failed") -> Prob
     return Problem(422, "The request is understood, but parts of it are wrong.", slug=slug, faults=faults)
 
 
-def unavailable(seconds: int = 1) -> Problem:
-    headers = {"Retry-After": str(max(1, seconds))}
-    return Problem(503, "The service cannot answer right now; try again.", headers=headers)
+def unavailable(seconds: int = 1, detail: str = "The service cannot answer right now; try again.") -> Problem:
+    return Problem(503, detail, headers={"Retry-After": str(max(1, seconds))})
 
 
 def register(app: Flask) -> None:

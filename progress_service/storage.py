@@ -9,11 +9,12 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from flask import Flask, current_app
-from sqlalchemy import Connection, Engine, ExceptionContext, event
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy import Connection, Engine, ExceptionContext, event, false, select, update
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service.extensions import db
+from progress_service.models import Module
 from progress_service.prepared import say
 
 Result = TypeVar("Result")
@@ -48,6 +49,8 @@ READING_ONCE = Manner("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_o
 # On SQLite a writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
 WRITING = Manner("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
 """How a transaction begins that writes; each of its statements sees what is committed by then."""
+TRYING = Manner(WRITING.postgresql, READING.sqlite)
+"""How a transaction begins that finds out whether it could write, and on SQLite does not wait for other writers."""
 
 
 class Timeouts(NamedTuple):
@@ -172,6 +175,21 @@ def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> R
     The work has no effects outside its connection, since it may run more than once.
     """
     return _transact(work, WRITING, timeouts(unhurried=unhurried))
+
+
+def try_writing() -> None:
+    """Write nothing, and raise what a writer would meet: a server that follows another, a file that is read-only."""
+    _transact(_write_nothing, TRYING, timeouts())
+
+
+def _write_nothing(connection: Connection) -> None:
+    connection.execute(select(Module.id).where(false()))
+    try:
+        connection.execute(update(Module).where(false()).values(title=""))
+    except OperationalError as error:
+        # On SQLite one that has read first does not wait for a writer, and where there is one, the file can be written.
+        if connection.dialect.name != "sqlite" or not is_transient(error):
+            raise
 
 
 def _transact(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> Result:

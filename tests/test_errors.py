@@ -16,7 +16,6 @@ from werkzeug.wrappers import Response
 from progress_service import errors
 from progress_service.analytics import queries as analytics_queries
 from progress_service.catalog import queries as catalog_queries
-from progress_service.extensions import db
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, stored
 
@@ -343,31 +342,6 @@ def test_without_its_database_the_process_lives_and_refuses_as_ever(away: Flask)
     assert_problem(Caller(away, "student", "sam").get(MODULES), 403, "forbidden")
     assert_problem(service.put(ALGEBRA, json={}), 422, "validation-failed")
     assert_problem(service.get("/nowhere"), 404, "not-found")
-
-
-def test_the_service_is_ready_when_its_database_is_migrated(anonymous: Caller) -> None:
-    assert anonymous.get("/readyz").status_code == 200
-
-
-def test_the_service_is_not_ready_before_its_database_is_migrated(empty_database_url: str) -> None:
-    with application(empty_database_url) as app:
-        response = Caller(app).get("/readyz")
-
-        assert_problem(response, 503, "unavailable")
-        assert int(response.headers["Retry-After"]) > 0
-        assert Caller(app).get("/healthz").status_code == 200
-
-
-def test_the_service_is_not_ready_on_another_migration(anonymous: Caller, app: Flask) -> None:
-    with app.app_context(), db.engine.begin() as connection:
-        (newest,) = connection.exec_driver_sql("SELECT version_num FROM alembic_version").one()
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
-    try:
-        assert_problem(anonymous.get("/readyz"), 503, "unavailable")
-    finally:
-        with app.app_context(), db.engine.begin() as connection:
-            connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{newest}'")
-    assert anonymous.get("/readyz").status_code == 200
 
 
 def test_a_status_that_this_service_does_not_give_itself_is_named_by_its_phrase(app: Flask) -> None:

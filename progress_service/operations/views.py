@@ -1,18 +1,16 @@
 """The endpoints for those who run the service. They need no token and are not to be reached through the gateway."""
 
 from base64 import b64encode
-from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
-from alembic.script import ScriptDirectory
 from flask import Blueprint, Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import Connection, text
 
-from progress_service import metrics, openapi, storage
+from progress_service import metrics, openapi
 from progress_service.endpoint import Answer, respond
 from progress_service.errors import unavailable
+from progress_service.operations import readiness
 
 # What the page of the documentation needs is served below it.
 operations = Blueprint(
@@ -46,9 +44,10 @@ def healthz() -> Response:
 
 @operations.get("/readyz")
 def readyz() -> Response:
-    """Tell whether the database can be reached and has the newest migration."""
-    if storage.read(_revision) != _newest_revision(current_app.extensions["migrate"].directory):
-        raise unavailable()
+    """Tell whether the database can be reached and written to, and whether this version can work with its schema."""
+    if fault := readiness.fault():
+        current_app.logger.warning("not ready: %s", fault)
+        raise unavailable(detail=fault)
     return respond(Answer({"status": "ready"}))
 
 
@@ -68,15 +67,3 @@ def read_description() -> Response:
 def read_docs() -> Response:
     """Show this document to people, with nothing from elsewhere."""
     return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": PAGE_POLICY})
-
-
-def _revision(connection: Connection) -> str | None:
-    if not connection.dialect.has_table(connection, "alembic_version"):
-        return None
-    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return revision
-
-
-@cache
-def _newest_revision(directory: str) -> str | None:
-    return ScriptDirectory(directory).get_current_head()

@@ -1,0 +1,30 @@
+"""Whether the service can do its work with its database."""
+
+from flask import current_app
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from progress_service import revisions, storage
+
+
+def fault() -> str | None:
+    """Say what keeps the service from its work, or None where nothing does."""
+    try:
+        revision = storage.read(_revision)
+    except (DBAPIError, TimeoutError):
+        return "The database cannot be reached in time."
+    newest = revisions.newest(current_app.extensions["migrate"].directory)
+    if fault := revisions.fault(revision, newest):
+        return fault
+    try:
+        storage.try_writing()
+    except (DBAPIError, TimeoutError):
+        return "The database cannot be written to."
+    return None
+
+
+def _revision(connection: Connection) -> str | None:
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
