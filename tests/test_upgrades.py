@@ -226,6 +226,25 @@ def test_the_version_of_a_revision_works_on_with_the_next_schema(
         assert run(app, "progress", "verify").exit_code == 0
 
 
+@pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
+def test_postgresql_still_knows_what_columns_hold_whose_type_has_changed(
+    empty_database_url: str, learned: tuple[Rows, dict[str, Any]]
+) -> None:
+    known = text("SELECT tablename, attname FROM pg_stats WHERE tablename = 'enrollments' OR tablename = 'modules'")
+    rows, _ = learned
+    with application(empty_database_url) as app:
+        go_up(app, REVISIONS[0], "0003")
+        store(app, rows, columns(app))
+        with connected(app) as connection:
+            connection.execute(text("ANALYZE"))
+            before = set(connection.execute(known).all())
+        go_up(app, "0003")
+
+        with connected(app) as connection:
+            assert ("enrollments", "user_id") in before
+            assert before <= set(connection.execute(known).all())
+
+
 def unique_keys(app: Flask) -> dict[str, set[tuple[str, ...]]]:
     """Return the columns of each table that upserts may name."""
     with connected(app) as connection:

@@ -25,7 +25,6 @@ IDENTIFIERS = {
 
 def upgrade() -> None:
     _fill_tallies()
-    _resize({"item": 280}, 255)
     op.add_column(
         "enrollments", sa.Column("enrolled_by_update", sa.Boolean(), nullable=False, server_default=sa.false())
     )
@@ -33,10 +32,12 @@ def upgrade() -> None:
     op.add_column("progress_records", sa.Column("reached_at", sa.DateTime(timezone=True)))
     op.add_column("progress_records", sa.Column("passed_at", sa.DateTime(timezone=True)))
     op.execute(
-        "UPDATE enrollments SET enrolled_by_update = true WHERE enrolled_at = ("
-        " SELECT min(started_at) FROM progress_records WHERE progress_records.user_id = enrollments.user_id"
-        " AND progress_records.module_id = enrollments.module_id)"
+        "UPDATE enrollments SET enrolled_by_update = true FROM ("
+        " SELECT user_id, module_id, min(started_at) AS started_at FROM progress_records GROUP BY user_id, module_id"
+        ") AS begun WHERE begun.user_id = enrollments.user_id AND begun.module_id = enrollments.module_id"
+        " AND begun.started_at = enrollments.enrolled_at"
     )
+    _resize({"item": 280}, 255)
 
 
 def downgrade() -> None:
@@ -68,3 +69,5 @@ def _resize(lengths: dict[str, int], usual: int) -> None:
                 length = lengths.get(name, usual)
                 kind = sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
                 altered.alter_column(name, type_=kind)
+    if op.get_bind().dialect.name == "postgresql":  # which forgets what it knows of the values of altered columns
+        op.execute(f"ANALYZE {', '.join(IDENTIFIERS)}")
