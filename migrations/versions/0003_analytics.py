@@ -98,11 +98,24 @@ def downgrade() -> None:
         enrollments.create_index("ix_enrollments_module_id_user_id", ["module_id", "user_id"])
 
 
-def fill_tallies() -> None:
-    """Add what the tallies of all modules lack, which is nothing where they are right.
+def tallies_lack() -> bool:
+    """Tell whether the tallies of any module lack something."""
+    return bool(op.get_bind().execute(sa.text(f"SELECT EXISTS ({lacking()})")).scalar())
 
-    What is lacking is the same at any moment, since writers add to a tally in the transaction of what it tells, and may
-    do so while this one statement runs.
+
+def fill_tallies() -> None:
+    """Add what the tallies of all modules lack."""
+    op.execute(
+        f"INSERT INTO tallies (module_id, kind, item, part, {', '.join(COUNTS)}) {lacking()}"
+        " ON CONFLICT (module_id, kind, item, part) DO UPDATE"
+        f" SET {', '.join(f'{name} = tallies.{name} + excluded.{name}' for name in COUNTS)}"
+    )
+
+
+def lacking() -> str:
+    """Return the statement that counts what the tallies of all modules lack, as rows of these.
+
+    It is the same at any moment, since writers add to a tally in the transaction of what it tells.
     """
     is_postgresql = op.get_bind().dialect.name == "postgresql"
 
@@ -156,13 +169,8 @@ def fill_tallies() -> None:
         ),
     ]
     stored = f"SELECT module_id, kind, item, {', '.join(f'-{name} AS {name}' for name in COUNTS)} FROM tallies"
-    op.execute(
-        f"INSERT INTO tallies (module_id, kind, item, part, {', '.join(COUNTS)})"
-        f" SELECT module_id, kind, item, 0, {', '.join(f'CAST(sum({name}) AS BIGINT)' for name in COUNTS)}"
-        f" FROM ({' UNION ALL '.join([stored, *groups])}) AS parts"
-        " GROUP BY module_id, kind, item"
-        f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in COUNTS)}"
-        " ORDER BY module_id, kind, item"
-        " ON CONFLICT (module_id, kind, item, part) DO UPDATE"
-        f" SET {', '.join(f'{name} = tallies.{name} + excluded.{name}' for name in COUNTS)}"
+    return (
+        f"SELECT module_id, kind, item, 0, {', '.join(f'CAST(sum({name}) AS BIGINT)' for name in COUNTS)}"
+        f" FROM ({' UNION ALL '.join([stored, *groups])}) AS parts GROUP BY module_id, kind, item"
+        f" HAVING {' OR '.join(f'sum({name}) <> 0' for name in COUNTS)} ORDER BY module_id, kind, item"
     )
