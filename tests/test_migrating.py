@@ -206,6 +206,17 @@ class TestOnPostgreSQL:
         assert "PROGRESS_CATALOG_TIMEOUT" in caplog.messages[-1]
         assert revision_of(url) is None
 
+    def test_requests_that_have_begun_come_to_their_end_before_any_table_changes(self, url: str) -> None:
+        with application(url) as app, connected(url) as request:
+            run(app, "upgrade", "0003")
+            request.execute(text("SELECT count(*) FROM modules"))
+            with ThreadPoolExecutor(1) as thread:
+                running = thread.submit(run, app, "upgrade")
+                wait_for(url, "wait_event_type = 'Lock'")
+                request.execute(text("LOCK TABLE enrollments, progress_records, tallies IN ROW EXCLUSIVE MODE"))
+                request.commit()
+                assert lines(running.result()) == [f"{revision} applied" for revision in REVISIONS[3:]]
+
     def test_a_table_that_others_hold_is_waited_for_in_short_turns(self, url: str) -> None:
         with application(url) as app, connected(url) as other:
             run(app, "upgrade", "0003")

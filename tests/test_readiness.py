@@ -116,3 +116,13 @@ def test_the_service_is_not_ready_where_it_may_only_read(migrated_postgresql: Fl
         with migrated_postgresql.app_context(), db.engine.begin() as connection:
             connection.exec_driver_sql("DROP OWNED BY reader")
             connection.exec_driver_sql("DROP ROLE reader")
+
+
+@pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
+def test_the_service_is_not_ready_where_nobody_may_write(empty_database_url: str) -> None:
+    with application(empty_database_url) as app:
+        run(app, "upgrade")
+        with app.app_context(), db.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER DATABASE empty SET default_transaction_read_only = on")
+    with application(empty_database_url) as app:
+        assert reason(app) == CANNOT_WRITE
