@@ -119,7 +119,7 @@ def verify(repair: bool) -> None:
 @progress.command("purge-keys")
 def purge_keys() -> None:
     """Delete the stored answers of Idempotency-Keys that are older than a day."""
-    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)))
+    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)), unhurried=True)
     click.echo(f"{purged} stored answers deleted.")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask_migrate import upgrade
 from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
@@ -298,6 +299,20 @@ def test_purging_keys_removes_those_that_no_repeat_can_use(
     assert (result.exit_code, result.output) == (0, "2 stored answers deleted.\n")
     assert keys(engine) == {("lms", "young"), ("lms", "old")}
     assert time_of(engine, "sam") == before
+
+
+@pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
+def test_purging_keys_has_the_time_of_commands(empty_database_url: str) -> None:
+    slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.2); RETURN NULL; END'"
+    trigger = "CREATE TRIGGER slow BEFORE DELETE ON stored_answers EXECUTE FUNCTION slow()"
+    with application(empty_database_url, STATEMENT_TIMEOUT=1) as app:
+        with app.app_context():
+            upgrade()
+            with db.engine.begin() as connection:
+                connection.exec_driver_sql(slow)
+                connection.exec_driver_sql(trigger)
+
+        assert app.test_cli_runner().invoke(args=["progress", "purge-keys"]).exit_code == 0
 
 
 def test_erasing_a_learner_erases_the_answers_that_are_theirs_or_name_them(
