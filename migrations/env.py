@@ -44,6 +44,7 @@ class Loss(MigrateOperation):
 
 @Operations.implementation_for(Loss)
 def count(operations: Operations, loss: Loss) -> None:
+    """Note what would be lost, where there is any of it."""
     found = operations.get_bind().execute(text(f"SELECT count(*) FROM {loss.rows}")).scalar()
     if found:
         operations.migration_context.opts["losses"].append(f"{found} {loss.what}")
@@ -70,6 +71,7 @@ def run(connection: Connection) -> None:
         if destination == "head" and (revision or "") > newest:
             if fault := revisions.fault(revision, newest):
                 raise CommandError(fault)
+            revision = f"{revision}, which is later than this version's {newest}"
         else:
             context.run_migrations()
         if losses and MAY_LOSE not in context.get_x_argument():
@@ -81,6 +83,7 @@ def run(connection: Connection) -> None:
 
 
 def describe(step: MigrationInfo) -> Iterator[str]:
+    """Say what a step has done, if it has done more than to mark the database."""
     if not step.is_stamp:
         yield f"{step.up_revision.revision} {'applied' if step.is_upgrade else 'taken back'}: {step.up_revision.doc}"
 
@@ -128,10 +131,12 @@ def prepared_for_sqlite(connection: Connection) -> Iterator[None]:
 
 
 def code(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of PostgreSQL's errors."""
     return getattr(error.orig, "sqlstate", None)
 
 
 def advice(error: DBAPIError) -> str:
+    """Say in one line what the database says, and what to do about it."""
     says = str(error.orig).partition("\n")[0]
     if code(error) in (LOCK_NOT_AVAILABLE, DEADLOCK):
         return f"{says}: others hold a table for long, see pg_stat_activity. Nothing has changed: run it again later."
