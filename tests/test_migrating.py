@@ -152,6 +152,22 @@ def test_a_downgrade_that_would_lose_data_says_so_and_wants_to_be_told(
         assert admin.get("/api/progress/stats/algebra").get_json() == statistics
 
 
+def test_a_downgrade_counts_those_again_whom_the_older_version_counts(empty_database_url: str) -> None:
+    counted = text("SELECT sum(learners) FROM tallies WHERE kind = 'status'")
+    with application(empty_database_url) as app:
+        run(app, "upgrade")
+        admin = Caller(app, "admin", "ada")
+        admin.put("/api/catalog/modules/algebra", json={"title": "Algebra", "contents": []})
+        for user_id, counts in {"sam": True, "ines": False}.items():
+            assert admin.put(f"/api/enrollments/{user_id}/algebra", json={"counted": counts}).status_code == 201
+
+        with connected(empty_database_url) as connection:
+            assert connection.execute(counted).scalar() == 1
+        assert run(app, "downgrade", "-x", "lose-data", "0003").exit_code == 0
+        with connected(empty_database_url) as connection:
+            assert connection.execute(counted).scalar() == 2
+
+
 def test_an_older_version_leaves_a_later_schema_that_it_can_work_with_alone(
     empty_database_url: str, tmp_path: Path
 ) -> None:
