@@ -2,13 +2,14 @@
 
 import sys
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import orjson
@@ -29,7 +30,7 @@ from progress_service.recount import Drift
 from progress_service.validation import faults_of, is_user_id, parse_json
 
 REPAIR_CHUNK = 1000
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = click.File("rb")
 
 catalog = AppGroup("catalog", help="The modules and their contents.")
 progress = AppGroup("progress", help="The learners' progress.")
@@ -43,13 +44,13 @@ def register(app: Flask) -> None:
 
 @catalog.command("load")
 @click.argument("file", type=FILE)
-def load_catalog(file: Path) -> None:
-    """Publish the modules of a JSON FILE, all or none."""
+def load_catalog(file: BinaryIO) -> None:
+    """Publish the modules of a JSON FILE, all or none; - is standard input."""
     try:
-        modules = CatalogSchema().load(parse_json(file.read_bytes()))["modules"]
+        modules = CatalogSchema().load(parse_json(file.read().removeprefix(BOM_UTF8)))["modules"]
     except (ValueError, ValidationError) as error:
         faults = faults_of(error) if isinstance(error, ValidationError) else [Fault("", "Is not JSON.")]
-        raise click.ClickException(_list(f"{file} is refused:", faults)) from error
+        raise click.ClickException(_list(f"{file.name} is refused:", faults)) from error
     published = [PublishedModule(**module) for module in sorted(modules, key=lambda module: module["id"])]
     now = datetime.now(UTC)
 
@@ -66,30 +67,37 @@ def load_catalog(file: Path) -> None:
 
 
 @progress.command("import")
-@click.option("--enrollments", type=FILE, help="A file with enrollments.")
+@click.option("--enrollments", type=FILE, help="A file with enrollments; - is standard input.")
 @click.option("--updates", type=FILE, help="A file with updates.")
-def import_file(enrollments: Path | None, updates: Path | None) -> None:
-    """Import a file, CSV or JSON lines, plain or gzip; one that is given again adds nothing."""
+@click.option("--complete", is_flag=True, help="The last line is whole, although it has no line end.")
+def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete: bool) -> None:
+    """Import a file or pipe, CSV or JSON, plain or gzip; what is given again adds nothing."""
     if enrollments and not updates:
-        source = importing.Source(enrollments, ENROLLMENTS)
+        file, kind = enrollments, ENROLLMENTS
     elif updates and not enrollments:
-        source = importing.Source(updates, UPDATES)
+        file, kind = updates, UPDATES
     else:
         raise click.UsageError("Give one of --enrollments and --updates.")
     stored = 0
     try:
-        with click.progressbar(length=source.count(), label=source.path.name, file=sys.stderr) as bar:
-            for line, added in importing.run(source, datetime.now(UTC)):
-                bar.update(line - bar.pos)
+        source = importing.Source(file, kind, complete=complete)
+        chunks = importing.run(source, datetime.now(UTC))
+        label, is_endless = Path(file.name).name, source.size is None
+        with click.progressbar(chunks, source.size, label, show_pos=is_endless, file=sys.stderr) as bar:
+            for added in chunks:
+                bar.update(source.position - bar.pos)
                 stored += added
     except importing.BadLines as bad:
         faults = [Fault(f"line {line} {fault.pointer}".rstrip(), fault.detail) for line, fault in bad.faults]
         raise click.ClickException(
-            _list(f"{stored} {source.kind.name} stored; nothing of the chunk with these lines is:", faults)
+            _list(f"{stored} {kind.name} stored; nothing of the chunk with these lines is:", faults)
         ) from bad
     except (OSError, EOFError, zlib.error) as error:
-        raise click.ClickException(f"{source.path} cannot be read: {error}") from error
-    click.echo(f"{stored} {source.kind.name} stored.")
+        raise click.ClickException(f"{file.name} cannot be read: {error}") from error
+    if source.left:
+        left = f"Line {source.left} has no line end, and may be half a line. It is left for the next run"
+        click.echo(f"{left}; --complete takes it as it is.", err=True)
+    click.echo(f"{stored} {kind.name} stored.")
 
 
 @progress.command("verify")

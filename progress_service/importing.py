@@ -1,18 +1,25 @@
 """Loading files of updates and enrollments in chunks, each applied once however often the file is given.
 
-With each chunk, in its transaction, stands the digest of all that the file holds up to the chunk's end. A file that
-begins with content whose digest is known resumes behind it: after an interruption, after a correction of a later
-line, or when lines have been added.
+With each chunk, in its transaction, stands the digest of what all lines up to the chunk's end say: the names and values
+of their cells, in whatever form they are written. A file that begins with content whose digest is known resumes behind
+it: after an interruption, after a correction of a later line, or when lines have been added.
 """
 
+import codecs
 import csv
 import gzip
 import hashlib
+import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime
+from decimal import Context, Decimal
+from io import SEEK_END, BufferedReader, TextIOWrapper
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, NamedTuple
+from textwrap import shorten
+from typing import Any, BinaryIO, NamedTuple
 
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection, insert, select
@@ -21,9 +28,17 @@ from progress_service import storage
 from progress_service.errors import Fault
 from progress_service.models import ImportedChunk
 from progress_service.recorder import Refused
-from progress_service.validation import Number, faults_of, parse_json, written_number
+from progress_service.validation import Instant, Number, faults_of, parse_first_json, parse_json, written_number
 
 CHUNK_LINES = 1000
+LONGEST_LINE = 65_536
+"""How many characters a line may have, or an object of a JSON array."""
+
+_TOKEN = re.compile(r"[^ \t\r\n]")
+_FOLLOWING = {"[": "{]", "{": ",]", ",": "{", "]": ""}
+"""What may follow in a JSON array of objects; the brace stands for a whole object."""
+_NUMBERS = Context(prec=100, traps=[])
+_CANONICAL = json.JSONEncoder(sort_keys=True)
 
 
 class Kind(NamedTuple):
@@ -42,89 +57,225 @@ class BadLines(Exception):
 
 
 class Line(NamedTuple):
-    """One line as read: the number it ends at, what it says, and the digest of all content up to its end."""
+    """One line as read: the number it ends at, what it says, and the digests of all content up to its end.
+
+    The first digest is the one to be stored; earlier versions have stored the others. An object of a JSON array is a
+    line too, and has a place in it.
+    """
 
     number: int
     cells: dict[str, Any]
-    digest: str
+    digests: Sequence[str]
+    pointer: str
 
 
 class Source:
-    """A file of lines, plain or compressed by gzip: CSV with a header, or JSON objects."""
+    """A file or pipe, read once: CSV with a header, or JSON objects, in lines or in an array; plain or gzip.
 
-    def __init__(self, path: Path, kind: Kind) -> None:
-        self.path, self.kind = path, kind
-        self._digest = hashlib.sha256()
+    A last line without its end may be half a line. Unless the file is said to be `complete`, or nothing could follow in
+    the line, it is left out, and `left` is its number.
+    """
 
-    def count(self) -> int:
-        """Return how many lines the file has."""
-        return sum(1 for _ in self._decoded())
+    def __init__(self, file: BinaryIO, kind: Kind, *, complete: bool = False) -> None:
+        self.kind, self.complete = kind, complete
+        self.left: int | None = None
+        self.size: int | None = None
+        """How many bytes there are to read, where that is known."""
+        if file.seekable():
+            begin = file.tell()
+            self.size = file.seek(0, SEEK_END) or None
+            file.seek(begin)
+        self._file = file
+        self._number, self._has_end, self._is_last = 0, True, False
+        self._digest = hashlib.sha256(kind.name.encode())
+        # Earlier versions took the bytes of the lines, and a byte order mark with them.
+        self._bytes_digests = [hashlib.sha256(kind.name.encode() + mark) for mark in (b"", codecs.BOM_UTF8)]
 
-    def resume(self, known: set[str]) -> int:
-        """Return how many lines of the file, from its first one, are stored already."""
-        return max((n for n, _ in enumerate(self._decoded(), 1) if self._digest.hexdigest() in known), default=0)
+    @property
+    def position(self) -> int:
+        """How much is read: bytes or, where their number is not known, lines."""
+        if self.size is None:
+            return self._number
+        return self.size if self._file.closed else self._file.tell()
 
     def lines(self) -> Iterator[Line]:
         """Read the file line by line; raises BadLines for one that is not of the file's form."""
-        lines = self._decoded()
-        first = next(lines, "")
-        return self._objects(first, lines) if first.lstrip().startswith("{") else self._table(first, lines)
+        pieces = self._pieces()
+        first = next((piece for piece in pieces if not piece.isspace()), None)
+        if first is None:
+            raise BadLines((1, Fault("", "Holds nothing: neither a header nor JSON.")))
+        pieces = chain([first], pieces)
+        match first.lstrip()[0]:
+            case "[":
+                return self._array(pieces)
+            case "{":
+                return self._objects(self._whole_lines(pieces))
+            case _:
+                return self._table(self._whole_lines(pieces))
 
-    def _decoded(self) -> Iterator[str]:
-        self._digest = hashlib.sha256(self.kind.name.encode())
-        with self.path.open("rb") as file:
-            compressed = file.peek(2)[:2] == b"\x1f\x8b"
-            for number, line in enumerate(gzip.GzipFile(fileobj=file) if compressed else file, 1):
-                self._digest.update(line.rstrip(b"\r\n") + b"\n")  # the last line may have no end yet
+    def _pieces(self) -> Iterator[str]:
+        """Read the text line by line, and lines that are too long piece by piece."""
+        with ExitStack() as opened:
+            file = opened.enter_context(BufferedReader(self._file))  # type: ignore[type-var]  # it has what is called
+            is_gzip = file.peek(1)[:1] == b"\x1f"  # no text begins so; of a pipe there may be no second byte yet
+            binary = gzip.GzipFile(fileobj=file) if is_gzip else file
+            text = TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
+            opened.enter_context(text)
+            while piece := text.readline(LONGEST_LINE):
+                self._number += self._has_end
+                self._has_end = piece.endswith(("\n", "\r"))
+                self._is_last = not self._has_end and len(piece) < LONGEST_LINE
                 try:
-                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise BadLines((number, Fault("", "Is not UTF-8."))) from error
+                    piece.encode()
+                except UnicodeEncodeError as error:
+                    if self._may_be_half:
+                        self.left = self._number
+                        return
+                    raise BadLines((self._number, Fault("", "Is not UTF-8."))) from error
+                yield piece
 
-    def _objects(self, first: str, rest: Iterator[str]) -> Iterator[Line]:
-        for number, line in enumerate(chain([first], rest), 1):
-            if not line.strip():
+    def _whole_lines(self, pieces: Iterator[str]) -> Iterator[str]:
+        for line in pieces:
+            if not self._has_end and not self._is_last:
+                raise BadLines((self._number, Fault("", f"Must have less than {LONGEST_LINE} characters.")))
+            written = line if line.endswith("\r") else line.rstrip("\r\n") + "\n"
+            for digest in self._bytes_digests:
+                digest.update(written.encode())
+            yield line
+
+    @property
+    def _may_be_half(self) -> bool:
+        """Whether the line that was read last may go on; the first says what the file is, and is taken as it stands."""
+        return self._is_last and not self.complete and self._number > 1
+
+    def _objects(self, lines: Iterator[str]) -> Iterator[Line]:
+        for line in lines:
+            if line.isspace():
                 continue
             try:
                 cells = parse_json(line.encode())
             except ValueError as error:
-                raise BadLines((number, Fault("", "Is not JSON."))) from error
-            yield Line(number, cells, self._digest.hexdigest())
+                if self._may_be_half:
+                    self.left = self._number
+                    return
+                raise BadLines((self._number, Fault("", "Is not JSON."))) from error
+            yield self._line(cells)
 
-    def _table(self, first: str, rest: Iterator[str]) -> Iterator[Line]:
-        rows = csv.reader(chain([first], rest), strict=True)
+    def _array(self, pieces: Iterator[str]) -> Iterator[Line]:
+        text, place, expected, begun = "", 0, "[", 0
+        for piece in pieces:
+            text, at = text + piece, 0
+            while found := _TOKEN.search(text, at):
+                token, at = found[0], found.start()
+                if token not in expected:
+                    raise BadLines((self._number, Fault(f"/{place}", "Is not an object of a JSON array.")))
+                if token == "{":
+                    begun = begun or self._number
+                    try:
+                        cells, at = parse_first_json(text, at)
+                    except ValueError as error:
+                        if len(text) - at < LONGEST_LINE:
+                            break
+                        raise BadLines((begun, Fault(f"/{place}", "Is not JSON."))) from error
+                    yield self._line(cells, f"/{place}")
+                    place, begun = place + 1, 0
+                else:
+                    at += 1
+                expected = _FOLLOWING[token]
+            else:
+                at = len(text)
+            text = text[at:]
+        if expected:
+            raise BadLines((begun or self._number, Fault(f"/{place}", "Is not a whole JSON array.")))
+
+    def _table(self, lines: Iterator[str]) -> Iterator[Line]:
+        rows = csv.reader(lines, strict=True)
         header = self._row(rows) or []
+        self._check(header)
         while (row := self._row(rows)) is not None:
-            if not row:
+            if self._may_be_half and not self._is_whole(header, row):
+                self.left = self._number
+                return
+            if not any(row):
                 continue
             if len(row) != len(header):
                 detail = f"Has {len(row)} cells, where the header has {len(header)}."
-                raise BadLines((rows.line_num, Fault("", detail)))
+                raise BadLines((self._number, Fault("", detail)))
             cells = {name: self._cell(name, cell) for name, cell in zip(header, row, strict=True) if cell}
-            yield Line(rows.line_num, cells, self._digest.hexdigest())
+            if "" in cells:
+                raise BadLines((self._number, Fault("", "Has a cell where the header has none.")))
+            yield self._line(cells)
 
     def _row(self, rows: Any) -> list[str] | None:
-        begins = rows.line_num + 1
+        begins = self._number + bool(rows.line_num)  # the first line is read already
         try:
             return next(rows, None)
         except csv.Error as error:
+            if self._may_be_half and self._number == begins:
+                self.left = self._number
+                return None
             raise BadLines((begins, Fault("", f"Is not CSV: {error}."))) from error
+
+    def _check(self, header: Sequence[str]) -> None:
+        fields = self.kind.schema.fields
+        given = Counter(name for name in header if name)
+        wrong = {
+            "missing": [name for name, field in fields.items() if field.required and name not in given],
+            "repeated": [name for name, times in given.items() if times > 1],
+            "unknown": [name for name in given if name not in fields],
+        }
+        if any(wrong.values()):
+            listed = "; ".join(f"{what}: {', '.join(map(repr, names))}" for what, names in wrong.items() if names)
+            detail = shorten(f"Is not a header of {self.kind.name}. Columns {listed}", 500, placeholder=" …")
+            raise BadLines((self._number, Fault("", detail)))
+
+    def _is_whole(self, header: Sequence[str], row: Sequence[str]) -> bool:
+        """Tell whether nothing can follow in a row: it has every cell, and ends in a time, which has no longer form."""
+        field = self.kind.schema.fields.get(header[-1])
+        if len(row) != len(header) or not isinstance(field, Instant):
+            return False
+        try:
+            return field.deserialize(row[-1]) is not None
+        except ValidationError:
+            return False
 
     def _cell(self, name: str, cell: str) -> Any:
         return written_number(cell) if isinstance(self.kind.schema.fields.get(name), Number) else cell
 
+    def _line(self, cells: Any, pointer: str = "") -> Line:
+        self._digest.update(_meaning(cells))
+        digests = [digest.hexdigest() for digest in (self._digest, *self._bytes_digests)]
+        return Line(self._number, cells, digests, pointer)
 
-def run(source: Source, now: datetime) -> Iterator[tuple[int, int]]:
-    """Import a file from where it was left, chunk by chunk; yield the last line done and how many were stored.
+
+def _meaning(cells: Any) -> bytes:
+    """Write what a line says in one way: the order of its names does not count, and 33.70 is 33.7.
+
+    Lists and objects, which no line may hold, are not told apart.
+    """
+
+    def plain(cell: Any) -> Any:
+        if type(cell) in (int, Decimal):
+            return [str(_NUMBERS.normalize(cell))]
+        return cell if cell is None or isinstance(cell, str | bool) else []
+
+    said = {name: plain(cell) for name, cell in cells.items()} if isinstance(cells, dict) else {}
+    return _CANONICAL.encode(said).encode() + b"\n"
+
+
+def run(source: Source, now: datetime) -> Iterator[int]:
+    """Import a file from where it was left, chunk by chunk; yield of each how many lines were stored.
 
     Raises BadLines; the chunks before the bad one stay stored.
     """
     known = storage.read(lambda connection: set(connection.execute(select(ImportedChunk.digest)).scalars()))
-    done = source.resume(known)
-    yield done, 0
-    lines = (line for line in source.lines() if line.number > done)
-    while chunk := list(islice(lines, CHUNK_LINES)):
-        yield chunk[-1].number, _store(source.kind, chunk, now)
+    lines = source.lines()
+    chunk: list[Line] = []
+    while chunk := [*chunk, *islice(lines, CHUNK_LINES - len(chunk))]:
+        # No chunk is longer: where one is stored from here on, its end is among these lines.
+        stored = max((n for n, line in enumerate(chunk, 1) if not known.isdisjoint(line.digests)), default=0)
+        yield 0 if stored else _store(source.kind, chunk, now)
+        chunk = chunk[stored:] if stored else []
 
 
 def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
@@ -135,13 +286,14 @@ def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
         try:
             loaded.append(kind.schema.load(line.cells))
         except ValidationError as error:
-            faults += [(line.number, fault) for fault in faults_of(error)]
+            faults += [(line.number, Fault(line.pointer + fault.pointer, fault.detail)) for fault in faults_of(error)]
     if faults:
         raise BadLines(*faults)
-    applied = {"digest": chunk[-1].digest, "lines": chunk[-1].number, "imported_at": now}
+    digest = chunk[-1].digests[0]
+    applied = {"digest": digest, "lines": chunk[-1].number, "imported_at": now}
 
     def work(connection: Connection) -> int:
-        if connection.execute(select(ImportedChunk.lines).filter_by(digest=applied["digest"])).first():
+        if connection.execute(select(ImportedChunk.lines).filter_by(digest=digest)).first():
             return 0
         connection.execute(insert(ImportedChunk).values(applied))
         kind.store(connection, loaded, now)
@@ -150,5 +302,6 @@ def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
     try:
         return storage.write(work)
     except Refused as refused:
-        fault = Fault("", str(refused.__doc__))
-        raise BadLines(*((chunk[place].number, fault) for place in refused.places)) from refused
+        fault = str(refused.__doc__)
+        bad = [chunk[place] for place in refused.places]
+        raise BadLines(*((line.number, Fault(line.pointer, fault)) for line in bad)) from refused

@@ -5,7 +5,7 @@ Nothing is coerced: a number is a JSON number and means the decimal that was wri
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from itertools import islice
@@ -231,8 +231,18 @@ class WrittenDate(fields.Field[date]):
 
 def parse_json(body: bytes) -> Any:
     """Parse JSON with its numbers as written: whole numbers and decimals. Raises ValueError for anything else."""
+    return _parse(_DECODER.decode, body.decode())
+
+
+def parse_first_json(text: str, start: int) -> tuple[Any, int]:
+    """Parse the JSON that begins at a place, as `parse_json` does, and return it with the place behind it."""
+    parsed: tuple[Any, int] = _parse(_DECODER.raw_decode, text, start)
+    return parsed
+
+
+def _parse(parse: Callable[..., Any], *given: Any) -> Any:
     try:
-        return _DECODER.decode(body.decode())
+        return parse(*given)
     except (RecursionError, ArithmeticError) as error:
         raise ValueError("beyond what JSON may hold here") from error
 

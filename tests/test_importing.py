@@ -1,13 +1,19 @@
 """`flask progress import`: files of updates and enrollments, of which every line counts exactly once."""
 
 import gzip
+import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import count
+from io import BytesIO
+from itertools import chain, count
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -15,12 +21,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 from flask import Flask
-from sqlalchemy import event, update
+from sqlalchemy import event, insert, update
 
 from progress_service import cli, importing
 from progress_service.extensions import db
 from progress_service.models import ImportedChunk
-from tests.callers import Caller
+from tests.callers import KEY, Caller
 from tests.conftest import Callers, Listen, Publish, application, stored
 from tests.progress import instant, moment, send
 
@@ -50,7 +56,11 @@ def _catalog(publish: Publish, student: Callers, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def imported(app: Flask) -> Import:
-    return lambda file, kind="--updates": app.test_cli_runner().invoke(args=["progress", "import", kind, str(file)])
+    def imported(file: Path | str, *options: str) -> Result:
+        kind = () if {"--updates", "--enrollments"} & {*options} else ("--updates",)
+        return app.test_cli_runner().invoke(args=["progress", "import", *options, *kind, str(file)])
+
+    return imported
 
 
 @pytest.fixture
@@ -67,6 +77,15 @@ def write(tmp_path: Path) -> Write:
 
 def lines(content: list[str], end: str = "\n") -> bytes:
     return "".join(line + end for line in content).encode()
+
+
+def padded(content: list[str]) -> list[str]:
+    """Write lines as spreadsheets do that have more columns and rows than are filled."""
+    return [*(line + ",," for line in content), "," * (content[0].count(",") + 2)]
+
+
+def array(content: list[str], between: str = ", ") -> bytes:
+    return f"[{between.join(content)}]".encode()
 
 
 def seconds(caller: Caller, learner: str = "sam") -> int:
@@ -129,12 +148,19 @@ TURNED = [",".join(reversed(line.split(","))) for line in AS_TABLE]
     [
         pytest.param(lines(AS_TABLE, "\r\n"), id="CSV of RFC 4180"),
         pytest.param(BOM + lines(QUOTED), id="CSV with BOM and quotes"),
-        pytest.param(lines(TURNED).rstrip(), id="CSV, other columns first, without a last line end"),
-        pytest.param(lines([AS_TABLE[0], "", *AS_TABLE[1:], ""]), id="CSV with empty lines"),
+        pytest.param(lines(AS_TABLE, "\r"), id="CSV with line ends of long ago"),
+        pytest.param(lines(TURNED), id="CSV, other columns first"),
+        pytest.param(lines(AS_TABLE).rstrip(), id="CSV that ends in a time, without a last line end"),
+        pytest.param(lines(["", "", AS_TABLE[0], "", *AS_TABLE[1:], ""]), id="CSV with empty lines"),
+        pytest.param(lines(padded(AS_TABLE)), id="CSV with empty columns and rows"),
         pytest.param(gzip.compress(lines(AS_TABLE[:2])) + gzip.compress(lines(AS_TABLE[2:])), id="two gzip members"),
         pytest.param(lines(AS_OBJECTS), id="JSON"),
         pytest.param(BOM + lines(AS_OBJECTS, "\r\n\r\n").rstrip(), id="JSON with BOM and empty lines"),
         pytest.param(gzip.compress(BOM + lines(AS_OBJECTS)), id="JSON in gzip with BOM"),
+        pytest.param(b"\n \n" + lines(AS_OBJECTS), id="JSON after empty lines"),
+        pytest.param(array(AS_OBJECTS), id="an array in a line"),
+        pytest.param(BOM + json.dumps([FULL, OPENED], indent=2).encode(), id="an array in many lines with BOM"),
+        pytest.param(gzip.compress(b"\n" + array(AS_OBJECTS, "\n,\n")), id="an array in gzip"),
     ],
 )
 def test_a_file_of_any_form_means_what_the_same_updates_mean_when_they_are_sent(
@@ -207,36 +233,216 @@ def test_enrollments_are_made_and_changed_once_but_completed_ones_keep_their_sta
     assert stored(app) == before
 
 
-@pytest.mark.parametrize("written", [TABLE, OBJECTS])
-def test_the_same_content_adds_nothing_however_it_is_named_or_packed_and_however_much_later(
-    app: Flask, imported: Import, write: Write, service: Callers, written: list[str]
+FORMS = [
+    lines(TABLE),
+    BOM + lines(TABLE, "\r\n"),
+    lines(TABLE, "\r"),
+    lines(TABLE).rstrip(),
+    lines([",".join(f'"{cell}"' for cell in line.split(",")) for line in TABLE]),
+    lines([",".join(reversed(line.split(","))) for line in TABLE]),
+    BOM + lines(padded([f"{line}.0" if line != HEADER else line for line in TABLE]), "\r\n"),
+    lines(["", *chain.from_iterable((line, "") for line in TABLE)]),
+    gzip.compress(lines(TABLE), mtime=1),
+    gzip.compress(lines(TABLE), 1, mtime=2),
+    lines(OBJECTS),
+    BOM + lines(OBJECTS, "\r\n\r\n"),
+    lines([json.dumps(dict(reversed(json.loads(line).items()))) for line in OBJECTS]),
+    gzip.compress(lines(OBJECTS)),
+    array(OBJECTS),
+    json.dumps([json.loads(line) for line in OBJECTS], indent=2).encode(),
+]
+"""The same lines as programs may write them."""
+
+
+@pytest.mark.parametrize("place", range(len(FORMS)))
+def test_the_same_lines_add_nothing_however_they_are_written_and_packed_and_however_much_later(
+    app: Flask, imported: Import, write: Write, service: Callers, place: int
 ) -> None:
-    assert imported(write(written)).stdout == "6 updates stored.\n"
+    assert imported(write(FORMS[place]), "--complete").stdout == "6 updates stored.\n"
     assert seconds(service()) == sum(SECONDS)
     with app.app_context(), db.engine.begin() as connection:
         connection.execute(update(ImportedChunk).values(imported_at=datetime(2001, 1, 1, tzinfo=UTC)))
     before = stored(app)
-    for file in (
-        write(written),
-        write(written, "other.jsonl"),
-        write(gzip.compress(lines(written), mtime=1), "updates.csv.gz"),
-        write(gzip.compress(lines(written), 1, mtime=2), "plain.csv"),
-    ):
-        result = imported(file)
+    for name, content in enumerate(FORMS):
+        result = imported(write(content, str(name)), "--complete")
         assert (result.exit_code, result.stdout) == (0, "0 updates stored.\n"), result.output
         assert stored(app) == before
 
 
+@pytest.mark.parametrize("changed", ["sam,intro,5", "sam,quiz,4", "zoe,intro,4", "sam,intro,"])
+def test_lines_count_anew_from_the_chunk_on_that_says_something_else(
+    imported: Import, write: Write, changed: str
+) -> None:
+    imported(write(TABLE))
+    assert imported(write([*TABLE[:3], changed, *TABLE[4:]])).stdout == "4 updates stored.\n"
+    assert imported(write(TABLE)).stdout == "0 updates stored.\n"
+
+
+def test_a_text_that_looks_like_a_number_says_what_it_says(imported: Import, write: Write) -> None:
+    for position in ("007", "7", "7.0", "", " "):
+        table = write(["userId,contentId,position", f"sam,intro,{position}"])
+        assert imported(table).stdout == "1 updates stored.\n"
+        assert imported(table).stdout == "0 updates stored.\n"
+
+
+@pytest.mark.parametrize("mark", [b"", BOM])
+@pytest.mark.parametrize("given", [lines(TABLE), BOM + lines(TABLE, "\r\n"), gzip.compress(lines(TABLE).rstrip())])
+def test_what_earlier_versions_imported_is_known(
+    app: Flask, imported: Import, write: Write, service: Callers, mark: bytes, given: bytes
+) -> None:
+    """They took the bytes of the lines without their ends, and a byte order mark with them."""
+    with app.app_context(), db.engine.begin() as connection:
+        for end in (3, 5):
+            digest = hashlib.sha256(b"updates" + mark + lines(TABLE[:end])).hexdigest()
+            connection.execute(insert(ImportedChunk).values(digest=digest, lines=end, imported_at=datetime.now(UTC)))
+    assert imported(write(given), "--complete").stdout == "2 updates stored.\n"
+    assert seconds(service()) == 16 + 32
+    assert imported(write(given), "--complete").stdout == "0 updates stored.\n"
+
+
 @pytest.mark.parametrize("written", [TABLE, OBJECTS])
-@pytest.mark.parametrize("ended", [True, False])
 def test_appended_lines_add_only_themselves(
-    imported: Import, write: Write, service: Callers, written: list[str], ended: bool
+    imported: Import, write: Write, service: Callers, written: list[str]
 ) -> None:
     for stop in (-3, -1, None):  # chunks that are full and chunks that are not
-        content = lines(written[:stop])
-        assert imported(write(content if ended else content.rstrip())).exit_code == 0
+        assert imported(write(written[:stop])).exit_code == 0
         assert seconds(service()) == sum(SECONDS[:stop])
     assert seconds(service(), "nora") == 7000
+
+
+@pytest.mark.parametrize("written", [TABLE, OBJECTS])
+def test_a_file_that_grows_byte_by_byte_counts_every_line_once_and_none_that_is_half(
+    imported: Import, write: Write, service: Callers, written: list[str]
+) -> None:
+    content, first = lines(written), len(lines(written[:1]))
+    for size in (*range(first, len(content), 11), len(content)):
+        result = imported(write(content[:size]))
+        assert result.exit_code == 0, result.output
+        whole = content[:size].count(b"\n") - (written is TABLE) + content[:size].endswith(b"}")
+        assert seconds(service()) == sum(SECONDS[:whole])
+    assert seconds(service()) == sum(SECONDS)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        b"sam,intro,36",
+        b"sam,intro,",
+        b"sam,int",
+        b'sam,"intro',
+        b'"sam"x',
+        b"sam,intro,1,",
+        b"sam,\xc3",
+        b'{"userId": "sam", "contentId": "intro", "timeSpentSeconds": 3',
+    ],
+)
+@pytest.mark.parametrize("whole", range(3))
+def test_a_last_line_without_its_end_is_left_for_the_next_run_and_this_is_said(
+    imported: Import, write: Write, service: Callers, half: bytes, whole: int
+) -> None:
+    given = lines(OBJECTS[: whole + 1] if half.startswith(b"{") else TABLE[: whole + 1])
+    result = imported(write(given + half))
+    stored = whole + half.startswith(b"{")
+    assert (result.exit_code, result.stdout) == (0, f"{stored} updates stored.\n"), result.output
+    assert f"Line {whole + 2} has no line end" in result.stderr
+    assert seconds(service()) == sum(SECONDS[:stored])
+
+
+@pytest.mark.parametrize("time", ["2024-01-05T12:00:00Z", "2024-01-05t12:00:00.5+01:00", "2024-01-05T12:00:00", ""])
+def test_a_row_that_ends_in_a_time_is_whole_without_a_line_end(imported: Import, write: Write, time: str) -> None:
+    is_whole = "Z" in time or "+" in time
+    table = lines(["userId,contentId,occurredAt", f"sam,intro,{time}"])
+    result = imported(write(table.removesuffix(b"\n")))
+    assert (result.exit_code, result.stdout) == (0, f"{int(is_whole)} updates stored.\n")
+    assert ("line end" in result.stderr) is not is_whole
+
+
+@pytest.mark.parametrize("written", [TABLE, OBJECTS])
+def test_a_last_line_without_its_end_is_taken_where_it_is_said_to_be_whole(
+    imported: Import, write: Write, service: Callers, written: list[str]
+) -> None:
+    result = imported(write(lines(written[:-1]).rstrip()), "--complete")
+    assert (result.exit_code, result.stdout) == (0, "5 updates stored.\n")
+    assert "line end" not in result.stderr
+    assert imported(write(written)).stdout == "1 updates stored.\n"
+    assert seconds(service()) == sum(SECONDS)
+    result = imported(write(lines(written) + b"sam,\xc3"), "--complete")
+    assert complains(result, len(written) + 1, "UTF-8")
+
+
+@contextmanager
+def piped(content: bytes) -> Iterator[str]:
+    """Give the path of a pipe that is written to while it is read, as a shell's `<(...)` does."""
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor(1) as writer, open(writing, "wb") as file, open(reading, "rb"):
+
+        def fill() -> None:
+            with file:
+                file.write(content)
+
+        writer.submit(fill)
+        yield f"/dev/fd/{reading}"
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("written", [lines(TABLE), lines(OBJECTS), array(OBJECTS)])
+def test_a_pipe_is_read_as_a_file_is_and_resumes_too(
+    imported: Import, write: Write, service: Callers, written: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    imported(write(TABLE[:4]))
+    with piped(pack(written)) as pipe:
+        result = imported(pipe)
+    assert (result.exit_code, result.stdout) == (0, "3 updates stored.\n"), result.output
+    assert seconds(service()) == sum(SECONDS)
+    with piped(pack(written)) as pipe:
+        assert imported(pipe).stdout == "0 updates stored.\n"
+
+
+def test_a_named_pipe_is_read_once(imported: Import, tmp_path: Path, service: Callers) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(pipe.write_bytes, lines(TABLE))
+        assert imported(pipe).stdout == "6 updates stored.\n"
+    assert seconds(service()) == sum(SECONDS)
+
+
+def test_standard_input_is_read_from_where_it_stands(
+    database_url: str, write: Write, service: Callers, tmp_path: Path
+) -> None:
+    environment = os.environ | {"PROGRESS_SQLALCHEMY_DATABASE_URI": database_url, "PROGRESS_JWT_SECRET_KEY": KEY}
+    for given in (TABLE[:4], TABLE):
+        with write(["a title", *given]).open("rb", buffering=0) as file:
+            file.readline()
+            command = [sys.executable, "-m", "flask", "--app", "wsgi", "progress", "import", "--updates", "-"]
+            done = subprocess.run(command, env=environment, stdin=file, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "3 updates stored.\n"), done.stderr
+    assert seconds(service()) == sum(SECONDS)
+
+
+@pytest.mark.parametrize("between", ["\n", ",", "[]"])
+def test_memory_does_not_grow_with_the_file(between: str) -> None:
+    objects = "\n".join(OBJECTS * 5000) if between == "\n" else array(OBJECTS * 5000, ",").decode()
+    content = ("\n".join([HEADER, *TABLE[1:] * 5000]) if between == "," else objects).encode() + b"\n"
+    with piped(content) as pipe, open(pipe, "rb") as file:
+        source = importing.Source(file, cli.UPDATES)
+        tracemalloc.start()
+        read = sum(1 for _ in source.lines())
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert read == 30_000
+    assert most < len(content) / 2
+
+
+@pytest.mark.parametrize("is_pipe", [False, True])
+def test_progress_is_shown_in_bytes_or_of_a_pipe_in_lines(
+    imported: Import, write: Write, monkeypatch: pytest.MonkeyPatch, is_pipe: bool
+) -> None:
+    monkeypatch.setattr("click._termui_impl.isatty", lambda stream: True)
+    file = write(TABLE)
+    with piped(lines(TABLE)) as pipe:
+        result = imported(pipe if is_pipe else file)
+    assert ("100%" in result.stderr) is not is_pipe
 
 
 def test_an_import_interrupted_at_any_moment_has_stored_whole_chunks_and_resumes(
@@ -256,30 +462,42 @@ def test_an_import_interrupted_at_any_moment_has_stored_whole_chunks_and_resumes
     assert interrupted_at == 1  # the last time before the last commit
 
 
-def test_imports_of_the_same_file_at_once_count_once(app: Flask, write: Write, service: Callers) -> None:
+class Slow(BytesIO):
+    """A file that calls a hook before it is read."""
+
+    def __init__(self, content: bytes, hook: Callable[[], object]) -> None:
+        super().__init__(content)
+        self.hooks = [hook]
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self.hooks:
+            self.hooks.pop()()
+        return super().readinto(buffer)
+
+
+def test_imports_of_the_same_file_at_once_count_once(app: Flask, service: Callers) -> None:
     learners = ["sam", "zoe", "kim"]
-    file = write([HEADER, *(f"{learner},intro,1" for learner in learners for _ in range(20))])
+    content = lines([HEADER, *(f"{learner},intro,1" for learner in learners for _ in range(20))])
     both_have_found_nothing_stored = Barrier(2, timeout=30)
 
     def run(_: int) -> int:
         with app.app_context():
-            chunks = importing.run(importing.Source(file, cli.UPDATES), datetime.now(UTC))
-            assert next(chunks) == (0, 0)
-            both_have_found_nothing_stored.wait()
-            return sum(added for _, added in chunks)
+            source = importing.Source(Slow(content, both_have_found_nothing_stored.wait), cli.UPDATES)
+            return sum(importing.run(source, datetime.now(UTC)))
 
     with ThreadPoolExecutor(2) as imports:
         assert sum(imports.map(run, range(2))) == 60
     assert [seconds(service(), learner) for learner in learners] == [20, 20, 20]
 
 
-def test_an_import_that_another_one_has_overtaken_adds_nothing(app: Flask, write: Write, service: Callers) -> None:
-    file = write(TABLE)
+def test_an_import_that_another_one_has_overtaken_adds_nothing(app: Flask, service: Callers) -> None:
+    def overtake() -> None:
+        fast = importing.Source(BytesIO(lines(TABLE)), cli.UPDATES)
+        assert sum(importing.run(fast, datetime.now(UTC))) == 6
+
     with app.app_context():
-        slow, fast = (importing.run(importing.Source(file, cli.UPDATES), datetime.now(UTC)) for _ in range(2))
-        assert next(slow) == (0, 0)
-        assert sum(added for _, added in fast) == 6
-        assert sum(added for _, added in slow) == 0
+        slow = importing.Source(Slow(lines(TABLE), overtake), cli.UPDATES)
+        assert sum(importing.run(slow, datetime.now(UTC))) == 0
     assert seconds(service()) == sum(SECONDS)
 
 
@@ -302,6 +520,8 @@ BAD_OBJECTS = {
     '{"userId": "sam", "contentId": "intro"': "JSON",
     '["sam", "intro", 1]': "",
     "sam,intro,1": "JSON",
+    "[" * 10_000: "JSON",
+    f'{{"userId": "sam", "contentId": "intro", "position": "{"x" * 65_536}"}}': "65536",
 }
 
 
@@ -326,6 +546,38 @@ def test_a_bad_line_is_named_nothing_of_its_chunk_is_stored_and_the_corrected_fi
     assert (result.exit_code, result.stdout) == (0, "3 updates stored.\n"), result.output
     assert seconds(service()) == sum(SECONDS) + 64
     assert seconds(service(), "nora") == 7000
+
+
+BAD_ELEMENTS = {
+    '{"userId": "sam", "contentId": "intro", "score": 1}': "/4/maxScore",
+    '{"userId": "sam", "contentId": "unheard-of"}': "/4: The content",
+    '{"userId": "sam", "contentId": "intro", "score": NaN}': "/4: ",
+    '{"userId": "sam", "contentId": "intro"': "/4: ",
+    '{"userId": "sam", "contentId": "intro" "score": 1}' + " " * 70_000: "/4: Is not JSON",
+    "sam": "/4: ",
+    "36": "/4: ",
+    "[1]": "/4: ",
+    "": "/4: ",
+}
+
+
+@pytest.mark.parametrize("between", [",\n", ","])
+@pytest.mark.parametrize("bad", BAD_ELEMENTS)
+def test_a_bad_object_of_an_array_is_named_by_its_line_and_place(
+    imported: Import, write: Write, service: Callers, bad: str, between: str
+) -> None:
+    result = imported(write(array([*OBJECTS[:4], bad, OBJECTS[4]], between)))
+    assert result.exit_code == REFUSED
+    assert complains(result, 5 if between == ",\n" else 1, BAD_ELEMENTS[bad]), result.output
+    assert seconds(service()) == WHOLE_CHUNKS[2]
+    assert imported(write(array(OBJECTS, between))).stdout == "2 updates stored.\n"
+
+
+@pytest.mark.parametrize("end", ["", "]]", "], 1", "] x"])
+def test_an_array_that_has_no_end_or_goes_on_is_refused(imported: Import, write: Write, end: str) -> None:
+    result = imported(write(array(OBJECTS).rstrip(b"]") + end.encode()))
+    assert (result.exit_code, result.stdout) == (REFUSED, "")
+    assert complains(result, 1, "/6"), result.output
 
 
 def test_every_wrong_field_of_every_line_of_the_chunk_is_named(imported: Import, write: Write) -> None:
@@ -375,7 +627,6 @@ PACKED = gzip.compress(lines(TABLE))
     [
         pytest.param(lines(TABLE[:5]) + b"sam,intr\xffo,1\n" + lines(TABLE[5:]), "line 6", id="not UTF-8"),
         pytest.param("\n".join(TABLE).encode("utf-16"), "line 1", id="UTF-16"),
-        pytest.param(lines(TABLE).replace(b"\n", b"\r"), "line 1", id="line ends of long ago"),
         pytest.param(
             lines(['userId,"contentId,timeSpentSeconds', *TABLE[1:]]), "line 1", id="an open quote in the header"
         ),
@@ -390,16 +641,75 @@ def test_a_file_that_cannot_be_read_is_refused_and_once_it_is_whole_every_line_c
     result = imported(write(content))
     assert (result.exit_code, result.stdout) == (REFUSED, "")
     assert named in result.stderr
-    assert seconds(service()) in WHOLE_CHUNKS[:3]
+    assert seconds(service()) in WHOLE_CHUNKS
     assert imported(write(TABLE)).exit_code == 0
     assert seconds(service()) == sum(SECONDS)
 
 
-def test_a_file_without_lines_adds_nothing(app: Flask, imported: Import, write: Write) -> None:
+NEITHER = {
+    "nothing": b"",
+    "nothing but a mark": BOM,
+    "empty lines": b"\n \r\n\n",
+    "nothing in gzip": gzip.compress(b""),
+    "HTML": b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\n</html>\n",
+    "HTML in a line": b'<html lang="en"><p>Sorry, that did not work.</p></html>',
+    "semicolons": lines(TABLE).replace(b",", b";"),
+    "tabs": lines(TABLE).replace(b",", b"\t"),
+    "rows without a header": lines(TABLE[1:]),
+    "an object in several lines": json.dumps(FULL, indent=2).encode(),
+    "half an object": b'{"userId": "sam", "contentId": "intro"',
+    "an array of arrays": b'[["sam", "intro", 1]]',
+    "an array of numbers": b"[1, 2]",
+    "a number": b"1\n",
+    "JSON that is no object": b'"userId"\n',
+    "a document of a spreadsheet": b"PK\x03\x04\x14\0\x08\x08\x08\0\xfa\xce\n",
+}
+HEADERS = {
+    "userId,contentId,seconds": "unknown: 'seconds'",
+    "userId,contentId, score": "unknown: ' score'",
+    "userId,contentId,timeSpentSeconds,timeSpentSeconds": "repeated: 'timeSpentSeconds'",
+    "userId,userId,contentId,contentId": "repeated: 'userId', 'contentId'",
+    "userId,timeSpentSeconds": "missing: 'contentId'",
+    "contentid,userId,,userId": "missing: 'contentId'; repeated: 'userId'; unknown: 'contentid'",
+    ",,": "missing: 'contentId', 'userId'",
+    "userId,contentId," + ",".join(f"column{n}" for n in range(3000)): "unknown: 'column0', 'column1'",
+}
+
+
+@pytest.mark.parametrize("content", [*NEITHER.values(), *(lines([h, *TABLE[1:]]) for h in HEADERS)])
+@pytest.mark.parametrize("option", ["--updates", "--enrollments"])
+def test_a_file_of_neither_form_is_refused_at_line_1_in_one_line(
+    app: Flask, imported: Import, write: Write, content: bytes, option: str
+) -> None:
     before = stored(app)
-    for content in (b"", lines([HEADER]), gzip.compress(b"")):
-        result = imported(write(content))
-        assert (result.exit_code, result.stdout) == (0, "0 updates stored.\n"), result.output
+    result = imported(write(content), option)
+    assert (result.exit_code, result.stdout) == (REFUSED, "")
+    complaints = [line for line in result.stderr.splitlines() if "line " in line]
+    assert len(complaints) == 1, result.stderr
+    assert "line 1" in complaints[0] or content in (NEITHER["empty lines"],)
+    assert len(complaints[0]) < 600
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_what_is_wrong_with_a_header_is_told_once(imported: Import, write: Write, header: str) -> None:
+    result = imported(write(["", header, *TABLE[1:]]))
+    assert complains(result, 2, HEADERS[header]), result.stderr
+
+
+def test_a_cell_below_no_name_is_refused(imported: Import, write: Write) -> None:
+    result = imported(write([f"{HEADER},", *(f"{line}," for line in TABLE[1:3]), "sam,intro,4,8"]))
+    assert complains(result, 4, "header"), result.stderr
+
+
+@pytest.mark.parametrize(
+    "content", [lines([HEADER]), BOM + HEADER.encode(), gzip.compress(lines([HEADER, ",,"])), b"[]"]
+)
+def test_a_file_without_lines_adds_nothing(app: Flask, imported: Import, write: Write, content: bytes) -> None:
+    before = stored(app)
+    result = imported(write(content))
+    assert (result.exit_code, result.stdout) == (0, "0 updates stored.\n"), result.output
+    assert "line end" not in result.stderr
     assert stored(app) == before
 
 
