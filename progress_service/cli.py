@@ -3,7 +3,7 @@
 import sys
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby, islice
@@ -22,11 +22,13 @@ from sqlalchemy import Connection
 from progress_service import idempotency, importing, openapi, recorder, recount, storage
 from progress_service.auth import Role
 from progress_service.calculations import Update
+from progress_service.catalog import queries
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.errors import Fault
 from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.recorder import ContentElsewhere, EnrollmentChange, PublishedModule
 from progress_service.recount import Drift
+from progress_service.serialization import encode
 from progress_service.validation import faults_of, is_user_id, parse_json
 
 REPAIR_CHUNK = 1000
@@ -47,7 +49,9 @@ def register(app: Flask) -> None:
 def load_catalog(file: BinaryIO) -> None:
     """Publish the modules of a JSON FILE, all or none; - is standard input."""
     try:
-        modules = CatalogSchema().load(parse_json(file.read().removeprefix(BOM_UTF8)))["modules"]
+        document = parse_json(file.read().removeprefix(BOM_UTF8))
+        is_module = isinstance(document, dict) and "contents" in document
+        modules = CatalogSchema().load({"modules": [document]} if is_module else document)["modules"]
     except (ValueError, ValidationError) as error:
         faults = faults_of(error) if isinstance(error, ValidationError) else [Fault("", "Is not JSON.")]
         raise click.ClickException(_list(f"{file.name} is refused:", faults)) from error
@@ -64,6 +68,21 @@ def load_catalog(file: BinaryIO) -> None:
 
     storage.write(work, unhurried=True)
     click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
+
+
+@catalog.command("dump")
+@click.argument("file", type=click.File("wb"), default="-")
+def dump_catalog(file: BinaryIO) -> None:
+    """Write all modules to a FILE, or to standard output, as `catalog load` reads them."""
+
+    def work(connection: Connection) -> Iterator[bytes]:
+        yield b'{"modules": ['
+        for number, module in enumerate(queries.catalog(connection)):
+            yield (b",\n" if number else b"\n") + encode(module)
+        yield b"\n]}\n"
+
+    for text in storage.stream(work):
+        file.write(text)
 
 
 @progress.command("import")

@@ -192,6 +192,8 @@ class Converter(OpenAPIConverter):
             described["description"] = f"{described.get('description', '')} {rule}".strip()
         if described.get("default", ...) is None:
             del described["default"]
+        if field.allow_none and isinstance(described.get("type"), str):
+            described["type"] = [described["type"], "null"]
         return described
 
 

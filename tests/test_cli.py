@@ -1,7 +1,9 @@
 """The `flask` commands that publish a catalog, make tokens and verify totals."""
 
 import json
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 
 import progress_service
+from progress_service.catalog import queries
 from progress_service.extensions import db
 from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
-from tests.conftest import Callers, Publish, application, stored
+from tests.conftest import Callers, Publish, application, empty, stored
 from tests.progress import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
@@ -68,6 +71,31 @@ class TestCatalogLoad:
             chemistry,
         ):
             assert admin().get(f"/api/catalog/modules/{expected['id']}").get_json() == expected
+
+    @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+    def test_a_file_or_a_pipe_may_have_a_byte_order_mark(
+        self, app: Flask, tmp_path: Path, admin: Callers, mark: bytes
+    ) -> None:
+        text = mark + json.dumps({"modules": [ALGEBRA]}).encode()
+        file, pipe = tmp_path / "catalog.json", tmp_path / "pipe"
+        file.write_bytes(text)
+        os.mkfifo(pipe)
+        with ThreadPoolExecutor(1) as writer:
+            writer.submit(pipe.write_bytes, text)
+            results = [run(app, "catalog", "load", pipe), run(app, "catalog", "load", file)]
+        runner = app.test_cli_runner()
+        results.append(runner.invoke(args=["catalog", "load", "-"], input=text))
+        assert [result.stdout for result in results] == ["1 modules, 1 contents published.\n"] * 3
+        assert admin().get("/api/catalog/modules/algebra").get_json()["contents"][0]["id"] == "sums"
+
+    def test_what_was_read_of_a_module_can_be_loaded(self, app: Flask, tmp_path: Path, admin: Callers) -> None:
+        load(app, tmp_path, BIOLOGY, ALGEBRA | {"instructorIds": ["zoe", "ines"]})
+        before = stored(app)
+        read = tmp_path / "algebra.json"
+        read.write_bytes(admin().get("/api/catalog/modules/algebra").get_data())
+        result = run(app, "catalog", "load", read)
+        assert (result.exit_code, result.stdout) == (0, "1 modules, 1 contents published.\n"), result.output
+        assert stored(app) == before
 
     def test_the_demo_catalog_can_be_published_again_and_again(self, app: Flask, admin: Callers) -> None:
         file = Path(progress_service.__file__).parent / "demo_catalog.json"
@@ -151,6 +179,34 @@ class TestCatalogLoad:
         assert "botany" in result.stderr
         assert "cells" in result.stderr
         assert "roots" not in result.stderr
+
+
+class TestCatalogDump:
+    def test_what_is_dumped_can_be_loaded(
+        self, app: Flask, tmp_path: Path, publish: Publish, admin: Callers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(queries, "SHOWN_TOGETHER", 2)
+        rich = {"section": "Ünit 1 🎓", "weight": 3, "completionThreshold": 80, "passingScore": 66.66}
+        publish("biology", [{"id": "cells", **rich}, "genes", "gone"], instructor_ids=["zoe", "ines"])
+        publish("biology", ["genes", {"id": "cells", **rich}], instructor_ids=["zoe", "ines"])
+        for module_id in ("Zoology", "algebra", "chemistry", "void"):
+            publish(module_id, [] if module_id == "void" else [f"{module_id}-sums"], instructor_ids=[])
+        before, file = stored(app), tmp_path / "catalog.json"
+
+        dumped = run(app, "catalog", "dump")
+        assert dumped.exit_code == 0, dumped.output
+        document = json.loads(dumped.stdout)
+        ids = ["Zoology", "algebra", "biology", "chemistry", "void"]
+        assert document == {"modules": [admin().get(f"/api/catalog/modules/{one}").get_json() for one in ids]}
+
+        assert run(app, "catalog", "dump", file).exit_code == 0
+        assert file.read_text() == dumped.stdout
+        assert run(app, "catalog", "load", file).stdout == "5 modules, 5 contents published.\n"
+        assert stored(app) == before
+        empty(app)
+        assert json.loads(run(app, "catalog", "dump").stdout) == {"modules": []}
+        assert run(app, "catalog", "load", file).exit_code == 0
+        assert run(app, "catalog", "dump").stdout == dumped.stdout
 
 
 class TestToken:

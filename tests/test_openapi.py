@@ -186,7 +186,7 @@ BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
     (ModuleSchema(), "Content", "type", ["a", "0-_", "x" * 32], ["", "A", "-a", "x" * 33]),
     (ModuleSchema(), "Content", "weight", [0, 10_000], [-1, 10_001, 0.5]),
     (ModuleSchema(), "Content", "completionThreshold", [1, 100], [0, 101, 1.5]),
-    (ModuleSchema(), "Content", "passingScore", [0, 33.33, 0.07, 100], [-1, 100.01, None]),
+    (ModuleSchema(), "Content", "passingScore", [0, 33.33, 0.07, 100, None], [-1, 100.01, "1"]),
     (ChangedEnrollmentSchema(), "ChangedEnrollment", "status", ["active", "completed"], ["finished", "", None]),
     (ChangedEnrollmentSchema(), "ChangedEnrollment", "counted", [True, False], [None, 0, "true"]),
 ]

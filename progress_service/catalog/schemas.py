@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from marshmallow import ValidationError, fields, post_load, validate, validates_schema
+from flask import request
+from marshmallow import ValidationError, fields, missing, post_load, validate, validates_schema
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, STATUSES
 from progress_service.documents import COUNTED, EnrollmentSchema
@@ -32,7 +33,7 @@ class ContentSchema(StrictSchema):
     id = Identifier(required=True)
     title = Text(200, required=True)
     type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True, metadata={"description": "A slug, such as `video`."})
-    section = Text(200, load_default=None, allow_none=False)
+    section = Text(200, load_default=None)
     weight = Number(
         0,
         10_000,
@@ -51,7 +52,6 @@ class ContentSchema(StrictSchema):
         100,
         places=2,
         load_default=None,
-        allow_none=False,
         attribute="passing_score",
         metadata={
             "description": "What the best score must reach too, in per cent of its maximum, with up to two decimals."
@@ -63,9 +63,21 @@ class ContentSchema(StrictSchema):
         return PublishedContent(**data)
 
 
+class PathModuleId(ModuleId):
+    """The identifier of the module in the path, said again; nothing is loaded."""
+
+    default_error_messages = {"other": "Must be the module in the path."}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if super()._deserialize(value, attr, data, **kwargs) != (request.view_args or {})["module_id"]:
+            raise self.make_error("other")
+        return missing
+
+
 class ModuleSchema(StrictSchema):
     """A module with all its contents, in order; each content is given once, and so is each instructor."""
 
+    id: ModuleId = PathModuleId(metadata={"description": "That of the path."})
     title = Text(200, required=True)
     instructorIds = fields.List(
         UserId(),

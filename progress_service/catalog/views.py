@@ -57,7 +57,8 @@ def read_module(call: Call, module_id: str) -> Answer:
 def publish_module(call: Call, module_id: str) -> Answer:
     """Publish a module whole: contents that are left out are retired, and every total follows at once.
 
-    201 where the module is new, 200 otherwise. What is retired counts again when it returns.
+    201 where the module is new, 200 otherwise. What is retired counts again when it returns. What was read of a module
+    may be sent back.
     """
     created = publish(call, PublishedModule(module_id, **call.body))
     return Answer(queries.module_document(call.connection, module_id), 201 if created else 200)

@@ -89,6 +89,24 @@ def test_everything_given_is_kept_in_the_order_given(service: Callers, publish: 
     assert answered == service().get(PATH).get_json()
 
 
+@pytest.mark.parametrize("score", [None, 0, 33.33, 66.66, 100])
+def test_what_was_read_can_be_sent_back_and_changes_nothing(
+    service: Callers, publish: Publish, app: Flask, score: float | None
+) -> None:
+    whole = module(content("sets", passingScore=score), content("maps", section="Unit", weight=0), content("gone"))
+    service().put(PATH, json=whole | {"instructorIds": ["zoe", "ines"]})
+    service().put(PATH, json=whole | {"instructorIds": ["zoe", "ines"], "contents": whole["contents"][:2]})
+    service().post("/api/progress", json={"userId": "sam", "contentId": "sets", "progressPercentage": 40})
+    publish("biology", ["cells"])
+    before = stored(app)
+
+    read = service().get(PATH)
+    again = service().put(PATH, data=read.get_data(), content_type="application/json")
+
+    assert (again.status_code, again.get_json()) == (200, read.get_json())
+    assert stored(app) == before
+
+
 def test_the_list_has_every_module_and_an_instructors_those_they_teach(
     service: Callers, admin: Callers, instructor: Callers, publish: Publish
 ) -> None:
@@ -169,23 +187,36 @@ def test_repeated_ids_are_named_together_with_every_other_fault(service: Callers
 ACCEPTED: dict[str, list[Any]] = {
     "id": ["a", "0", EVERY_CHARACTER, "x" * 128, "me", "stats"],
     "title": ["", " ", "x" * 200, "🎓" * 200, "=1+1", "a\u0301"],
-    "section": ["", "x" * 200, "🎓" * 200],
+    "section": ["", "x" * 200, "🎓" * 200, None],
     "type": ["video", "x" * 32, "lab-2"],
     "weight": [0, 1, 10_000, 7.0],
     "completionThreshold": [1, 100, 50.0],
-    "passingScore": [0, 0.01, 33.33, 99.99, 100],
+    "passingScore": [0, 0.01, 33.33, 99.99, 100, None],
 }
-TEXT = ["1", "true", "null", "[]", "{}", r'"\u0000"', r'"a\u0000"', r'"\ud800"', r'"\udc00\ud800"', f'"{"x" * 201}"']
-NUMBER = ['"1"', "true", "false", "null", "[1]", "{}", "1e400", "-1e-400", "-1"]
-IDENTIFIER = ['""', '"."', '"-a"', '"=a"', '"a b"', '"a/b"', r'"a\n"', '"é"', '"\u0663"', f'"{"x" * 129}"', *TEXT]
-SLUG = ['""', '"two words"', '"a/b"', '"-a"', '"vidéo"', r'"video\n"', f'"{"x" * 33}"', *TEXT]
+TEXT = ["1", "true", "[]", "{}", r'"\u0000"', r'"a\u0000"', r'"\ud800"', r'"\udc00\ud800"', f'"{"x" * 201}"']
+NUMBER = ['"1"', "true", "false", "[1]", "{}", "1e400", "-1e-400", "-1"]
+IDENTIFIER = [
+    '""',
+    '"."',
+    '"-a"',
+    '"=a"',
+    '"a b"',
+    '"a/b"',
+    r'"a\n"',
+    '"é"',
+    '"\u0663"',
+    f'"{"x" * 129}"',
+    *TEXT,
+    "null",
+]
+SLUG = ['""', '"two words"', '"a/b"', '"-a"', '"vidéo"', r'"video\n"', f'"{"x" * 33}"', *TEXT, "null"]
 REFUSED = {
     "id": IDENTIFIER,
-    "title": TEXT,
+    "title": [*TEXT, "null"],
     "section": TEXT,
     "type": SLUG,
-    "weight": ["10001", "0.5", "10000.1", "1e-400", *NUMBER],
-    "completionThreshold": ["0", "101", "99.5", "0.99", *NUMBER],
+    "weight": ["10001", "0.5", "10000.1", "1e-400", *NUMBER, "null"],
+    "completionThreshold": ["0", "101", "99.5", "0.99", *NUMBER, "null"],
     "passingScore": ["-0.01", "100.01", "33.333", "1e-400", *NUMBER],
     "retired": ["false"],
     "nonsense": ["1", "null"],
@@ -225,7 +256,11 @@ def test_what_is_out_of_bounds_is_refused_wherever_it_stands(field: str, service
         ({}, {"/title", "/contents"}),
         (module(title=None), {"/title"}),
         (module(title="x" * 201), {"/title"}),
-        (module(id="algebra", moduleId="algebra"), {"/id", "/moduleId"}),
+        (module(id="algebra", moduleId="algebra"), {"/moduleId"}),
+        (module(id="biology", title=None), {"/id", "/title"}),
+        (module(id=None), {"/id"}),
+        (module(id=["algebra"]), {"/id"}),
+        (module() | {"instructorIds": None}, {"/instructorIds"}),
         (module() | {"contents": None}, {"/contents"}),
         (module() | {"contents": {"0": content()}}, {"/contents"}),
         (module() | {"contents": ["sets", content("maps"), None]}, {"/contents/0", "/contents/2"}),
