@@ -59,9 +59,13 @@ def load_catalog(file: BinaryIO) -> None:
     now = datetime.now(UTC)
 
     def work(connection: Connection) -> None:
-        for module in published:
+        recorder.lock_catalog(connection)
+        stored = {module.id: module for module in queries.published(connection, [module.id for module in published])}
+        changed = [module for module in published if stored.get(module.id) != module]
+        recorder.lock_modules(connection, [module.id for module in changed])
+        for module in changed:
             try:
-                recorder.publish(connection, module, now=now)
+                recorder.publish_held(connection, module, now=now)
             except ContentElsewhere as refused:
                 faults = [Fault(module.contents[place].id, str(refused.__doc__)) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused

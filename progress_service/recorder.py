@@ -12,12 +12,13 @@ from secrets import randbits
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, text, update
 
 from progress_service import calculations, models, recount, tallies
 from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record, Update
+from progress_service.prepared import Prepared
 from progress_service.recount import Drift
-from progress_service.statements import ENROLLMENT, MODULE, Statements, columns, exclusive_lock, values
+from progress_service.statements import ENROLLMENT, MODULE, MOST_LOCKS, Statements, columns, exclusive_lock, values
 
 TALLY_PARTS = 8
 """In how many rows a tally is kept, so that writers of one module seldom wait for one another."""
@@ -184,7 +185,7 @@ def record(
         day = one.occurred_at.date()
         keys.setdefault((one.user_id, one.content_id, day), (one.user_id, one.content_id, day, one.occurred_at, place))
     rows = sql.keys(keys.values())
-    held = {module_id for (module_id,) in sql.lock_modules_of_contents.run(connection, **rows)}
+    held = _share_modules(connection, sql.lock_modules_of_contents, rows)
     locked = sql.lock_enrollments_of_contents.run(connection, by_instructor=by_instructor, **rows)
     created = {EnrollmentKey(*key) for key in locked}
     # Read only now: whatever is read before its lock may be outdated by the time the lock is held.
@@ -269,7 +270,7 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     sql = _statements(connection)
     keys = {EnrollmentKey(change.user_id, change.module_id) for change in changes}
     rows = sql.enrollment_keys((*key, now) for key in keys)
-    sql.lock_modules.run(connection, **rows)
+    _share_modules(connection, sql.lock_modules, rows)
     created = {EnrollmentKey(*key) for key in sql.lock_enrollments.run(connection, **rows)}
     modules: dict[str, Module] = {}
     after = Learning({}, {}, {})
@@ -321,7 +322,7 @@ def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> 
     """Delete a learner's records and days of activity in some modules, and return what there was."""
     sql = _statements(connection)
     rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
-    sql.lock_modules.run(connection, **rows)
+    _share_modules(connection, sql.lock_modules, rows)
     before = Learning({}, {}, {})
     modules = {}
     enrolled = (
@@ -389,12 +390,17 @@ def _parts(changes: tallies.Changes) -> list[tuple[Any, ...]]:
 
 
 def publish(connection: Connection, module: PublishedModule, *, now: datetime) -> bool:
-    """Publish a module whole, and recount its enrollments where what counts has changed.
+    """Hold a module alone and publish it."""
+    lock_modules(connection, [module.id])
+    return publish_held(connection, module, now=now)
+
+
+def publish_held(connection: Connection, module: PublishedModule, *, now: datetime) -> bool:
+    """Publish a module whole, and recount its enrollments where what counts has changed; the caller holds it alone.
 
     Contents left out are retired. Returns whether the module is new. Raises ContentElsewhere.
     """
     sql = _statements(connection)
-    lock_module(connection, module.id)
     weights, rules = _counted_weights(connection, module.id), _rules(connection, module.id)
     titled = update(models.Module).filter_by(id=module.id).values(title=module.title)
     created = not connection.execute(titled).rowcount
@@ -456,7 +462,7 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
     sql = _statements(connection)
     user_ids = sorted({drift.user_id for drift in drifts if drift.user_id is not None})
     if any(drift.figure in recount.DENOMINATORS for drift in drifts):
-        lock_module(connection, module_id)
+        lock_modules(connection, [module_id])
         recount.denominators(connection, module_id)
         recount.completions(connection, sql, module_id, now)
         recount.totals(connection, module_id, now)
@@ -473,13 +479,38 @@ def repair_tallies(connection: Connection, module_id: str) -> None:
     """Add to a module's tallies what the recount finds lacking; updates run on."""
     sql = _statements(connection)
     sql.lock_modules.run(connection, **sql.enrollment_keys([("", module_id, None)]))
+    _lock_table(connection, models.Enrollment, "ROW SHARE")
     recount.tallies(connection, sql, module_id)
 
 
-def lock_module(connection: Connection, module_id: str) -> None:
-    """Hold the module alone until the transaction ends: no update of it runs, and none that has begun is unfinished."""
+def lock_catalog(connection: Connection) -> None:
+    """Hold off all other changes of the catalog until the transaction ends; updates run on."""
+    _lock_table(connection, models.Module, "SHARE ROW EXCLUSIVE")
+
+
+def lock_modules(connection: Connection, module_ids: Collection[str]) -> None:
+    """Hold modules alone until the transaction ends: no update of them runs, and none that has begun is unfinished."""
+    if len(module_ids) > MOST_LOCKS:
+        lock_catalog(connection)
+        _lock_table(connection, models.Enrollment, "EXCLUSIVE")  # where all updates write before they read the catalog
+        return
+    _lock_table(connection, models.Module, "ROW EXCLUSIVE")
     if connection.dialect.name == "postgresql":
-        connection.execute(exclusive_lock(module_id))
+        for module_id in sorted(module_ids):
+            connection.execute(exclusive_lock(module_id))
+
+
+def _share_modules(connection: Connection, lock: Prepared, rows: Mapping[str, Any]) -> set[str]:
+    """Hold off catalog changes of modules until the transaction ends, and return the modules' ids."""
+    module_ids = {module_id for (module_id,) in lock.run(connection, **rows)}
+    if len(module_ids) > MOST_LOCKS:
+        _lock_table(connection, models.Module, "SHARE")  # where all changes of the catalog write
+    return module_ids
+
+
+def _lock_table(connection: Connection, table: type[models.Base], mode: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"LOCK TABLE {table.__tablename__} IN {mode} MODE"))
 
 
 def _counted_weights(connection: Connection, module_id: str) -> set[Any]:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     cast,
     exists,
     false,
@@ -120,6 +121,9 @@ TOTALS = ["weighted_sum", "completed_contents", "time_spent_seconds"]
 BY_INSTRUCTOR = bindparam("by_instructor", type_=Boolean)
 """Whether updates are an instructor's own."""
 
+MOST_LOCKS = 50
+"""How many modules a transaction locks one by one: PostgreSQL has room for 64 locks of each connection."""
+
 
 class Statements:
     """The statements for one dialect, each beside the rows that it takes."""
@@ -184,7 +188,7 @@ class Statements:
         self.store_contents = Prepared(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
 
     def _share_modules(self, modules: Select[Any]) -> Prepared:
-        """Hold off catalog changes of the modules until the transaction ends, and return their ids."""
+        """Hold off catalog changes of the modules, if they are few, for the transaction, and return their ids."""
         # Updates share this lock and run side by side; a catalog change takes it alone. Without it, an update that has
         # read the old catalog could commit after the change has recounted the module, and leave a stale total. It is
         # taken in a statement before the catalog is read, since what a statement reads is as old as its beginning.
@@ -193,8 +197,10 @@ class Statements:
         # By code point, as Python sorts, so that every transaction takes the locks of several modules in one order.
         module_id = modules.subquery("modules").c.module_id.collate("C").label("module_id")
         ordered = select(module_id).distinct().order_by("module_id").subquery("ordered").c
-        lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(ordered.module_id, literal_column("0")))
-        locked = select(ordered.module_id, lock.label("lock")).subquery("locked")
+        counted = select(ordered.module_id, func.count().over().label("number")).subquery("counted").c
+        lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(counted.module_id, literal_column("0")))
+        is_few = counted.number <= literal_column(str(MOST_LOCKS))
+        locked = select(counted.module_id, case((is_few, cast(lock, String))).label("lock")).subquery("locked")
         return Prepared(select(locked.c.module_id))
 
     def _first_updates(self) -> FromClause:

@@ -20,7 +20,7 @@ from progress_service.catalog import queries
 from progress_service.extensions import db
 from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
-from tests.conftest import Callers, Publish, application, empty, stored
+from tests.conftest import Callers, Publish, Statements, application, empty, stored
 from tests.progress import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
@@ -96,6 +96,23 @@ class TestCatalogLoad:
         result = run(app, "catalog", "load", read)
         assert (result.exit_code, result.stdout) == (0, "1 modules, 1 contents published.\n"), result.output
         assert stored(app) == before
+
+    def test_modules_that_are_as_the_file_says_are_left_alone(
+        self, app: Flask, tmp_path: Path, statements: Statements
+    ) -> None:
+        quiz = CELLS | {"section": "One", "weight": 3, "completionThreshold": 80, "passingScore": 66.66}
+        taught = BIOLOGY | {"instructorIds": ["zoe", "ines"], "contents": [quiz]}
+        load(app, tmp_path, ALGEBRA, taught)
+        for changed in (
+            {},
+            {"title": "Life"},
+            {"instructorIds": ["ines", "zoe"]},
+            {"contents": [quiz | {"weight": 2}]},
+        ):
+            with statements() as sent:
+                assert load(app, tmp_path, ALGEBRA, taught | changed).exit_code == 0
+            written = [one for one in sent if "UPDATE modules SET title" in one]
+            assert len(written) == len(changed)
 
     def test_the_demo_catalog_can_be_published_again_and_again(self, app: Flask, admin: Callers) -> None:
         file = Path(progress_service.__file__).parent / "demo_catalog.json"
@@ -185,7 +202,7 @@ class TestCatalogDump:
     def test_what_is_dumped_can_be_loaded(
         self, app: Flask, tmp_path: Path, publish: Publish, admin: Callers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(queries, "SHOWN_TOGETHER", 2)
+        monkeypatch.setattr(queries, "READ_TOGETHER", 2)
         rich = {"section": "Ünit 1 🎓", "weight": 3, "completionThreshold": 80, "passingScore": 66.66}
         publish("biology", [{"id": "cells", **rich}, "genes", "gone"], instructor_ids=["zoe", "ines"])
         publish("biology", ["genes", {"id": "cells", **rich}], instructor_ids=["zoe", "ines"])

@@ -27,7 +27,8 @@ from werkzeug.test import TestResponse
 from progress_service import recorder, recount, storage
 from progress_service.calculations import Update
 from progress_service.extensions import db
-from progress_service.recorder import PublishedContent, PublishedModule
+from progress_service.recorder import EnrollmentChange, PublishedContent, PublishedModule
+from progress_service.statements import MOST_LOCKS
 from tests.callers import KEY, Caller, token
 from tests.conftest import Callers, Listen, Publish, application
 
@@ -385,7 +386,9 @@ def test_modules_that_claim_the_contents_of_each_other_are_both_refused(service:
 
 # On PostgreSQL writers run side by side; these tests hold one transaction open and watch who waits for it.
 
-WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype IN ('advisory', 'transactionid') AND NOT granted")
+WAITING = text(
+    "SELECT count(*) FROM pg_locks WHERE locktype IN ('advisory', 'relation', 'transactionid') AND NOT granted"
+)
 
 
 @contextmanager
@@ -418,11 +421,11 @@ def held_before_its_tallies(
         released.set()
 
 
-def wait_for_waiting(engine: Engine, request: Future[Any]) -> None:
-    """Return when the request waits for a lock; it must not end before."""
+def wait_for_waiting(engine: Engine, request: Future[Any], waiters: int = 1) -> None:
+    """Return when the request, the last of so many, waits for a lock; it must not end before."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     waiting = 0
-    while not waiting:
+    while waiting < waiters:
         assert not request.done(), "nothing held the request off"
         assert time.monotonic() < deadline, "the request neither waits nor ends"
         with engine.connect() as connection:
@@ -604,6 +607,133 @@ def served(database_url: str, log: Path) -> Iterator[int]:
     finally:
         process.kill()
         process.wait()
+
+
+MANY = [f"module{number}" for number in range(MOST_LOCKS + 1)]
+"""More modules than a transaction locks one by one; each has a content of its name, and another one."""
+
+
+def publish_many(weight: int) -> Callable[[Connection], object]:
+    def work(connection: Connection) -> None:
+        recorder.lock_modules(connection, MANY)
+        for module_id in MANY:
+            contents = [
+                PublishedContent(one, one, "video", None, each, 100, None)
+                for one, each in ((module_id, weight), (f"{module_id}-more", 1))
+            ]
+            recorder.publish_held(connection, PublishedModule(module_id, module_id, [], contents), now=NOW)
+
+    return work
+
+
+def update_many(user_id: str, content_ids: Sequence[str] = MANY) -> Callable[[Connection], object]:
+    updates = [Update(user_id, one, NOW, progress_percentage=100) for one in content_ids]
+    return partial(recorder.record, updates=updates, auto_enroll=True, now=NOW)
+
+
+def in_transaction(app: Flask, work: Callable[[Connection], object]) -> None:
+    with app.app_context():
+        storage.write(work)
+
+
+@on_postgresql
+def test_a_transaction_takes_no_more_locks_for_more_modules(app: Flask, engine: Engine) -> None:
+    mine = text("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()")
+    works: list[Callable[[Connection], object]] = [
+        publish_many(1),
+        publish_many(3),
+        update_many("sam"),
+        partial(recorder.enroll, changes=[EnrollmentChange("kim", one) for one in MANY], now=NOW),
+        partial(recorder.erase, user_id="sam"),
+    ]
+    for work in works:
+        with engine.begin() as connection:
+            work(connection)
+            assert connection.execute(mine).scalar_one() <= MOST_LOCKS
+    assert assert_exact(app, engine) == len(MANY)
+
+
+@on_postgresql
+@pytest.mark.parametrize("other", [publish_many(2), published("module7", {"module7": 2})])
+def test_many_updates_hold_off_catalog_changes_and_no_updates(
+    app: Flask,
+    engine: Engine,
+    service: Callers,
+    publish: Publish,
+    pool: ThreadPoolExecutor,
+    other: Callable[[Connection], object],
+) -> None:
+    publish("biology", ["cells"])
+    in_transaction(app, publish_many(1))
+    with held(engine, update_many("sam")):
+        assert pool.submit(in_transaction, app, update_many("zoe")).result(PATIENCE_SECONDS) is None
+        change = pool.submit(in_transaction, app, other)
+        wait_for_waiting(engine, change)
+        assert post(service(), userId="kim", contentId="cells").status_code == 201
+        assert not change.done()
+
+    change.result(PATIENCE_SECONDS)
+    assert assert_exact(app, engine) == 2 * len(MANY) + 1
+
+
+@on_postgresql
+@pytest.mark.parametrize("change", [publish_many(3), published("module7", {"module7": 3, "module7-more": 1})])
+def test_many_updates_wait_for_a_catalog_change_and_read_the_new_catalog(
+    app: Flask, engine: Engine, service: Callers, pool: ThreadPoolExecutor, change: Callable[[Connection], object]
+) -> None:
+    in_transaction(app, publish_many(1))
+    with held(engine, change):
+        updates = pool.submit(in_transaction, app, update_many("sam"))
+        wait_for_waiting(engine, updates)
+
+    updates.result(PATIENCE_SECONDS)
+    assert view(service(), "sam", "module7")["enrollment"]["progressPercentage"] == 75
+    assert assert_exact(app, engine) == len(MANY)
+
+
+@on_postgresql
+@pytest.mark.parametrize("work", [update_many("sam", ["module7"]), published("module7", {"module7": 2})])
+def test_a_change_of_many_modules_waits_for_whoever_has_begun(
+    app: Flask, engine: Engine, service: Callers, pool: ThreadPoolExecutor, work: Callable[[Connection], object]
+) -> None:
+    in_transaction(app, publish_many(1))
+    with held(engine, work):
+        change = pool.submit(in_transaction, app, publish_many(3))
+        wait_for_waiting(engine, change)
+
+    change.result(PATIENCE_SECONDS)
+    document = service().get("/api/catalog/modules/module7").get_json()
+    assert [one["weight"] for one in document["contents"]] == [3, 1]
+    assert_exact(app, engine)
+
+
+@on_postgresql
+def test_whoever_comes_while_many_modules_change_waits_and_reads_the_new_catalog(
+    app: Flask, engine: Engine, service: Callers, pool: ThreadPoolExecutor
+) -> None:
+    in_transaction(app, publish_many(1))
+    for learner in ("sam", "kim", "eva"):
+        post(service(), userId=learner, contentId="module7", progressPercentage=50)
+    requests = {
+        "update": partial(post, service(), userId="sam", contentId="module7", progressPercentage=100),
+        "enrollment": partial(service().put, "/api/enrollments/ann/module7", json={}),
+        "reset": partial(service().delete, "/api/progress/kim/module7"),
+        "erasure": partial(service().delete, "/api/progress/eva"),
+        "change": partial(put_module, service(), "module8", {"module8": 5}),
+        "repair": partial(in_transaction, app, partial(recorder.repair_tallies, module_id="module7")),
+    }
+    with held(engine, publish_many(3)):
+        waiting = {}
+        for number, (name, request) in enumerate(requests.items(), 1):
+            waiting[name] = pool.submit(request)
+            wait_for_waiting(engine, waiting[name], number)
+        assert view(service(), "sam", "module7")["enrollment"]["progressPercentage"] == 25  # nobody waits to read
+
+    answers = {name: one.result(PATIENCE_SECONDS) for name, one in waiting.items()}
+    assert answers["update"].get_json()["enrollment"]["progressPercentage"] == 75
+    assert [answers[name].status_code for name in ("enrollment", "reset", "erasure", "change")] == [201, 204, 204, 200]
+    assert service().get("/api/catalog/modules/module8").get_json()["contents"][0]["weight"] == 5
+    assert assert_exact(app, engine) == 3
 
 
 def send(port: int, update: dict[str, Any]) -> tuple[int, str]:

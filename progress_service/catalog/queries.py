@@ -8,10 +8,11 @@ from sqlalchemy import Connection, select
 
 from progress_service import calculations
 from progress_service.models import Content, Enrollment, Module, ModuleInstructor
-from progress_service.statements import ENROLLMENT, MODULE, values
+from progress_service.recorder import PublishedContent, PublishedModule
+from progress_service.statements import ENROLLMENT, MODULE, columns, values
 
-SHOWN_TOGETHER = 500
-"""How many modules of the whole catalog are read by one statement."""
+READ_TOGETHER = 500
+"""How many modules are read by one statement."""
 
 
 def modules(connection: Connection, instructor_id: str | None) -> list[dict[str, Any]]:
@@ -27,36 +28,37 @@ def modules(connection: Connection, instructor_id: str | None) -> list[dict[str,
 
 def module_document(connection: Connection, module_id: str) -> dict[str, Any] | None:
     """Show a module as it was last published."""
-    return next(_module_documents(connection, [module_id]), None)
+    return next(map(_module_document, published(connection, [module_id])), None)
 
 
 def catalog(connection: Connection) -> Iterator[dict[str, Any]]:
     """Show every module as it was last published, by id."""
     module_ids = connection.execute(select(Module.id).order_by(Module.id)).scalars().all()
-    for start in range(0, len(module_ids), SHOWN_TOGETHER):
-        yield from _module_documents(connection, module_ids[start : start + SHOWN_TOGETHER])
+    return map(_module_document, published(connection, module_ids))
 
 
-def _module_documents(connection: Connection, module_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    modules = select(Module.id, Module.title).where(Module.id.in_(module_ids)).order_by(Module.id)
-    teaching = (
-        select(ModuleInstructor.module_id, ModuleInstructor.user_id)
-        .where(ModuleInstructor.module_id.in_(module_ids))
-        .order_by(ModuleInstructor.ordinal)
-    )
-    current = select(Content).where(Content.module_id.in_(module_ids), ~Content.retired).order_by(Content.ordinal)
-    instructor_ids, contents = defaultdict(list), defaultdict(list)
-    for module_id, user_id in connection.execute(teaching):
-        instructor_ids[module_id].append(user_id)
-    for row in connection.execute(current):
-        contents[row.module_id].append(_content_document(row))
-    for module_id, title in connection.execute(modules):
-        yield {
-            "id": module_id,
-            "title": title,
-            "instructorIds": instructor_ids[module_id],
-            "contents": contents[module_id],
-        }
+def published(connection: Connection, module_ids: Sequence[str]) -> Iterator[PublishedModule]:
+    """Read the modules that there are as they were last published."""
+    for start in range(0, len(module_ids), READ_TOGETHER):
+        ids = module_ids[start : start + READ_TOGETHER]
+        modules = select(Module.id, Module.title).where(Module.id.in_(ids)).order_by(Module.id)
+        teaching = (
+            select(ModuleInstructor.module_id, ModuleInstructor.user_id)
+            .where(ModuleInstructor.module_id.in_(ids))
+            .order_by(ModuleInstructor.ordinal)
+        )
+        current = (
+            select(Content.module_id, *columns(Content, PublishedContent))
+            .where(Content.module_id.in_(ids), ~Content.retired)
+            .order_by(Content.ordinal)
+        )
+        instructor_ids, contents = defaultdict(list), defaultdict(list)
+        for module_id, user_id in connection.execute(teaching):
+            instructor_ids[module_id].append(user_id)
+        for module_id, *content in connection.execute(current):
+            contents[module_id].append(PublishedContent(*content))
+        for module_id, title in connection.execute(modules):
+            yield PublishedModule(module_id, title, instructor_ids[module_id], contents[module_id])
 
 
 def enrollment(
@@ -74,13 +76,22 @@ def enrollment(
     return None
 
 
-def _content_document(row: Any) -> dict[str, Any]:
+def _module_document(module: PublishedModule) -> dict[str, Any]:
     return {
-        "id": row.id,
-        "title": row.title,
-        "type": row.type,
-        "section": row.section,
-        "weight": row.weight,
-        "completionThreshold": row.completion_threshold,
-        "passingScore": None if row.passing_score is None else row.passing_score / 100,
+        "id": module.id,
+        "title": module.title,
+        "instructorIds": module.instructor_ids,
+        "contents": [_content_document(content) for content in module.contents],
+    }
+
+
+def _content_document(content: PublishedContent) -> dict[str, Any]:
+    return {
+        "id": content.id,
+        "title": content.title,
+        "type": content.type,
+        "section": content.section,
+        "weight": content.weight,
+        "completionThreshold": content.completion_threshold,
+        "passingScore": None if content.passing_score is None else content.passing_score / 100,
     }
