@@ -76,12 +76,14 @@ class Caller(NamedTuple):
 
 def identify() -> Caller:
     """Return who is calling; 401 without a valid token, 403 for a subject or a role that this service does not know."""
-    credentials = request.authorization
-    if credentials is None or credentials.type != "bearer":
+    # Werkzeug would parse other schemes too, and fails at some of what may stand there.
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
         raise _unauthorized("This needs a token.", "Bearer")
-    claims = decode_token(credentials.token or "")
+    claims = decode_token(credentials.strip())
     # What PyJWT and Flask-JWT-Extended let pass: no expiry, or one in quotes, and a token to get others with.
-    if not isinstance(claims.get("exp"), int | float) or claims["type"] == "refresh":
+    is_for_access = isinstance(claims["type"], str) and claims["type"] != "refresh"
+    if not isinstance(claims.get("exp"), int | float) or not is_for_access:
         raise _invalid_token("The token has no expiry, or is not for access.")
     role = _strongest_role(claims)
     if role is None:

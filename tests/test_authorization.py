@@ -188,6 +188,9 @@ BAD_TOKENS = {
     "issued in the future": signed(VALID | {"iat": NOW + HOUR}),
     "times that are lists": handmade(VALID | {"exp": EXP, "iat": [], "nbf": []}),
     "a refresh token": signed(VALID | {"type": "refresh"}),
+    "a type that is a list": signed(VALID | {"type": ["refresh"]}),
+    "a type that is a number": signed(VALID | {"type": 1}),
+    "a type that is null": handmade(VALID | {"exp": EXP, "type": None}),
     "no subject": signed({"role": "admin"}),
     "a subject that is null": handmade(VALID | {"exp": EXP, "sub": None}),
     "a subject that is a number": handmade(VALID | {"exp": EXP, "sub": 7}),
@@ -240,7 +243,21 @@ def test_a_bad_token_is_unauthorized_and_the_challenge_says_so(app: Flask, recor
     assert stored(app) == before
 
 
-@pytest.mark.parametrize("credentials", ["{}", "Token {}", "Basic bGVhOmxlYQ==", "", ",", "Bearer,,{}", "x,,{}"])
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        "{}",
+        "Token {}",
+        "Basic bGVhOmxlYQ==",
+        "Basic \xff",
+        "Basic l\xe9a:{}",
+        "Digest \xff",
+        "",
+        ",",
+        "Bearer,,{}",
+        "x,,{}",
+    ],
+)
 def test_what_is_no_bearer_token_is_unauthorized(credentials: str, app: Flask) -> None:
     response = bearing(app, credentials.format(token("lea", "admin"))).get("/api/progress/lea")
 

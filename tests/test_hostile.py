@@ -69,6 +69,69 @@ def test_a_hostile_body_is_refused_as_any_wrong_one(name: str, service: Callers,
     assert stored(app) == before
 
 
+HEADERS = (
+    *("Accept", "Authorization", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Expect", "Host"),
+    *("Idempotency-Key", "If-Modified-Since", "If-None-Match", "Range", "Transfer-Encoding", "X-Request-ID"),
+)
+VALUES = [
+    *(
+        "",
+        " ",
+        "\xff",
+        "\x80\xc3",
+        "caf\xe9",
+        "Basic \xff",
+        "Basic /w==",
+        "Digest \xe9",
+        "Bearer \xff",
+        "Bearer",
+        "Basic",
+    ),
+    *("application/json; charset=\xff", "application/json; charset*=utf-8''%ff", "application/json; charset*0*=x''%e9"),
+    *(
+        "*/*; q=\xb2",
+        "*/*;q=nan",
+        "text/csv;q=1e999",
+        "text/csv;q=-1",
+        "*",
+        "/",
+        ";",
+        ",",
+        "=",
+        '"',
+        '"\\',
+        ";q",
+        "a=b;a",
+    ),
+    *(
+        "bytes=\xb2-",
+        "bytes=9-1",
+        "W/\xff",
+        'W/"',
+        "-1",
+        "\xb2",
+        "9" * 5000,
+        "0x1",
+        "1_0",
+        "Thu, 99 Foo 9999 99:99:99 GMT",
+    ),
+]
+
+
+def test_no_header_makes_a_fault(service: Callers, record: str) -> None:
+    body = {"userId": "sam", "contentId": "sets"}
+    faults = []
+    for name in HEADERS:
+        for value in VALUES:
+            headers = {name: value}
+            answers = [
+                service().post("/api/progress", data=json.dumps(body), headers={"Content-Type": JSON} | headers),
+                service().get("/api/progress/stats/algebra/learners", headers=headers),
+            ]
+            faults += [(name, value, answer.status_code) for answer in answers if answer.status_code >= 500]
+    assert faults == []
+
+
 class NoChunks(BytesIO):
     """What gunicorn gives to read where chunks are none."""
 
