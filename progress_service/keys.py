@@ -116,17 +116,25 @@ def _get(url: str, deadline: float) -> bytes:
 
 
 def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
-    """Return, by their ids, the keys of a JWK Set that sign with the algorithm; it may hold others."""
+    """Return, by their ids, the keys of a JWK Set that sign with the algorithm; it may hold others.
+
+    An id that several keys have names none of them.
+    """
     document = orjson.loads(body)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise ValueError("not a JWK Set")
-    keys = {}
+    keys: dict[str, Any] = {}
+    ambiguous = set()
     for jwk in document["keys"]:
         is_named = isinstance(jwk, dict) and isinstance(jwk.get("kid"), str)
         if is_named and jwk.get("use", "sig") == "sig" and jwk.get("alg", algorithm) == algorithm:
             with suppress(*UNFIT):
-                keys[jwk["kid"]] = _verifying_key(get_algorithm_by_name(algorithm).from_jwk(jwk), algorithm)
-    return keys
+                key = _verifying_key(get_algorithm_by_name(algorithm).from_jwk(jwk), algorithm)
+                if keys.setdefault(jwk["kid"], key) != key:
+                    ambiguous.add(jwk["kid"])
+    if ambiguous:
+        current_app.logger.warning("identity provider has several keys for each of %s", sorted(ambiguous))
+    return {key_id: key for key_id, key in keys.items() if key_id not in ambiguous}
 
 
 def _verifying_key(key: Any, name: str) -> Any:

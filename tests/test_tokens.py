@@ -222,6 +222,26 @@ class TestProvider:
         assert status(app, bad) == UNAUTHORIZED
         assert status(app, of("1")) == ACCEPTED
 
+    @pytest.mark.parametrize("order", [(0, 1, 0), (1, 0), (0, 1)])
+    def test_an_id_of_several_keys_names_none_of_them_and_is_logged(
+        self, order: tuple[int, ...], caplog: pytest.LogCaptureFixture, app: Flask, provider: Provider
+    ) -> None:
+        pair = RSA, OTHER_RSA
+        provider.publish(jwk("3"), *(jwk("2", pair[place]) for place in order), jwk("1"))
+        app.logger.propagate = True
+
+        assert [status(app, of("2", key)) for key in pair] == [UNAUTHORIZED] * 2
+        assert [status(app, of(key_id)) for key_id in ("1", "3")] == [ACCEPTED] * 2
+        assert "several keys for each of ['2']" in caplog.text
+
+    def test_a_key_may_be_published_twice_and_beside_one_for_something_else(
+        self, app: Flask, provider: Provider
+    ) -> None:
+        others = jwk("1", OTHER_RSA, use="enc"), jwk("1", P256, "ES256"), jwk("1", alg="RS512")
+        provider.publish(jwk("1", alg=None), *others, jwk("1"))
+
+        assert status(app, of("1")) == ACCEPTED
+
     def test_a_token_of_no_published_key_is_unauthorized(self, app: Flask, provider: Provider) -> None:
         own = {"jku": provider.url, "x5u": provider.url, "jwk": jwk("1", OTHER_RSA)}
         bad = {
