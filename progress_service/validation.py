@@ -22,6 +22,7 @@ RESERVED_MODULE_IDS = {"export"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of this service's clock a caller's clock may be."""
+HUNDREDTH = Decimal("0.01")
 MOST_FAULTS = 10_000
 """How many faults are named: more than a batch of updates with every field wrong has."""
 
@@ -212,7 +213,7 @@ class WrittenHundredths(fields.Field[int]):
         number = written_number(value)
         if isinstance(number, str) or not 0 <= number <= 100:
             raise self.make_error("invalid")
-        return int(number * 100)
+        return int(number // HUNDREDTH)
 
 
 class WrittenDate(fields.Field[date]):
