@@ -13,10 +13,11 @@ from flask import Response, current_app, request
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
+from werkzeug.datastructures import MIMEAccept
 
 from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
-from progress_service.errors import Problem, invalid, malformed, not_found
+from progress_service.errors import Fault, Problem, invalid, malformed, not_found
 from progress_service.serialization import encode
 from progress_service.validation import StrictSchema, faults_of, is_identifier, is_module_id, is_user_id, parse_json
 
@@ -31,6 +32,7 @@ class Call:
     now: datetime
     body: Any
     query: Mapping[str, Any]
+    wants_text: bool
 
     def reaches(self, learner: str) -> bool:
         """Tell whether a learner is within the caller's reach."""
@@ -54,6 +56,10 @@ class Stream(NamedTuple):
 
 
 NOTHING = Answer(None, 204)
+PAGING = ("limit", "cursor")
+"""The query parameters of what is read page by page."""
+PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"", "chunked", "identity"}}
+"""The codings of bodies that are what they say: gunicorn does not decode others, but passes them on."""
 
 View = Callable[..., Answer | Stream]
 BodySchema = Schema | Callable[[Caller], Schema]
@@ -107,7 +113,8 @@ def endpoint(
             if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:
                 path["user_id"] = caller.id
             _check_path(path)
-            parameters = _load_query(operation.query)
+            wants_text = operation.text is not None and _prefers(operation.text)
+            parameters = _load_query(operation.query, is_whole=wants_text)
             loaded = _load_body(operation, caller)
             key = idempotency.key_of(request, caller)
 
@@ -118,7 +125,7 @@ def endpoint(
                 replayed = key and idempotency.replay(connection, key, now)
                 if replayed:
                     return replayed
-                answer = view(Call(connection, caller, reach, now, loaded, parameters), **path)
+                answer = view(Call(connection, caller, reach, now, loaded, parameters, wants_text), **path)
                 response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
                 if operation.text:
                     response.vary.add("Accept")
@@ -162,14 +169,29 @@ def _check_path(path: Mapping[str, str]) -> None:
             raise not_found()
 
 
-def _load_query(schema: Schema) -> Any:
-    repeated = [name for name, values in request.args.lists() if len(values) > 1]
-    if repeated:
-        raise malformed(f"A query parameter may be given once: {', '.join(sorted(repeated))}.")
+def _prefers(text: str) -> bool:
+    """Tell whether the caller would rather have this type of text than JSON, whatever parameters they give it."""
+    ranges = [(item.partition(";")[0].strip(), quality) for item, quality in request.accept_mimetypes]
+    return MIMEAccept(ranges).best_match(["application/json", text]) == text
+
+
+def _load_query(schema: Schema, *, is_whole: bool) -> Any:
+    """Load the query parameters; what is answered whole has no pages."""
+    faults = [Fault(f"/{name}", "Is given more than once.") for name, given in request.args.lists() if len(given) > 1]
+    if is_whole:
+        faults += [
+            Fault(f"/{name}", "A table is whole: it has no limit and no cursor.")
+            for name in PAGING
+            if name in request.args
+        ]
+    loaded = None
     try:
-        return schema.load(request.args.to_dict())
+        loaded = schema.load(request.args.to_dict())
     except ValidationError as error:
-        raise malformed("A query parameter is unknown or wrong.", faults_of(error)) from error
+        faults += faults_of(error)
+    if faults:
+        raise malformed("A query parameter is unknown or wrong.", faults)
+    return loaded
 
 
 def _load_body(operation: Operation, caller: Caller) -> Any:
@@ -184,6 +206,11 @@ def _load_body(operation: Operation, caller: Caller) -> Any:
 
 def _read_object(required: bool) -> dict[str, Any]:
     """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
+    for name, plain in PLAIN_CODINGS.items():
+        if {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - plain:
+            raise Problem(
+                415, f"The body must be sent as it is, without a {name}.", headers={"Accept-Encoding": "identity"}
+            )
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
     try:

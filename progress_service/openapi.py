@@ -66,7 +66,7 @@ SLUGS = {
     "completion-criteria-not-met": (409, "the best score does not reach the passing score"),
     "content-belongs-elsewhere": (409, "a content is another module's"),
     "payload-too-large": (413, "the body is over 1 MiB"),
-    "unsupported-media-type": (415, "the body is not `application/json` in UTF-8"),
+    "unsupported-media-type": (415, "the body is not `application/json` in UTF-8, or is coded, as by gzip"),
     "validation-failed": (422, "fields are wrong or unknown; each is named"),
     "unknown-content": (422, "a content is not in the catalog"),
     "idempotency-key-reused": (422, "the key was given to another request"),

@@ -1,5 +1,6 @@
 """Requests that nobody sends in good faith: each is answered as any other, and nothing of a refused one is stored."""
 
+import gzip
 import json
 import runpy
 import socket
@@ -137,6 +138,32 @@ class NoChunks(BytesIO):
 
     def readinto(self, _: Any) -> int:
         raise InvalidChunkSize(b"zz")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "aws-chunked", "chunked", "utf-8"])
+def test_a_body_that_is_coded_is_refused_before_it_is_read(
+    coding: str, service: Callers, app: Flask, record: str
+) -> None:
+    before = stored(app)
+    body = b"{%s}" % UPDATE.encode()
+
+    for path, method in [("/api/progress", "POST"), (f"/api/progress/{record}/complete", "PUT")]:
+        for data in (body, gzip.compress(body), b" " * (MEBIBYTE + 1)):
+            response = service().call(
+                method, path, data=data, headers={"Content-Encoding": coding, "Content-Type": JSON}
+            )
+            assert refusal(response)[:2] == (415, "unsupported-media-type")
+            assert response.headers["Accept-Encoding"] == "identity"
+    assert stored(app) == before
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity", "identity, identity"])
+def test_a_body_that_is_coded_as_it_is_is_read(coding: str, service: Callers, record: str) -> None:
+    body = b"{%s}" % UPDATE.encode()
+
+    response = service().post("/api/progress", data=body, headers={"Content-Encoding": coding, "Content-Type": JSON})
+
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize("body", [BytesIO(b""), BytesIO(b"{}"), NoChunks()], ids=["nothing", "less", "no chunks"])
@@ -354,6 +381,8 @@ WIRED: list[tuple[str, bytes, int]] = [
     ("chunks far beyond", written(chunks(b" " * 4 * MEBIBYTE), CHUNKED), 413),
     ("a length beyond", written(CHANGED, f"Content-Length: {MEBIBYTE * 4}"), 413),
     ("chunks that end too early", written(chunks(CHANGED, b""), CHUNKED), 400),
+    ("a coding in the transfer", written(chunks(CHANGED), "Transfer-Encoding: gzip, chunked"), 415),
+    ("a coding of the content", written(CHANGED, f"Content-Length: {len(CHANGED)}", "Content-Encoding: gzip"), 415),
     ("half a chunk", written(chunks(CHANGED)[:-40], CHUNKED), 400),
     ("chunks that are none", written(b"zz\r\n" + CHANGED, CHUNKED), 400),
     ("a chunk with more than it says", written(b"2\r\n" + CHANGED, CHUNKED), 400),

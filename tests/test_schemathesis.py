@@ -39,7 +39,7 @@ SAID_IN_WORDS = {
     "Must be at most 366 days, the last not before the first.",
     "Cannot be set, and is not so.",
     "A table is whole: it has no limit and no cursor.",
-    "The cursor was not given by this service for this order.",
+    "Was not given by this service for this order.",
 }
 """Why a request may be refused for its shape although it is as JSON Schema can say."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from progress_service.analytics.roster import SORTS
+from progress_service.analytics.roster import SORTS, Order, decode
 from progress_service.calculations import STATUSES
 from progress_service.documents import COUNTED, EnrollmentSchema
 from progress_service.validation import StrictSchema, WrittenDate, WrittenHundredths, WrittenWhole
@@ -54,6 +54,15 @@ class RosterQuery(StrictSchema):
         attribute="max_progress",
         metadata={"description": "Only who has at most this `progressPercentage`."},
     )
+
+    @validates_schema(skip_on_field_errors=False)
+    def check_cursor(self, data: dict[str, Any], **kwargs: Any) -> None:
+        """A cursor is a place in the order that it was given for."""
+        if "cursor" in data and "sort" in data:
+            try:
+                decode(data["cursor"], Order.named(data["sort"]))
+            except ValueError as error:
+                raise ValidationError("Was not given by this service for this order.", "cursor") from error
 
 
 class TimelineQuery(StrictSchema):

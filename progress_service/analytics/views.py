@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, request
+from flask import Blueprint
 
 from progress_service.analytics import queries, roster
 from progress_service.analytics.documents import listed_learner, roster_csv, statistics_document, timeline_document
@@ -18,7 +18,7 @@ from progress_service.analytics.schemas import (
 )
 from progress_service.auth import READ_STATISTICS
 from progress_service.endpoint import Answer, Call, Stream, endpoint
-from progress_service.errors import malformed, not_found
+from progress_service.errors import not_found
 
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 
@@ -43,9 +43,7 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
     """
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
-    if request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv":
-        if request.args.keys() & {"limit", "cursor"}:
-            raise malformed("A table is whole: it has no limit and no cursor.")
+    if call.wants_text:
         pages = roster.pages(call.connection, module_id, _filters(call, module.total_weight), order)
         return Stream(roster_csv(pages, module), "text/csv; charset=utf-8; header=present")
     filters, limit = _filters(call, module.total_weight), call.query["limit"]
@@ -86,9 +84,4 @@ def _filters(call: Call, total_weight: int) -> Filters:
 
 
 def _after(call: Call, order: Order) -> roster.Position | None:
-    if "cursor" not in call.query:
-        return None
-    try:
-        return roster.decode(call.query["cursor"], order)
-    except ValueError as error:
-        raise malformed("The cursor was not given by this service for this order.") from error
+    return roster.decode(call.query["cursor"], order) if "cursor" in call.query else None

@@ -13,6 +13,7 @@ import pytest
 from progress_service.analytics import roster
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
+from tests.progress import refusal
 
 SORTS = ["userId", "progress", "-progress", "lastActivity", "-lastActivity"]
 STATUSES = ["active", "paused", "dropped", "completed"]
@@ -477,14 +478,26 @@ def test_the_table_is_whole_where_it_has_more_rows_than_are_read_at_a_time(
     assert rows == names(listed(everybody, "-lastActivity"))
 
 
-@pytest.mark.parametrize("query", [{"limit": 50}, {"cursor": "x"}])
+@pytest.mark.parametrize("query", [{"limit": 50}, {"cursor": "x"}, {"limit": 0, "cursor": "x"}])
 def test_a_table_has_no_pages(query: dict[str, Any], service: Callers, publish: Publish) -> None:
     publish("algebra", ["sets"])
 
     response = service().get(PATH, query_string=query, headers={"Accept": "text/csv"})
 
-    assert response.status_code == 400
-    assert response.get_json()["detail"] == "A table is whole: it has no limit and no cursor."
+    assert refusal(response) == (400, "malformed-request", {f"/{name}" for name in query})
+    assert "A table is whole: it has no limit and no cursor." in response.text
+
+
+def test_everything_that_is_wrong_with_a_query_is_named_at_once(
+    service: Callers, instructor: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+    query = "status=finished&inactiveDays=x&page=2&limit=1&limit=2&cursor=x"
+
+    for caller in (service(), instructor("otto")):
+        response = caller.get(f"{PATH}?{query}", headers={"Accept": "text/csv"})
+        wrong = {"/status", "/inactiveDays", "/page", "/limit", "/cursor"}
+        assert refusal(response) == (400, "malformed-request", wrong)
 
 
 PREFERENCES = {
@@ -500,6 +513,19 @@ PREFERENCES = {
     "text/csv;q=0.5": "text/csv",
     "text/csv, */*;q=0.1": "text/csv",
     "application/json;q=0.4, text/csv;q=0.5": "text/csv",
+    "text/csv; charset=utf-8": "text/csv",
+    "text/csv; charset=utf-8; header=present": "text/csv",
+    'text/csv;header=present;charset="UTF-8";q=0.3': "text/csv",
+    "text/csv ; header=absent": "text/csv",
+    "text/*": "text/csv",
+    "text/*;q=0.5, application/json;q=0.4": "text/csv",
+    "text/html, text/csv; charset=utf-8;q=0.9, */*;q=0.8": "text/csv",
+    "text/csv; charset=utf-8, application/json": "application/json",
+    "text/csv; charset=utf-8;q=0.4, application/json;q=0.5": "application/json",
+    "text/csv; charset=utf-8;q=0": "application/json",
+    "text/csv;q=0, text/*": "application/json",
+    "text/csv2; charset=utf-8": "application/json",
+    "text": "application/json",
 }
 
 
