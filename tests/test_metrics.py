@@ -1,10 +1,15 @@
 """What Prometheus reads: every request counted once, by its route, in few series."""
 
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from prometheus_client import values
+from prometheus_client import Histogram, values
 from prometheus_client.parser import text_string_to_metric_families
 
 from progress_service import metrics
@@ -52,18 +57,91 @@ def test_every_request_is_counted_by_its_route(
     }
 
 
-def test_workers_share_a_directory_that_is_new_and_goes_with_them(
-    tmp_path: Path, anonymous: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory that workers share their figures in."""
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
-    (tmp_path / "progress-metrics-1").mkdir()
     stat = tmp_path.stat()
-
     metrics.share(str(tmp_path), stat.st_uid, stat.st_gid)
-    (_, directory) = sorted(tmp_path.iterdir(), key=lambda path: len(path.name))
-    assert list(directory.iterdir()) == []
-    assert anonymous.get("/metrics").data == b"", "no worker has counted anything"
+    yield Path(os.environ[metrics.DIRECTORY])
     metrics.end_sharing()
 
-    assert [path.name for path in tmp_path.iterdir()] == ["progress-metrics-1"]
-    assert counted(anonymous)
+
+def test_workers_share_a_directory_that_is_new_and_goes_with_them(
+    shared: Path, tmp_path: Path, anonymous: Caller
+) -> None:
+    assert list(tmp_path.iterdir()) == [shared]
+    assert list(shared.iterdir()) == []
+    assert anonymous.get("/metrics").data == b"", "no worker has counted anything"
+    shared.rmdir()
+    assert anonymous.get("/metrics").data == b"", "somebody has cleaned up"
+    shared.mkdir()
+
+
+def test_what_was_left_by_the_killed_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
+    for name in ("progress-metrics-1-abandoned", "progress-metrics-2-in-use", "progress-metrics-2", "others"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "histogram_1.db").touch()
+    (tmp_path / "progress-metrics-3-no-directory").touch()
+    (tmp_path / "progress-metrics-4-elsewhere").symlink_to(tmp_path / "others")
+    command = (
+        "import os, time; from progress_service import metrics; lock = metrics._lock(metrics.Path(os.environ['D']))"
+    )
+    kept = {"progress-metrics-2-in-use", "progress-metrics-3-no-directory", "progress-metrics-4-elsewhere", "others"}
+    owner = subprocess.Popen(
+        [sys.executable, "-c", f"{command}; print('locked', flush=True); time.sleep(600)"],
+        env=os.environ | {"D": str(tmp_path / "progress-metrics-2-in-use")},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"locked\n"
+        metrics._remove_abandoned(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == kept
+        assert (tmp_path / "others" / "histogram_1.db").exists()
+    finally:
+        owner.kill()
+        owner.communicate()
+
+    metrics._remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept - {"progress-metrics-2-in-use"}
+
+
+def worker_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Let two workers count a request each, and return their files."""
+    for worker in (1, 2):
+        monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue(lambda worker=worker: worker))
+        duration = Histogram(metrics.DURATION._name, "Time.", metrics.DURATION._labelnames, registry=None)
+        duration.labels("GET", "/{}", 200).observe(0.01)
+    return sorted(directory.glob("histogram_*.db"))
+
+
+def entry(length: int) -> bytes:
+    """Begin a file of figures with a key of some length."""
+    return struct.pack("ii", 4096, 0) + struct.pack("i", length)
+
+
+BROKEN = {
+    "of no bytes": b"",
+    "cut in its head": b"\x01\x00",
+    "cut in a key": struct.pack("ii", 4096, 0) + struct.pack("i", 200) + b'["http_request',
+    "all zeros but for its length": struct.pack("ii", 4096, 0) + bytes(8192),
+    "that leads back": entry(-28) + bytes(8192),
+    "that leads nowhere": entry(2**30) + bytes(8192),
+    "of noise": bytes(range(255, -1, -1)) * 64,
+    "of another kind": struct.pack("ii", 40, 0) + struct.pack("i", 4) + b"true" + bytes(8192),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_that_cannot_be_read_leaves_the_figures_of_the_others(
+    kind: str, shared: Path, anonymous: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = worker_files(shared, monkeypatch)
+    assert counted(anonymous)["GET", "/{}", "200"] == 2
+
+    files[0].write_bytes(BROKEN[kind])
+    assert counted(anonymous)["GET", "/{}", "200"] == 1
+    files[0].unlink()
+    files[0].symlink_to("vanished")
+    assert counted(anonymous)["GET", "/{}", "200"] == 1

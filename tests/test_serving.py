@@ -175,3 +175,13 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
     assert "Traceback" not in output
     assert "Warning" not in output
     assert student().get("/api/progress/me").get_json()["summary"]["timeSpentSeconds"] == 41 * 60
+
+
+def test_what_a_killed_server_has_left_goes_when_another_starts(database_url: str) -> None:
+    with gunicorn(database_url) as living, gunicorn(database_url) as killed:
+        os.killpg(killed.process.pid, signal.SIGKILL)
+        killed.process.wait(PATIENCE_SECONDS)
+        assert len(killed.shared_directories()) == 1
+        with gunicorn(database_url) as another:
+            assert [len(one.shared_directories()) for one in (living, killed, another)] == [1, 0, 1]
+            assert any("http_request_duration_seconds_count" in line for line in living.metrics())
