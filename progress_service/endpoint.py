@@ -19,7 +19,15 @@ from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
 from progress_service.errors import Fault, Problem, invalid, malformed, not_found
 from progress_service.serialization import encode
-from progress_service.validation import StrictSchema, faults_of, is_identifier, is_module_id, is_user_id, parse_json
+from progress_service.validation import (
+    MOST_FAULTS,
+    StrictSchema,
+    faults_of,
+    is_identifier,
+    is_module_id,
+    is_user_id,
+    parse_json,
+)
 
 
 @dataclass(slots=True)
@@ -91,6 +99,8 @@ def endpoint(
     answers: Mapping[int, Schema | None],
     text: str | None = None,
     problems: Collection[str] = (),
+    check_whose: Callable[[Call], None] | None = None,
+    look_further: Callable[[Call], list[Fault]] | None = None,
     unhurried: bool = False,
     single_statement: bool = False,
 ) -> Callable[[View], Callable[..., Response]]:
@@ -98,8 +108,10 @@ def endpoint(
 
     GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
     answer is given, and may run again where it loses a race. `text` is the type of what a view may `Stream` instead,
-    `problems` are the slugs of refusals of its own. `unhurried` views may take longer than others;
-    the answers of those of a `single_statement` are made of one, and need no transaction.
+    `problems` are the slugs of refusals of its own. `check_whose` refuses a body that is not the caller's to send; no
+    answer is replayed before. `look_further` names what is wrong with the fields of a right shape where others are of a
+    wrong one, so that all of it is told at once. `unhurried` views may take longer than others; the answers of those of
+    a `single_statement` are made of one, and need no transaction.
     """
     operation = Operation(policy, body, body_required, query or NoQuery(), answers, text, problems)
 
@@ -115,17 +127,35 @@ def endpoint(
             _check_path(path)
             wants_text = operation.text is not None and _prefers(operation.text)
             parameters = _load_query(operation.query, is_whole=wants_text)
-            loaded = _load_body(operation, caller)
-            key = idempotency.key_of(request, caller)
+
+            def call(connection: Connection, body: Any) -> Call:
+                return Call(connection, caller, reach, now, body, parameters, wants_text)
+
+            name = idempotency.name_of(request)
+            try:
+                loaded = _load_body(operation, caller)
+            except ValidationError as error:
+                faults, valid = faults_of(error), error.valid_data
+                if look_further:
+                    faults += storage.read(
+                        lambda connection: look_further(call(connection, valid)), single_statement=True
+                    )
+                raise invalid(faults[:MOST_FAULTS]) from error
+            key = name and idempotency.Key.of(request, caller, name)
 
             def work(connection: Connection) -> Response:
                 if "user_id" in path or "module_id" in path:
                     learner, module = path.get("user_id"), path.get("module_id")
                     auth.authorize(connection, caller, reach, learner=learner, module=module)
+                this = call(connection, loaded)
+                if check_whose:
+                    check_whose(this)
                 replayed = key and idempotency.replay(connection, key, now)
                 if replayed:
-                    return replayed
-                answer = view(Call(connection, caller, reach, now, loaded, parameters, wants_text), **path)
+                    if replayed.learner and not this.reaches(replayed.learner):
+                        raise not_found()
+                    return replayed.response
+                answer = view(this, **path)
                 response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
                 if operation.text:
                     response.vary.add("Accept")
@@ -195,13 +225,11 @@ def _load_query(schema: Schema, *, is_whole: bool) -> Any:
 
 
 def _load_body(operation: Operation, caller: Caller) -> Any:
+    """Load the body, if the operation has one; raises ValidationError for what is not of its shape."""
     if operation.body is None:
         return None
     schema = operation.body if isinstance(operation.body, Schema) else operation.body(caller)
-    try:
-        return schema.load(_read_object(operation.body_required))
-    except ValidationError as error:
-        raise invalid(faults_of(error)) from error
+    return schema.load(_read_object(operation.body_required))
 
 
 def _read_object(required: bool) -> dict[str, Any]:

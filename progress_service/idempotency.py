@@ -26,9 +26,13 @@ _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 _CALLER, _NAME = bindparam("caller_id", type_=String), bindparam("key", type_=String)
 LOCK = Prepared(select(func.pg_advisory_xact_lock(func.hashtext(_CALLER), func.hashtext(_NAME))))
 FIND = Prepared(
-    select(StoredAnswer.fingerprint, StoredAnswer.status, StoredAnswer.body, StoredAnswer.stored_at).where(
-        StoredAnswer.caller_id == _CALLER, StoredAnswer.key == _NAME
-    )
+    select(
+        StoredAnswer.fingerprint,
+        StoredAnswer.status,
+        StoredAnswer.body,
+        StoredAnswer.learner_id,
+        StoredAnswer.stored_at,
+    ).where(StoredAnswer.caller_id == _CALLER, StoredAnswer.key == _NAME)
 )
 KEEP = Prepared(
     insert(StoredAnswer).values({column.name: bindparam(column.name) for column in StoredAnswer.__table__.columns})
@@ -42,19 +46,30 @@ class Key(NamedTuple):
     key: str
     fingerprint: str
 
+    @classmethod
+    def of(cls, request: Request, caller: Caller, name: str) -> "Key":
+        said = (request.method.encode(), request.path.encode(), request.query_string, request.get_data())
+        return cls(caller.id, name, hashlib.sha256(b"\0".join(said)).hexdigest())
 
-def key_of(request: Request, caller: Caller) -> Key | None:
-    """Return the key of a POST or PUT that has one; 400 where it is not 1 to 255 visible ASCII characters."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None or request.method not in ("POST", "PUT"):
+
+class Replay(NamedTuple):
+    """The answer that a request got, and whom it names; None if several people."""
+
+    response: Response
+    learner: str | None
+
+
+def name_of(request: Request) -> str | None:
+    """Return the key that a POST or PUT has; 400 where it is not 1 to 255 visible ASCII characters."""
+    name = request.headers.get("Idempotency-Key")
+    if name is None or request.method not in ("POST", "PUT"):
         return None
-    if not _KEY.fullmatch(key):
+    if not _KEY.fullmatch(name):
         raise malformed("The Idempotency-Key must have 1 to 255 visible ASCII characters.")
-    said = (request.method.encode(), request.path.encode(), request.query_string, request.get_data())
-    return Key(caller.id, key, hashlib.sha256(b"\0".join(said)).hexdigest())
+    return name
 
 
-def replay(connection: Connection, key: Key, now: datetime) -> Response | None:
+def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
     """Return the answer that is stored under a key; 422 where the key was given to another request.
 
     Holds the key until the transaction ends. Answers are forgotten after a day.
@@ -62,13 +77,14 @@ def replay(connection: Connection, key: Key, now: datetime) -> Response | None:
     ours = {"caller_id": key.caller_id, "key": key.key}
     if connection.dialect.name == "postgresql":
         LOCK.run(connection, **ours)
-    for fingerprint, status, body, stored_at in FIND.run(connection, **ours):
+    for fingerprint, status, body, learner, stored_at in FIND.run(connection, **ours):
         if stored_at <= now - LIFETIME:
             connection.execute(delete(StoredAnswer).filter_by(**ours))
             return None
         if fingerprint != key.fingerprint:
             raise Problem(422, "This Idempotency-Key was given to another request.", slug="idempotency-key-reused")
-        return Response(body, status, {"Idempotency-Replayed": "true"}, content_type="application/json")
+        replayed = {"Idempotency-Replayed": "true"}
+        return Replay(Response(body, status, replayed, content_type="application/json"), learner)
     return None
 
 

@@ -230,8 +230,9 @@ def test_an_unknown_field_is_refused_whatever_its_name(name: str, service: Calle
 
 @pytest.mark.parametrize("value", [1, None, {"_schema": [1]}])
 def test_an_unknown_field_is_pointed_to_even_where_marshmallow_has_a_meaning_for_its_name(
-    value: Any, service: Callers
+    value: Any, service: Callers, publish: Publish
 ) -> None:
+    publish("algebra", ["sets"])
     update = {"userId": "sam", "contentId": "sets", "_schema": value}
     answers = [service().post("/api/progress", json=update)]
     answers += [service().post("/api/progress/batch", json={"updates": [update, 1]})]

@@ -21,6 +21,7 @@ from tests.conftest import Callers, Listen, Publish, application
 THREADS = 12
 PATIENCE_SECONDS = 30
 UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
+LONG_AGO = "2026-01-01T00:00:00Z"
 ALGEBRA = {"title": "Algebra", "contents": [{"id": "sums", "title": "Sums", "type": "video", "weight": 3}]}
 
 REQUESTS: dict[str, tuple[str, str, Any]] = {
@@ -217,6 +218,55 @@ def test_a_key_is_its_callers_own(engine: Engine, service: Callers, student: Cal
     assert keys(engine) == {(caller.sub, "key") for caller in callers}
 
 
+WITHDRAWN: dict[str, tuple[str, str, Any, int]] = {
+    kind: (*request, 404 if "{record}" in request[1] else 403) for kind, request in REQUESTS.items()
+} | {
+    "an update with a time": ("POST", "/api/progress", UPDATE | {"userId": "kim", "occurredAt": LONG_AGO}, 403),
+    "a batch with a time": (
+        "POST",
+        "/api/progress/batch",
+        {"updates": [{"contentId": "sums", "occurredAt": LONG_AGO}]},
+        403,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WITHDRAWN)
+@pytest.mark.parametrize("role", ["student", "instructor"])
+def test_nothing_is_replayed_to_who_has_lost_the_right_to_it(
+    kind: str, role: str, engine: Engine, app: Flask, admin: Callers, record: str
+) -> None:
+    method, path, body, status = WITHDRAWN[kind]
+    path = path.format(record=record)
+    first = send(admin("kim"), method, path, body)
+    assert first.status_code in {200, 201}, first.text
+    before = everything(engine)
+
+    for key in ("key", None, "another"):
+        refused = send(Caller(app, role, "kim"), method, path, body, key)
+        assert (refused.status_code, refused.content_type) == (status, "application/problem+json"), refused.text
+        assert not is_replay(refused)
+    exported = Caller(app, role, "kim").get("/api/progress/kim/export")
+    (answer,) = exported.get_json()["storedAnswers"]
+    assert answer["idempotencyKey"] == "key"
+    assert "sam" not in exported.text
+    assert "lee" not in exported.text
+    assert everything(engine) == before
+    assert_replays(send(admin("kim"), method, path, body), first)
+
+
+def test_the_right_to_ones_own_answers_outlives_a_record(
+    engine: Engine, service: Callers, student: Callers, record: str
+) -> None:
+    path = f"/api/progress/{record}/complete"
+    first = send(student(), "PUT", path, None)
+    assert first.status_code == 200
+    assert service().delete("/api/progress/sam/algebra").status_code == 204
+
+    assert_replays(send(student(), "PUT", path, None), first)
+    assert send(student(), "PUT", path, None, "another").status_code == 404
+
+
 def test_keys_differ_in_every_character_and_case(engine: Engine, service: Callers, record: str) -> None:
     for key in ("key", "Key", "key.", "!", "~" * 255, "~" * 254, "a,b"):
         assert not is_replay(post(service(), UPDATE, key))
@@ -264,10 +314,10 @@ def test_a_key_of_another_form_is_malformed(kind: str, key: str, engine: Engine,
     method, path, body = REQUESTS[kind]
     before = everything(engine)
 
-    response = send(service(), method, path.format(record=record), body, key)
-
-    assert response.status_code == 400
-    assert response.get_json()["type"].endswith("malformed-request")
+    for given in (body, {"surplus": 1}):
+        response = send(service(), method, path.format(record=record), given, key)
+        assert response.status_code == 400
+        assert response.get_json()["type"].endswith("malformed-request")
     assert everything(engine) == before
 
 

@@ -141,12 +141,11 @@ def export_document(
 
 
 def _stored_answer(user_id: str, answer: Any) -> dict[str, Any]:
-    """Show an answer that is kept for repeats; what others were told about several people is not the learner's own."""
-    is_theirs = user_id in (answer.caller_id, answer.learner_id)
+    """Show an answer that is kept for repeats; what tells of others, or of several people, is not the learner's own."""
     return {
         "idempotencyKey": answer.key,
         "requestDigest": answer.fingerprint,
         "status": answer.status,
         "storedAt": answer.stored_at,
-        "answer": orjson.Fragment(answer.body) if is_theirs else None,
+        "answer": orjson.Fragment(answer.body) if answer.learner_id == user_id else None,
     }

@@ -1,6 +1,6 @@
 """What answers about a learner's progress are made of, in a constant number of statements."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -159,6 +159,11 @@ def record_key(connection: Connection, record_id: str) -> RecordKey | None:
     except ValueError:
         return None
     return next((RecordKey(*row) for row in found), None)
+
+
+def known_contents(connection: Connection, content_ids: Collection[str]) -> set[str]:
+    """Tell which of some contents are in the catalog."""
+    return set(connection.execute(select(Content.id).where(Content.id.in_(content_ids))).scalars())
 
 
 def records(connection: Connection, user_id: str) -> list[tuple[str, calculations.Record]]:

@@ -252,7 +252,7 @@ class ActivityDaySchema(StrictSchema):
 
 
 class ExportedAnswerSchema(StrictSchema):
-    """An answer that is kept for repeats of its request; null where it told others about several people."""
+    """An answer that is kept for repeats of its request; null where it tells of somebody else, or of several people."""
 
     idempotencyKey = fields.String(required=True)
     requestDigest = fields.String(required=True)

@@ -29,11 +29,56 @@ from progress_service.recorder import NotEnrolled, Recorded, Refused, UnknownCon
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 RECORDED = RecordedSchema()
+UNKNOWN_CONTENT = "Is not in the catalog."
 UPDATE_PROBLEMS = ("not-enrolled", "unknown-content")
 
 
+def _updates(call: Call) -> list[tuple[str, Mapping[str, Any]]]:
+    """List the updates of a body, or what is right of them, each with its place."""
+    if "updates" in call.body:
+        return [(f"/updates/{index}", one) for index, one in enumerate(call.body["updates"])]
+    return [("", call.body)]
+
+
+def _check_whose(call: Call) -> None:
+    """Refuse updates of others, and times, from those who report for themselves."""
+    alien = [
+        Fault(place + pointer, detail)
+        for place, body in _updates(call)
+        for pointer, detail, is_alien in (
+            (
+                "/occurredAt",
+                "Is told by those who report for others.",
+                "occurred_at" in body and not call.caller.may_date,
+            ),
+            ("/userId", "Is somebody else.", not call.reaches(body.get("user_id", call.caller.id))),
+        )
+        if is_alien
+    ]
+    if alien:
+        raise forbidden("This is not yours to report.", faults=alien)
+
+
+def _find_unknown_contents(call: Call) -> list[Fault]:
+    """Name the contents of the caller's own updates that are not in the catalog."""
+    named = [
+        (place, body["content_id"])
+        for place, body in _updates(call)
+        if "content_id" in body and call.reaches(body.get("user_id", call.caller.id))
+    ]
+    known = queries.known_contents(call.connection, {content_id for _, content_id in named}) if named else set()
+    return [Fault(f"{place}/contentId", UNKNOWN_CONTENT) for place, content_id in named if content_id not in known]
+
+
 @progress.post("")
-@endpoint(SEND_UPDATES, body=update_schema, answers={201: RECORDED, 200: RECORDED}, problems=UPDATE_PROBLEMS)
+@endpoint(
+    SEND_UPDATES,
+    body=update_schema,
+    answers={201: RECORDED, 200: RECORDED},
+    problems=UPDATE_PROBLEMS,
+    check_whose=_check_whose,
+    look_further=_find_unknown_contents,
+)
 def send_update(call: Call) -> Answer:
     """Record an update: 201 where it starts the record, 200 otherwise.
 
@@ -44,7 +89,14 @@ def send_update(call: Call) -> Answer:
 
 
 @progress.post("/batch")
-@endpoint(SEND_UPDATES, body=batch_schema, answers={200: BatchRecordedSchema()}, problems=UPDATE_PROBLEMS)
+@endpoint(
+    SEND_UPDATES,
+    body=batch_schema,
+    answers={200: BatchRecordedSchema()},
+    problems=UPDATE_PROBLEMS,
+    check_whose=_check_whose,
+    look_further=_find_unknown_contents,
+)
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
     updates = call.body["updates"]
@@ -67,6 +119,7 @@ def send_batch(call: Call) -> Answer:
     body_required=False,
     answers={200: RECORDED},
     problems=["not-enrolled", "completion-criteria-not-met"],
+    check_whose=_check_whose,
 )
 def complete_record(call: Call, record_id: str) -> Answer:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
@@ -129,21 +182,6 @@ def erase_learner(call: Call, user_id: str) -> Answer:
 
 def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") -> Recorded:
     """Record what a request reports; a refusal points to the updates in the body."""
-    alien = [
-        Fault(place.format(index) + pointer, detail)
-        for index, body in enumerate(bodies)
-        for pointer, detail, is_alien in (
-            (
-                "/occurredAt",
-                "Is told by those who report for others.",
-                "occurred_at" in body and not call.caller.may_date,
-            ),
-            ("/userId", "Is somebody else.", not call.reaches(body.get("user_id", call.caller.id))),
-        )
-        if is_alien
-    ]
-    if alien:
-        raise forbidden("This is not yours to report.", faults=alien)
     defaults = {"user_id": call.caller.id, "occurred_at": call.now}
     updates = [Update(**{**defaults, **body}) for body in bodies]
 
@@ -159,7 +197,7 @@ def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") ->
             by_instructor=call.caller.role is Role.INSTRUCTOR,
         )
     except UnknownContent as refused:
-        raise invalid(faults(refused, "Is not in the catalog."), slug="unknown-content") from refused
+        raise invalid(faults(refused, UNKNOWN_CONTENT), slug="unknown-content") from refused
     except NotEnrolled as refused:
         not_enrolled = faults(refused, "The learner is not enrolled in this content's module.")
         raise forbidden("Learners must be enrolled first.", slug="not-enrolled", faults=not_enrolled) from refused

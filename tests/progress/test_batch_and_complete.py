@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, application, stored
+from tests.conftest import Callers, Publish, Statements, application, stored
 from tests.progress import INVALID, instant, moment, refusal, send
 
 QUIZ = {"id": "quiz", "type": "quiz", "passingScore": 60}
@@ -147,6 +147,24 @@ def test_contents_that_are_not_in_the_catalog_are_named_and_nothing_is_applied(a
     before = stored(app)
     response = batch(student(), update("cells"), update("Intro"), update("intro"), update("biology"))
     assert refusal(response) == (422, "unknown-content", {"/updates/1/contentId", "/updates/3/contentId"})
+    assert stored(app) == before
+
+
+def test_wrong_fields_and_unknown_contents_are_named_together(
+    app: Flask, student: Callers, service: Callers, statements: Statements
+) -> None:
+    before = stored(app)
+    updates = [update("Intro"), update(score=1), update("biology", progressPercentage=101), update("quiz"), update(1)]
+    wrong = {"1/maxScore", "2/progressPercentage", "4/contentId"}
+    unknown = {"0/contentId", "2/contentId"}
+    named = (*INVALID, {f"/updates/{place}" for place in wrong | unknown})
+
+    with statements() as sent:
+        assert refusal(batch(student(), *updates)) == named
+    assert len([statement for statement in sent if "SELECT" in statement]) == 1
+    assert refusal(batch(service(), *(one | {"userId": "sam"} for one in updates))) == named
+    alien = update("nowhere", userId="nora"), update("nowhere", userId="me")
+    assert refusal(batch(student(), *updates, *alien))[2] == named[2] | {"/updates/6/userId", "/updates/6/contentId"}
     assert stored(app) == before
 
 

@@ -237,6 +237,8 @@ def test_a_content_that_is_not_in_the_catalog_is_refused(app: Flask, student: Ca
     before = stored(app)
     response = student().post("/api/progress", json={"contentId": "algebra", "progressPercentage": 5})
     assert refusal(response) == (422, "unknown-content", {"/contentId"})
+    response = student().post("/api/progress", json={"contentId": "algebra", "progressPercentage": "5"})
+    assert refusal(response) == (*INVALID, {"/contentId", "/progressPercentage"})
     assert stored(app) == before
 
 
