@@ -1,6 +1,7 @@
 """Who is calling, and what each role may do: the contract's table, a policy for each of its rows."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Flag, StrEnum, auto
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from flask_jwt_extended import decode_token
 from sqlalchemy import Connection, bindparam, select
 
 from progress_service import keys
+from progress_service.config import ConfigurationError
 from progress_service.errors import Problem, forbidden, render
 from progress_service.extensions import jwt
 from progress_service.models import ModuleInstructor
@@ -21,6 +23,7 @@ class Role(StrEnum):
 
     STUDENT = "student"
     INSTRUCTOR = "instructor"
+    AUDITOR = "auditor"
     SERVICE = "service"
     ADMIN = "admin"
 
@@ -42,17 +45,18 @@ class Policy(NamedTuple):
 
     student: Reach
     instructor: Reach
+    auditor: Reach
     admin: Reach
     service: Reach
 
 
-READ_DASHBOARD = Policy(student=OWN, instructor=OWN, admin=ANY, service=ANY)
-READ_LEARNER_MODULE = Policy(student=OWN, instructor=OWN | TAUGHT, admin=ANY, service=ANY)
-SEND_UPDATES = Policy(student=OWN, instructor=OWN, admin=ANY, service=ANY)
-READ_STATISTICS = Policy(student=NONE, instructor=TAUGHT, admin=ANY, service=ANY)
-READ_CATALOG = Policy(student=NONE, instructor=TAUGHT, admin=ANY, service=ANY)
-WRITE_CATALOG = Policy(student=NONE, instructor=NONE, admin=ANY, service=ANY)
-ERASE = Policy(student=NONE, instructor=NONE, admin=ANY, service=ANY)
+READ_DASHBOARD = Policy(student=OWN, instructor=OWN, auditor=ANY, admin=ANY, service=ANY)
+READ_LEARNER_MODULE = Policy(student=OWN, instructor=OWN | TAUGHT, auditor=ANY, admin=ANY, service=ANY)
+SEND_UPDATES = Policy(student=OWN, instructor=OWN, auditor=NONE, admin=ANY, service=ANY)
+READ_STATISTICS = Policy(student=NONE, instructor=TAUGHT, auditor=ANY, admin=ANY, service=ANY)
+READ_CATALOG = Policy(student=NONE, instructor=TAUGHT, auditor=ANY, admin=ANY, service=ANY)
+WRITE_CATALOG = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
+ERASE = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
 
 
 TAUGHT_BY = Prepared(
@@ -85,22 +89,42 @@ def identify() -> Caller:
     is_for_access = isinstance(claims["type"], str) and claims["type"] != "refresh"
     if not isinstance(claims.get("exp"), int | float) or not is_for_access:
         raise _invalid_token("The token has no expiry, or is not for access.")
+    user_id = _claim(claims, current_app.config["USER_CLAIM"])
+    if not isinstance(user_id, str):
+        raise _invalid_token("The token does not name the caller.")
     role = _strongest_role(claims)
     if role is None:
         raise forbidden("The token's role has no rights here.")
-    if not is_user_id(claims["sub"]):
-        raise forbidden("The token's subject is not an identifier of a user.")
-    return Caller(claims["sub"], role)
+    if not is_user_id(user_id):
+        raise forbidden("What the token names the caller is not an identifier of a user.")
+    return Caller(user_id, role)
 
 
 def _strongest_role(claims: Mapping[str, Any]) -> Role | None:
-    """Return the role that the token gives, by the name of its claim, or by a path such as `realm_access.roles`."""
-    name = current_app.config["ROLE_CLAIM"]
-    given: Any = claims
-    for key in [name] if name in claims else name.split("."):
-        given = given.get(key) if isinstance(given, dict) else None
-    held = [role for role in Role if role in (given if isinstance(given, list) else [given])]
+    """Return the role that the token gives: one of a list, or of words separated by spaces, in the provider's names."""
+    given = _claim(claims, current_app.config["ROLE_CLAIM"])
+    names: Mapping[str, Role] = current_app.extensions["role-names"]
+    if isinstance(given, str):
+        given = [given] if given in names else given.split(" ")
+    meant = [names.get(name, name) for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    held = [role for role in Role if role in meant]
     return held[-1] if held else None
+
+
+def _claim(claims: Mapping[str, Any], path: str) -> Any:
+    """Return the claim of a name, or at a place such as `realm_access.roles`; None where there is none."""
+    return next(_reachable(claims, path.split(".")), None)
+
+
+def _reachable(value: Any, steps: Sequence[str]) -> Iterator[Any]:
+    """Yield what steps lead to in a value; since a name may have dots, several steps may be one, and rather are."""
+    if not steps:
+        yield value
+    elif isinstance(value, dict):
+        for count in range(len(steps), 0, -1):
+            name = ".".join(steps[:count])
+            if name in value:
+                yield from _reachable(value[name], steps[count:])
 
 
 def admit(caller: Caller, policy: Policy) -> Reach:
@@ -130,10 +154,26 @@ def register(app: Flask) -> None:
     """Bind token verification to an application: every way to a bad token is 401 with a challenge (RFC 6750)."""
     jwt.init_app(app)
     app.extensions["token-keys"] = keys.finder(app.config)
+    app.extensions["role-names"] = _role_names(app.config["ROLE_NAMES"])
     unchecked = [name for name in ("JWT_DECODE_ISSUER", "JWT_DECODE_AUDIENCE") if not app.config[name]]
     if unchecked and not app.config["JWT_SECRET_KEY"]:
         names = " and ".join(f"PROGRESS_{name}" for name in unchecked)
         app.logger.warning("tokens are accepted whoever issued them, or for whom: give %s", names)
+
+
+def _role_names(written: str) -> dict[str, Role]:
+    """Read which role each of an identity provider's names means."""
+    try:
+        pairs = json.loads(written, object_pairs_hook=tuple)
+        names = {name: Role(role) for name, role in pairs}
+        if not isinstance(pairs, tuple) or len(names) < len(pairs):
+            raise ValueError("no object, or a name that is given twice")
+    except (ValueError, TypeError) as error:
+        roles = ", ".join(Role)
+        raise ConfigurationError(
+            f"PROGRESS_ROLE_NAMES must be a JSON object: names, and of each one of {roles}."
+        ) from error
+    return names
 
 
 @jwt.decode_key_loader

@@ -173,7 +173,9 @@ def token(sub: str, role: str, expires: int) -> None:
         raise click.BadParameter("is not an identifier of a user.", param_hint="--sub")
     if not current_app.config.get("JWT_SECRET_KEY"):
         raise click.ClickException("Tokens can be made with PROGRESS_JWT_SECRET_KEY only.")
-    claims = {current_app.config["ROLE_CLAIM"]: role}
+    names = current_app.extensions["role-names"].items()
+    named = next((name for name, meant in names if meant == role), role)
+    claims = {current_app.config["USER_CLAIM"]: sub, current_app.config["ROLE_CLAIM"]: named}
     click.echo(create_access_token(sub, additional_claims=claims, expires_delta=timedelta(seconds=expires)))
 
 

@@ -20,8 +20,12 @@ DEFAULTS: dict[str, Any] = {
     "MAX_CONTENT_LENGTH": 1024 * 1024,
     "PROVIDE_AUTOMATIC_OPTIONS": False,
     "AUTO_ENROLL": True,
+    "JWT_DECODE_ISSUER": "",
+    "JWT_DECODE_AUDIENCE": "",
     "JWT_DECODE_LEEWAY": 10,
+    "USER_CLAIM": "sub",
     "ROLE_CLAIM": "role",
+    "ROLE_NAMES": "{}",
     "POOL_SIZE": 4,
     "POOL_TIMEOUT": 3,
     "CONNECT_TIMEOUT": 3,
@@ -51,6 +55,7 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     for name, default in DEFAULTS.items():
         app.config[name] = _typed(name, app.config[name], type(default))
     _check_key(app.config)
+    _set_up_tokens(app.config)
     url = _database_url(app.config["SQLALCHEMY_DATABASE_URI"])
     app.config["SQLALCHEMY_DATABASE_URI"] = url.render_as_string(hide_password=False)
     app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config, url))
@@ -73,6 +78,25 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     raise ConfigurationError(f"PROGRESS_{name} must be {wanted}, not {value!r}.")
 
 
+def _set_up_tokens(config: dict[str, Any]) -> None:
+    """Tell Flask-JWT-Extended what tokens it takes and makes; it has settings of its own, which would change that."""
+    known = {*KEYS, *DEFAULTS, "JWT_ALGORITHM"}
+    for name in config:
+        if name.startswith("JWT_") and name not in known:
+            raise ConfigurationError(
+                f"There is no setting PROGRESS_{name}. PROGRESS_USER_CLAIM and PROGRESS_ROLE_CLAIM name claims."
+            )
+    audiences = [one.strip() for one in config["JWT_DECODE_AUDIENCE"].split(",") if one.strip()]
+    if config["JWT_DECODE_AUDIENCE"] and not audiences:
+        raise ConfigurationError("PROGRESS_JWT_DECODE_AUDIENCE names no audience.")
+    expected = {"AUDIENCE": audiences or None, "ISSUER": config["JWT_DECODE_ISSUER"] or None}
+    for claim, value in expected.items():
+        config[f"JWT_DECODE_{claim}"] = config[f"JWT_ENCODE_{claim}"] = value
+    config["JWT_DECODE_ALGORITHMS"] = [config["JWT_ALGORITHM"]]
+    # Every token needs an expiry; whom it names is not always its subject.
+    config["JWT_IDENTITY_CLAIM"], config["JWT_VERIFY_SUB"] = "exp", False
+
+
 def _check_key(config: dict[str, Any]) -> None:
     given = [name for name in KEYS if config.get(name)]
     if len(given) != 1:
@@ -83,9 +107,6 @@ def _check_key(config: dict[str, Any]) -> None:
     algorithm = config.setdefault("JWT_ALGORITHM", "HS256" if config.get("JWT_SECRET_KEY") else "RS256")
     if algorithm not in KEYS[given[0]]:
         raise ConfigurationError(f"PROGRESS_JWT_ALGORITHM {algorithm} does not go with the key that is given.")
-    config["JWT_DECODE_ALGORITHMS"] = [algorithm]
-    for claim in ("ISSUER", "AUDIENCE"):  # of the tokens that `flask token` makes
-        config.setdefault(f"JWT_ENCODE_{claim}", config.get(f"JWT_DECODE_{claim}"))
 
 
 def _database_url(written: str) -> URL:

@@ -254,8 +254,9 @@ class _Document:
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "JWT",
-                "description": "`sub` is the caller, `exp` is required, and `role`, or the claim that is configured,"
-                f" is one of {', '.join(f'`{role}`' for role in Role)}, or a list, of which the strongest counts.",
+                "description": "`exp` is required. `sub` is the caller, and `role` one of"
+                f" {', '.join(f'`{role}`' for role in Role)}, or several in a list or with spaces between them, of"
+                " which the last in this order counts. Both claims may have other names.",
             },
         )
         self.components.schema("Problem", PROBLEM).schema("Fault", FAULT)

@@ -23,6 +23,8 @@ CALLERS: dict[str, dict[str, str]] = {
     "not teaching": {"sub": "otto", "role": "instructor"},
     "unknown role": {"sub": "lea", "role": "teacher"},
     "no role": {"sub": "lea"},
+    "auditor": {"sub": "aud", "role": "auditor"},
+    "own auditor": {"sub": "lea", "role": "auditor"},
     "admin": {"sub": "ada", "role": "admin"},
     "service": {"sub": "lms", "role": "service"},
 }
@@ -36,27 +38,28 @@ TIMELINE = "/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"
 ALGEBRA = "/api/catalog/modules/algebra"
 
 ROUTES: list[tuple[str, str, Any, str]] = [
-    # student: own, other; instructor: own, teaching, not teaching; unknown role, no role; admin, service
-    ("POST", "/api/progress", UPDATE, "                     200 403   200 403 403   403 403   200 200"),
-    ("POST", "/api/progress", OWN_UPDATE, "                 200 201   200 201 201   403 403   201 422"),
-    ("POST", "/api/progress/batch", {"updates": [UPDATE]}, "200 403   200 403 403   403 403   200 200"),
-    ("PUT", RECORD, {}, "                                   200 404   200 404 404   403 403   200 200"),
-    ("GET", "/api/progress/lea", None, "                    200 403   200 403 403   403 403   200 200"),
-    ("GET", "/api/progress/me", None, "                     200 200   200 200 200   403 403   200 200"),
-    ("GET", "/api/progress/lea/export", None, "             200 403   200 403 403   403 403   200 200"),
-    ("GET", "/api/progress/me/export", None, "              200 200   200 200 200   403 403   200 200"),
-    ("GET", "/api/progress/lea/algebra", None, "            200 403   200 200 403   403 403   200 200"),
-    ("GET", "/api/progress/me/algebra", None, "             200 200   200 200 200   403 403   200 200"),
-    ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   204 204"),
-    ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   204 204"),
-    ("GET", "/api/progress/stats/algebra", None, "          403 403   403 200 403   403 403   200 200"),
-    ("GET", "/api/progress/stats/algebra/learners", None, " 403 403   403 200 403   403 403   200 200"),
-    ("GET", TIMELINE, None, "                               403 403   403 200 403   403 403   200 200"),
-    ("GET", "/api/catalog/modules", None, "                 403 403   200 200 200   403 403   200 200"),
-    ("GET", ALGEBRA, None, "                                403 403   403 200 403   403 403   200 200"),
-    ("PUT", ALGEBRA, MODULE, "                              403 403   403 403 403   403 403   200 200"),
-    ("GET", "/api/enrollments/lea/algebra", None, "         403 403   403 200 403   403 403   200 200"),
-    ("PUT", "/api/enrollments/lea/algebra", {}, "           403 403   403 403 403   403 403   200 200"),
+    # student: own, other; instructor: own, teaching, not teaching; unknown role, no role; auditor: not own, own;
+    # admin, service
+    ("POST", "/api/progress", UPDATE, "                     200 403   200 403 403   403 403   403 403   200 200"),
+    ("POST", "/api/progress", OWN_UPDATE, "                 200 201   200 201 201   403 403   403 403   201 422"),
+    ("POST", "/api/progress/batch", {"updates": [UPDATE]}, "200 403   200 403 403   403 403   403 403   200 200"),
+    ("PUT", RECORD, {}, "                                   200 404   200 404 404   403 403   403 403   200 200"),
+    ("GET", "/api/progress/lea", None, "                    200 403   200 403 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/me", None, "                     200 200   200 200 200   403 403   200 200   200 200"),
+    ("GET", "/api/progress/lea/export", None, "             200 403   200 403 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/me/export", None, "              200 200   200 200 200   403 403   200 200   200 200"),
+    ("GET", "/api/progress/lea/algebra", None, "            200 403   200 200 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/me/algebra", None, "             200 200   200 200 200   403 403   200 200   200 200"),
+    ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   403 403   204 204"),
+    ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   403 403   204 204"),
+    ("GET", "/api/progress/stats/algebra", None, "          403 403   403 200 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/stats/algebra/learners", None, " 403 403   403 200 403   403 403   200 200   200 200"),
+    ("GET", TIMELINE, None, "                               403 403   403 200 403   403 403   200 200   200 200"),
+    ("GET", "/api/catalog/modules", None, "                 403 403   200 200 200   403 403   200 200   200 200"),
+    ("GET", ALGEBRA, None, "                                403 403   403 200 403   403 403   200 200   200 200"),
+    ("PUT", ALGEBRA, MODULE, "                              403 403   403 403 403   403 403   403 403   200 200"),
+    ("GET", "/api/enrollments/lea/algebra", None, "         200 403   200 200 403   403 403   200 200   200 200"),
+    ("PUT", "/api/enrollments/lea/algebra", {}, "           403 403   403 403 403   403 403   403 403   200 200"),
 ]
 
 
@@ -100,32 +103,32 @@ def test_each_caller_may_do_what_the_contract_says_and_no_more(
 
 
 RIGHTS = """
-PUT     /api/catalog/modules/<module_id>            no       no          any    any
-GET     /api/catalog/modules                        no       taught      any    any
-GET     /api/catalog/modules/<module_id>            no       taught      any    any
-GET     /api/enrollments/<user_id>/<module_id>      no       taught      any    any
-PUT     /api/enrollments/<user_id>/<module_id>      no       no          any    any
-POST    /api/progress                               own      own         any    any
-POST    /api/progress/batch                         own      own         any    any
-PUT     /api/progress/<record_id>/complete          own      own         any    any
-GET     /api/progress/<user_id>                     own      own         any    any
-GET     /api/progress/<user_id>/export              own      own         any    any
-GET     /api/progress/<user_id>/<module_id>         own      own|taught  any    any
-DELETE  /api/progress/<user_id>                     no       no          any    any
-DELETE  /api/progress/<user_id>/<module_id>         no       no          any    any
-GET     /api/progress/stats/<module_id>             no       taught      any    any
-GET     /api/progress/stats/<module_id>/learners    no       taught      any    any
-GET     /api/progress/stats/<module_id>/timeline    no       taught      any    any
+PUT     /api/catalog/modules/<module_id>            no       no          no     any    any
+GET     /api/catalog/modules                        no       taught      any    any    any
+GET     /api/catalog/modules/<module_id>            no       taught      any    any    any
+GET     /api/enrollments/<user_id>/<module_id>      own      own|taught  any    any    any
+PUT     /api/enrollments/<user_id>/<module_id>      no       no          no     any    any
+POST    /api/progress                               own      own         no     any    any
+POST    /api/progress/batch                         own      own         no     any    any
+PUT     /api/progress/<record_id>/complete          own      own         no     any    any
+GET     /api/progress/<user_id>                     own      own         any    any    any
+GET     /api/progress/<user_id>/export              own      own         any    any    any
+GET     /api/progress/<user_id>/<module_id>         own      own|taught  any    any    any
+DELETE  /api/progress/<user_id>                     no       no          no     any    any
+DELETE  /api/progress/<user_id>/<module_id>         no       no          no     any    any
+GET     /api/progress/stats/<module_id>             no       taught      any    any    any
+GET     /api/progress/stats/<module_id>/learners    no       taught      any    any    any
+GET     /api/progress/stats/<module_id>/timeline    no       taught      any    any    any
 """
-"""Section 3 of the contract, route by route: whose data students, instructors, admins and services may touch."""
+"""Section 3 of the contract: whose data students, instructors, auditors, admins and services may touch, by route."""
 
 
 def test_every_route_declares_the_rights_that_the_contract_gives(app: Flask) -> None:
     table = []
     for rule in app.url_map.iter_rules():
         operation = getattr(app.view_functions[rule.endpoint], "operation", None)
-        reaches = [str(reach.name).lower() for reach in operation.policy] if operation else ["undeclared"] * 4
-        row = "{:43} {:8} {:11} {:6} {}".format(rule.rule, *reaches).replace("none", "no  ")
+        reaches = [str(reach.name).lower() for reach in operation.policy] if operation else ["undeclared"] * 5
+        row = "{:43} {:8} {:11} {:6} {:6} {}".format(rule.rule, *reaches).replace("none", "no  ")
         table += [f"{method:7} {row}" for method in (rule.methods or set()) - {"HEAD"} if rule.rule not in OPEN]
 
     print(*sorted(table), sep="\n")
@@ -281,9 +284,9 @@ def test_a_subject_that_nobody_can_have_is_forbidden(app: Flask, record: str) ->
 
 
 @pytest.mark.parametrize(
-    "role", ["", "ADMIN", "admin ", "*", 1, True, [], [["admin"]], ["admins", 1, None], {"admin": 1}]
+    "role", ["", "ADMIN", "admin\t", "admin,student", "*", 1, True, [], [["admin"]], ["admins", 1, None], {"admin": 1}]
 )
-def test_a_role_that_is_none_of_the_four_has_no_rights(role: Any, app: Flask) -> None:
+def test_a_role_that_is_none_of_the_five_has_no_rights(role: Any, app: Flask) -> None:
     response = bearing(app, f"Bearer {signed({'sub': 'lea', 'role': role})}").get("/api/progress/me")
 
     assert response.status_code == 403

@@ -232,6 +232,7 @@ class TestToken:
         [
             ("student", 200, 403, 403),
             ("instructor", 200, 403, 403),
+            ("auditor", 200, 200, 403),
             ("admin", 200, 200, 201),
             ("service", 200, 200, 201),
         ],
@@ -277,6 +278,21 @@ class TestToken:
             result = run(app, "token", "--sub", "kim", "--role", "admin")
             kim = bearing(app, f"Bearer {result.stdout.strip()}")
             assert kim.get("/api/progress/sam").status_code == 200
+
+    @pytest.mark.parametrize("claim", ["email", "https://example.org/uid", "ext.user.id"])
+    def test_a_token_names_the_caller_in_the_claim_that_is_configured(self, claim: str, database_url: str) -> None:
+        with application(database_url, USER_CLAIM=claim) as app:
+            result = run(app, "token", "--sub", "kim", "--role", "student")
+            kim = bearing(app, f"Bearer {result.stdout.strip()}")
+            assert kim.get("/api/progress/me").get_json()["userId"] == "kim"
+
+    def test_a_token_gives_its_role_by_a_name_of_the_providers(self, database_url: str) -> None:
+        names = '{"admin": "student", "progress/admin": "admin", "support": "auditor"}'
+        with application(database_url, ROLE_NAMES=names) as app:
+            for role, status in [("admin", 204), ("auditor", 403), ("student", 403), ("service", 204)]:
+                result = run(app, "token", "--sub", "kim", "--role", role)
+                kim = bearing(app, f"Bearer {result.stdout.strip()}")
+                assert kim.delete("/api/progress/sam").status_code == status, role
 
     def test_no_token_is_made_where_the_key_is_not_a_development_key(self, database_url: str) -> None:
         key = ec.generate_private_key(ec.SECP256R1()).public_key()

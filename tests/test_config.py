@@ -273,6 +273,13 @@ HERE, THERE = "https://id.example", "https://id.elsewhere"
         ({AUDIENCE: "progress"}, {}, False),
         ({AUDIENCE: "123"}, {"aud": "123"}, True),
         ({AUDIENCE: "123"}, {"aud": "12"}, False),
+        ({AUDIENCE: "grades, progress"}, {"aud": "progress"}, True),
+        ({AUDIENCE: " grades ,progress,, "}, {"aud": ["grades"]}, True),
+        ({AUDIENCE: "grades, progress"}, {"aud": "grades, progress"}, False),
+        ({AUDIENCE: "grades, progress"}, {"aud": ["mail", " progress"]}, False),
+        ({AUDIENCE: "grades,"}, {"aud": ""}, False),
+        ({AUDIENCE: ""}, {"aud": "anything"}, True),
+        ({ISSUER: ""}, {"iss": THERE}, True),
         ({ISSUER: HERE, AUDIENCE: "progress"}, {"iss": HERE, "aud": "progress"}, True),
         ({ISSUER: HERE, AUDIENCE: "progress"}, {"iss": HERE, "aud": "grades"}, False),
         ({ISSUER: HERE, AUDIENCE: "progress"}, {"iss": THERE, "aud": "progress"}, False),
@@ -317,10 +324,35 @@ def test_a_boolean_that_is_none_is_refused_by_name(written: str, monkeypatch: py
         pass
 
 
-@pytest.mark.parametrize("setting", ["POOL_SIZE=true", "LOCK_TIMEOUT=-1", "STATEMENT_TIMEOUT=1.5", "ROLE_CLAIM=true"])
+@pytest.mark.parametrize(
+    "setting",
+    ["POOL_SIZE=true", "LOCK_TIMEOUT=-1", "STATEMENT_TIMEOUT=1.5", "ROLE_CLAIM=true"]
+    + ["USER_CLAIM=true", "JWT_DECODE_ISSUER=true", "JWT_DECODE_AUDIENCE=true", "JWT_DECODE_AUDIENCE= , "]
+    + [f"ROLE_NAMES={written}" for written in ("", "{", "[]", "5", '"x"', "true", '{"x": 1}', '{"x": ["admin"]}')]
+    + [f"ROLE_NAMES={written}" for written in ('{"x": "boss"}', '{"x": "admin", "x": "student"}', '[["x", "admin"]]')],
+)
 def test_a_setting_of_another_type_is_refused_by_name(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, _, written = f"PROGRESS_{setting}".partition("=")
     with pytest.raises(ConfigurationError, match=name), service(monkeypatch, **{SECRET: KEY, name: written}):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "JWT_IDENTITY_CLAIM",
+        "JWT_VERIFY_SUB",
+        "JWT_DECODE_ALGORITHMS",
+        "JWT_HEADER_TYPE",
+        "JWT_ENCODE_AUDIENCE",
+        "JWT_X",
+    ],
+)
+def test_a_setting_of_tokens_that_the_service_does_not_have_is_refused_by_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = pytest.raises(ConfigurationError, match=f"PROGRESS_{name}.*PROGRESS_USER_CLAIM")
+    with named, service(monkeypatch, **{SECRET: KEY, f"PROGRESS_{name}": "email"}):
         pass
 
 

@@ -482,7 +482,12 @@ ROLES = [
     ("role", {"role": ["service", "instructor", "student"]}, "service"),
     ("role", {"role": ["admin", "service"]}, "admin"),
     ("role", {"role": ["offline_access", None, 7, ["admin"], {"admin": 1}, "student"]}, "student"),
-    ("role", {"role": "student admin"}, None),
+    ("role", {"role": "student admin"}, "admin"),
+    ("role", {"role": "openid  instructor student "}, "instructor"),
+    ("role", {"role": ["student admin"]}, None),
+    ("role", {"role": "student\tadmin"}, None),
+    ("role", {"role": ["auditor", "instructor"]}, "auditor"),
+    ("role", {"role": "auditor service"}, "service"),
     ("role", {"role": "admin,student"}, None),
     ("role", {"role": ["offline_access"]}, None),
     ("role", {"roles": ["admin"]}, None),
@@ -492,6 +497,13 @@ ROLES = [
     ("https://example.org/role", {"https://example": {"org/role": ["student"]}}, "student"),
     ("realm_access.roles", {"realm_access": {"roles": ["offline_access", "admin"]}}, "admin"),
     ("realm_access.roles", {"realm_access.roles": "student", "realm_access": {"roles": ["admin"]}}, "student"),
+    ("https://example.org/role", {"https://example": {"org/role": "student"}, "https://example.org/role": None}, None),
+    ("resource_access.my.app.roles", {"resource_access": {"my.app": {"roles": ["admin"]}}}, "admin"),
+    ("resource_access.my.app.roles", {"resource_access": {"my": {}, "my.app": {"roles": ["student"]}}}, "student"),
+    ("resource_access.my.app.roles", {"resource_access": {"my.app": {}, "my": {"app.roles": "admin"}}}, "admin"),
+    ("resource_access.my.app.roles", {"resource_access.my": {"app.roles": "student"}}, "student"),
+    ("resource_access.my.app.roles", {"resource_access": {"my": {"app": {"roles": ["admin"]}}}}, "admin"),
+    ("resource_access.my.app.roles", {"resource_access": {"my.app": ["roles"], "my": "app.roles"}}, None),
     ("realm_access.roles", {"realm_access": ["roles", "admin"]}, None),
     ("realm_access.roles", {"realm_access": "roles"}, None),
     ("realm_access.roles", {"realm_access": {"roles": {"admin": True}}}, None),
@@ -503,6 +515,7 @@ ROLES = [
 STATUSES = {
     # An update, the catalog's modules and a module's publication, all of them wrong in the same way for everybody.
     None: [403, 403, 403],
+    "auditor": [403, 400, 403],
     "student": [422, 403, 403],
     "instructor": [422, 400, 403],
     "service": [422, 400, 422],
@@ -528,3 +541,66 @@ def test_the_role_is_the_strongest_that_the_claim_gives(
     faults = responses[0].get_json().get("errors", [])
     # A service is nobody's learner: it has to say whose an update is.
     assert any(fault["pointer"] == "/userId" for fault in faults) == (role == "service")
+
+
+NAMES = {
+    "progress-api/service": "service",
+    "urn:example:support": "auditor",
+    "Course Teacher": "instructor",
+    "teacher": "instructor",
+    "admin": "student",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ("progress-api/service", 400),
+        (["urn:example:support", "student"], 400),
+        ("openid progress-api/service", 400),
+        ("Course Teacher", 400),
+        (["Course Teacher"], 400),
+        (["teacher", "x"], 400),
+        ("service", 400),
+        ("admin", 403),
+        (["admin", "instructor"], 400),
+        ("Course", 403),
+        ("Service", 403),
+    ],
+)
+def test_a_providers_names_of_roles_are_mapped_and_others_stand_for_themselves(given: Any, status: int) -> None:
+    with application(MEMORY, ROLE_NAMES=json.dumps(NAMES)) as app:
+        caller = bearing(app, f"Bearer {jwt.encode(LASTING | {'role': given}, KEY, 'HS256')}")
+        assert caller.get("/api/catalog/modules?unknown=1").status_code == status
+
+
+USERS: list[tuple[str, dict[str, Any], int | str]] = [
+    ("email", {"email": "kim@example.org"}, "kim@example.org"),
+    ("email", {"email": "kim@example.org", "sub": "sam"}, "kim@example.org"),
+    ("email", {"email": "kim@example.org", "sub": 7}, "kim@example.org"),
+    ("email", {"email": "kim@example.org", "sub": "not an id"}, "kim@example.org"),
+    ("email", {"sub": "sam"}, 401),
+    ("email", {"email": None, "sub": "sam"}, 401),
+    ("email", {"email": ["kim@example.org"], "sub": "sam"}, 401),
+    ("email", {"email": 7, "sub": "sam"}, 401),
+    ("email", {"email": "", "sub": "sam"}, 403),
+    ("email", {"email": "me", "sub": "sam"}, 403),
+    ("ext.user.id", {"ext": {"user.id": "kim"}}, "kim"),
+    ("ext.user.id", {"ext.user": {"id": "kim"}}, "kim"),
+    ("ext.user.id", {"ext": {"user": {}}}, 401),
+    ("https://example.org/uid", {"https://example.org/uid": "kim"}, "kim"),
+    ("sub", {"sub": "sam", "email": "kim"}, "sam"),
+]
+
+
+@pytest.mark.parametrize(("claim", "given", "expected"), USERS)
+def test_the_caller_is_who_the_claim_that_is_configured_names(
+    claim: str, given: dict[str, Any], expected: int | str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROGRESS_USER_CLAIM", claim)
+    claims = {"role": "student", "exp": LASTING["exp"]} | given
+    with application(database_url) as app:
+        response = bearing(app, f"Bearer {handmade(claims)}").get("/api/progress/me")
+
+    assert expected in (response.status_code, response.get_json().get("userId"))
+    assert ("WWW-Authenticate" in response.headers) == (response.status_code == 401)

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint
 
 from progress_service import recorder
-from progress_service.auth import READ_CATALOG, TAUGHT, WRITE_CATALOG
+from progress_service.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
 from progress_service.calculations import Enrollment, Module
 from progress_service.catalog import queries
 from progress_service.catalog.schemas import (
@@ -65,7 +65,7 @@ def publish_module(call: Call, module_id: str) -> Answer:
 
 
 @catalog.get("/enrollments/<user_id>/<module_id>")
-@endpoint(READ_CATALOG, answers={200: ENROLLMENT})
+@endpoint(READ_LEARNER_MODULE, answers={200: ENROLLMENT})
 def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Read an enrollment."""
     found = queries.enrollment(call.connection, user_id, module_id)
