@@ -21,11 +21,11 @@ from progress_service.errors import Fault, Problem, invalid, malformed, not_foun
 from progress_service.serialization import encode
 from progress_service.validation import (
     MOST_FAULTS,
+    Identifier,
+    ModuleId,
     StrictSchema,
+    UserId,
     faults_of,
-    is_identifier,
-    is_module_id,
-    is_user_id,
     parse_json,
 )
 
@@ -64,6 +64,11 @@ class Stream(NamedTuple):
 
 
 NOTHING = Answer(None, 204)
+PATH_PARTS = {
+    "user_id": UserId(data_key="userId"),
+    "module_id": ModuleId(data_key="moduleId"),
+    "record_id": Identifier(data_key="recordId"),
+}
 PAGING = ("limit", "cursor")
 """The query parameters of what is read page by page."""
 PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"", "chunked", "identity"}}
@@ -193,10 +198,15 @@ def stream(answer: Stream, connection: Connection) -> Response:
 
 
 def _check_path(path: Mapping[str, str]) -> None:
-    rules = {"user_id": is_user_id, "module_id": is_module_id}
+    """Refuse a path with an identifier that nobody and nothing can have."""
+    faults = []
     for name, value in path.items():
-        if not rules.get(name, is_identifier)(value):
-            raise not_found()
+        try:
+            PATH_PARTS[name].deserialize(value)
+        except ValidationError as error:
+            faults += [Fault(f"/{PATH_PARTS[name].data_key}", detail) for detail in error.messages]
+    if faults:
+        raise not_found("There can be nothing here: the path has no proper identifier.", faults)
 
 
 def _prefers(text: str) -> bool:

@@ -63,8 +63,8 @@ def forbidden(detail: str, *, slug: str | None = None, faults: Iterable[Fault] =
     return Problem(403, detail, slug=slug, faults=faults)
 
 
-def not_found(detail: str = "There is nothing here.") -> Problem:
-    return Problem(404, detail)
+def not_found(detail: str = "There is nothing here.", faults: Iterable[Fault] = ()) -> Problem:
+    return Problem(404, detail, faults=faults)
 
 
 def invalid(faults: Iterable[Fault], *, slug: str = "validation-failed") -> Problem:

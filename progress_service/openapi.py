@@ -23,6 +23,7 @@ from werkzeug.routing import Rule
 from progress_service.auth import ANY, OWN, TAUGHT, Caller, Policy, Reach, Role
 from progress_service.endpoint import Operation
 from progress_service.validation import (
+    LONGEST_IDENTIFIER,
     Identifier,
     Instant,
     ModuleId,
@@ -100,7 +101,7 @@ FAULT: Json = {
         "pointer": {
             "type": "string",
             "format": "json-pointer",
-            "description": "Into the body (RFC 6901), or `/` and the name of a query parameter.",
+            "description": "Into the body (RFC 6901), or `/` and the name of a parameter.",
         },
         "detail": {"type": "string"},
     },
@@ -376,7 +377,8 @@ def _keywords(field: fields.Field[Any]) -> Json:
     """Say in JSON Schema what a field of our own accepts."""
     match field:
         case Identifier():
-            named: Json = {"type": "string", "pattern": f"^{field.pattern.pattern}$", "minLength": 1, "maxLength": 128}
+            limits = {"minLength": 1, "maxLength": LONGEST_IDENTIFIER}
+            named: Json = {"type": "string", "pattern": f"^{field.pattern.pattern}$", **limits}
             return named | ({"not": {"enum": sorted(field.reserved)}} if field.reserved else {})
         case Pattern():
             return {"type": "string", "pattern": f"^{field.pattern.pattern}$"}

@@ -27,8 +27,8 @@ graceful_timeout = 30
 # Longer than gateways keep idle connections (60 s as a rule), so that none reuses one that closes here.
 keepalive = 75
 
-# Two identifiers of 128 characters, percent-encoded, and a cursor: well below.
-limit_request_line = 2048
+# Two identifiers of 255 characters, percent-encoded, with a cursor and filters: well below.
+limit_request_line = 4096
 limit_request_fields = 64
 limit_request_field_size = 8190
 

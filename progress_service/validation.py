@@ -26,7 +26,10 @@ HUNDREDTH = Decimal("0.01")
 MOST_FAULTS = 10_000
 """How many faults are named: more than a batch of updates with every field wrong has."""
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@|+~-]{0,127}")
+LONGEST_IDENTIFIER = 255
+"""How many characters an identifier may have."""
+
+_IDENTIFIER = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._:@|+~'-]{{0,{LONGEST_IDENTIFIER - 1}}}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 _WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
@@ -50,10 +53,6 @@ def is_identifier(value: str) -> bool:
 
 def is_user_id(value: str) -> bool:
     return is_identifier(value) and value not in RESERVED_USER_IDS
-
-
-def is_module_id(value: str) -> bool:
-    return is_identifier(value) and value not in RESERVED_MODULE_IDS
 
 
 class Text(fields.Field[str]):

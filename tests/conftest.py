@@ -185,9 +185,9 @@ def publish(admin: Callers) -> Publish:
     ) -> dict[str, Any]:
         given = [{"id": content} if isinstance(content, str) else content for content in contents]
         module = {
-            "title": title or module_id.title(),
+            "title": title or module_id.title()[:200],
             "instructorIds": list(instructor_ids),
-            "contents": [{"title": content["id"].title(), "type": "video"} | content for content in given],
+            "contents": [{"title": content["id"].title()[:200], "type": "video"} | content for content in given],
         }
         response = admin().put(f"/api/catalog/modules/{module_id}", json=module)
         assert response.status_code in {200, 201}, response.text

@@ -274,7 +274,7 @@ def test_the_scheme_of_a_token_may_be_written_in_any_case(credentials: str, app:
 
 
 def test_a_subject_that_nobody_can_have_is_forbidden(app: Flask, record: str) -> None:
-    subjects = ["", "-lea", "l e a", "léa", "lea\n", "x" * 129, "me", "stats", "batch", "events"]
+    subjects = ["", ".lea", "'lea", "l e a", "léa", "lea\n", "x" * 256, "me", "stats", "batch", "events"]
     before = stored(app)
 
     for caller in [bearing(app, f"Bearer {token(sub, role)}") for sub in subjects for role in ("student", "service")]:
@@ -314,7 +314,7 @@ ORDER: list[tuple[str, str, str, dict[str, Any], int, str]] = [
     (STUDENT, "GET", "/api/progress/stats/unheard-of?x=1", {}, 403, "forbidden"),
     (token("ines", "instructor"), "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": 1}}, 403, "forbidden"),
     (token("sam", "nobody"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
-    (token("-", "student"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
+    (token(".", "student"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
     # then the shape of the request,
     (STUDENT, "POST", "/api/progress", BROKEN, 400, "malformed-request"),
     (STUDENT, "POST", "/api/progress", TOO_LARGE, 413, "payload-too-large"),

@@ -260,7 +260,7 @@ class TestToken:
     @pytest.mark.parametrize(
         "options",
         [
-            *(("--sub", sub, "--role", "student") for sub in ("", "me", "stats", "-kim", "kim lee", "k" * 129, "zoë")),
+            *(("--sub", sub, "--role", "student") for sub in ("", "me", "stats", ".kim", "kim lee", "k" * 256, "zoë")),
             ("--sub", "kim", "--role", "teacher"),
             ("--sub", "kim", "--role", "student", "--expires", "0"),
             ("--sub", "kim"),

@@ -24,7 +24,7 @@ JSON = "application/json"
 MODULE = b'{"title": "Algebra", "contents": [{"id": "sets", "title": "Sets", "type": "lab"}]}'
 UPDATE = '"userId": "sam", "contentId": "sets"'
 ALGEBRA = "/api/catalog/modules/algebra"
-LONGEST = "x" * 128
+LONGEST = "x" * 255
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_a_batch_may_fill_the_body_and_not_more(publish: Publish, service: Calle
     publish("algebra", [LONGEST])
     numbers = {"progressPercentage": 99.99, "timeSpentSeconds": 14_400, "score": 999_999.9999, "maxScore": 1_000_000}
     dated = numbers | {"contentId": LONGEST, "occurredAt": "2026-01-31T23:59:59.999999+23:59"}
-    updates = [dated | {"userId": f"{place:x>128}", "position": "é" * 255} for place in range(1000)]
+    updates = [dated | {"userId": f"{place:x>255}", "position": "é" * 128} for place in range(1000)]
     body = json.dumps({"updates": updates}, ensure_ascii=False, separators=(",", ":")).encode()
     assert 0.9 * MEBIBYTE < len(body) <= MEBIBYTE
     before = stored(app)
@@ -253,7 +253,7 @@ PATHS = [
         "%ef%bb%bfsam",
         "%u0073",
     ),
-    *("sam%3fstatus=active", "sam%23", "'%20OR%201=1--", "%24%7Bsam%7D", "%3Cscript%3E", "x" * 129, "x" * 100_000),
+    *("sam%3fstatus=active", "sam%23", "'%20OR%201=1--", "%24%7Bsam%7D", "%3Cscript%3E", "x" * 256, "x" * 100_000),
 ]
 OUTSIDE = [
     "/api/..%2freadyz",
@@ -397,10 +397,23 @@ UNREADABLE: list[tuple[str, bytes]] = [
     ("two types", written(CHANGED, f"Content-Length: {len(CHANGED)}", "Content-Type: text/plain")),
     ("a folded header", written(CHANGED, f"Content-Length: {len(CHANGED)}", "X-Request-ID: a\r\n injected")),
     ("a broken header", written(CHANGED, f"Content-Length: {len(CHANGED)}", "X-Request-ID: a\ninjected: line")),
-    ("a very long path", written(b"", method="GET", path="/api/progress/" + "x" * 4000)),
+    ("a very long path", written(b"", method="GET", path="/api/progress/" + "x" * 8000)),
     ("very many headers", written(b"", *(f"X-{place}: 1" for place in range(100)), method="GET", path="/readyz")),
 ]
 """What gunicorn refuses itself, before the application."""
+
+
+def test_the_longest_identifiers_fit_into_a_request_line(server: Server, publish: Publish, service: Callers) -> None:
+    publish(LONGEST, ["maps"])
+    everybody = [{"userId": f"{place:x>255}", "contentId": "maps"} for place in (1, 2)]
+    assert service().post("/api/progress/batch", json={"updates": everybody}).status_code == 200
+    encoded = "".join(f"%{ord(character):02x}" for character in LONGEST)
+    query = "sort=-lastActivity&status=active&inactiveDays=0&maxProgress=100&limit=1"
+    roster = f"/api/progress/stats/{encoded}/learners?{query}"
+    first = json.loads(exchange(server, written(b"", method="GET", path=roster))[1].partition(b"\r\n\r\n")[2])
+
+    for path in (f"{roster}&cursor={first['nextCursor']}", f"/api/enrollments/{encoded[:-3]}%31/{encoded}"):
+        assert exchange(server, written(b"", method="GET", path=path))[0] == 200
 
 
 def test_what_is_hostile_on_the_wire_is_refused_and_stores_nothing(server: Server, app: Flask) -> None:

@@ -169,7 +169,13 @@ MODULE: dict[str, Any] = {"title": "Algebra", "contents": []}
 CONTENT = {"id": "sets", "title": "Sets", "type": "lab"}
 BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
     # schema, its name in the document, the field, what is accepted, what is refused
-    (OWN_UPDATE, "Update", "contentId", ["a", "A1._:@|+~-", "9" * 128], ["", "-a", "a b", "é", "9" * 129, 1, None]),
+    (
+        OWN_UPDATE,
+        "Update",
+        "contentId",
+        ["a", "_", "-A1._:@|+~'", "9" * 255],
+        ["", ".a", "a b", "é", "9" * 256, 1, None],
+    ),
     (OWN_UPDATE, "Update", "userId", ["sam", "me2"], ["me", "stats", "batch", "events", "", None]),
     (OWN_UPDATE, "Update", "progressPercentage", [0, 33.7, 100, 1e1], [-0.1, 100.1, "1", True, None]),
     (OWN_UPDATE, "Update", "timeSpentSeconds", [0, 14_400, 3.0], [-1, 14_401, 0.5, "1", False, None]),

@@ -9,10 +9,11 @@ from flask import Flask
 
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, stored
+from tests.progress import refusal
 
 PATH = "/api/enrollments/sam/algebra"
 ENROLLED_AT = "2026-01-05T08:30:00Z"
-BAD_IDS = ["-sam", "=1", "a%20b", "%C3%A9", "a%00", "x" * 129, "a%0A"]
+BAD_IDS = [".sam", "=1", "%27a", "a%20b", "%C3%A9", "a%00", "x" * 256, "a%0A"]
 BAD_USER_IDS = ["me", "stats", "batch", "events", *BAD_IDS]
 
 
@@ -249,8 +250,14 @@ def test_ids_that_nobody_can_have_are_not_found(service: Callers, app: Flask) ->
     calls += [("GET", f"/api/enrollments/{path}", None) for path in paths]
     calls += [("DELETE", f"/api/progress/{path}", None) for path in [*paths, *BAD_USER_IDS]]
 
-    answers = {(method, path): service().call(method, path, json=body).status_code for method, path, body in calls}
-    assert answers == dict.fromkeys(answers, 404)
+    answers = {(method, path): refusal(service().call(method, path, json=body)) for method, path, body in calls}
+    assert {answer[:2] for answer in answers.values()} == {(404, "not-found")}
+    untold = {call for call, answer in answers.items() if not answer[2] & {"/userId", "/moduleId"}}
+    assert untold == {("GET", "/api/enrollments/me/algebra")}, "which is the caller's own, and is not there"
+    both = service().put("/api/enrollments/me/a%20b", json={})
+    assert refusal(both)[2] == {"/userId", "/moduleId"}
+    assert "Is a reserved word." in both.text
+    assert "Must match ^" in both.text
     assert stored(app) == before
 
 

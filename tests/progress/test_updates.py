@@ -1,8 +1,11 @@
 """POST /api/progress: what an update must look like, and what becomes of it."""
 
+import csv
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import pytest
@@ -123,7 +126,7 @@ def test_a_percentage_is_kept_whole_and_means_the_decimal_that_was_written(
 
 ANY_NUMBER = ["true", "false", '"1"', "null", "[1]", "{}", "-1", "-0.1", "1e999", "-1e999"]
 ANY_TEXT = ["true", "1", "null", '["a"]', r'"\u0000"', r'"\ud800"']
-NO_ID = [*ANY_TEXT, '""', '"-a"', '".a"', '"=a"', '"a b"', '"a/b"', '"a\\n"', '"\u00e9"', f'"{"a" * 129}"']
+NO_ID = [*ANY_TEXT, '""', '"+a"', '".a"', '"=a"', '"a b"', '"a/b"', '"a\\n"', '"\u00e9"', f'"{"a" * 256}"']
 NO_TIME = [
     "0",
     "null",
@@ -191,12 +194,33 @@ def test_values_at_their_bounds_are_kept_as_they_are(student: Callers, fields: d
     assert {name: record[name] for name in fields} == fields
 
 
-def test_an_identifier_may_have_128_characters_of_many_kinds(publish: Publish, student: Callers) -> None:
-    longest = "9" + "a.B_c:d@e|f+g~h-" * 7 + "123456789012345"
-    assert len(longest) == 128
-    publish(longest.upper(), [longest])
-    record = send(student(longest), longest)["progress"]
-    assert (record["userId"], record["moduleId"], record["contentId"]) == (longest, longest.upper(), longest)
+@pytest.mark.parametrize("begin", ["9", "a", "_", "-"])
+def test_an_identifier_may_have_255_characters_of_many_kinds(
+    begin: str, publish: Publish, student: Callers, service: Callers
+) -> None:
+    longest = begin + "a.B_c:d@e|f+g~h'" * 15 + "12345678901234"
+    assert len(longest) == 255
+    module, other = longest.upper(), f"{longest[:-1]}5"
+    publish(module, [longest, other])
+    record = send(student(longest), longest, timeSpentSeconds=60)["progress"]
+    assert (record["userId"], record["moduleId"], record["contentId"]) == (longest, module, longest)
+    assert send(service(), other, userId=other, timeSpentSeconds=1)["enrollment"]["userId"] == other
+
+    learner = quote(longest)
+    assert student(longest).get("/api/progress/me").get_json()["modules"][0]["moduleId"] == module
+    view = student(longest).get(f"/api/progress/{learner}/{quote(module)}").get_json()
+    assert [content["timeSpentSeconds"] for content in view["byType"]] == [60]
+    statistics = service().get(f"/api/progress/stats/{quote(module)}").get_json()
+    assert [content["started"] for content in statistics["contents"]] == [1, 1]
+    assert [content["contentId"] for content in statistics["contents"]] == [longest, other]
+    roster = f"/api/progress/stats/{quote(module)}/learners"
+    first = service().get(roster, query_string={"limit": 1}).get_json()
+    rest = service().get(roster, query_string={"limit": 1, "cursor": first["nextCursor"]}).get_json()
+    assert [one["userId"] for one in first["items"] + rest["items"]] == sorted([longest, other])
+    table = csv.reader(StringIO(service().get(roster, headers={"Accept": "text/csv"}).text))
+    assert [row[0] for row in table] == ["userId", *sorted([longest, other])]
+    assert service().delete(f"/api/progress/{learner}/{quote(module)}").status_code == 204
+    assert service().delete(f"/api/progress/{learner}").status_code == 204
 
 
 def test_every_wrong_field_is_named_at_once(app: Flask, admin: Callers) -> None:
