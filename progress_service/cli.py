@@ -79,14 +79,16 @@ def load_catalog(file: BinaryIO) -> None:
 def dump_catalog(file: BinaryIO) -> None:
     """Write all modules to a FILE, or to standard output, as `catalog load` reads them."""
 
-    def work(connection: Connection) -> Iterator[bytes]:
+    def chunks(connection: Connection) -> Iterator[bytes]:
+        storage.unhurry(connection)
         yield b'{"modules": ['
         for number, module in enumerate(queries.catalog(connection)):
             yield (b",\n" if number else b"\n") + encode(module)
         yield b"\n]}\n"
 
-    for text in storage.stream(work):
-        file.write(text)
+    read, end = storage.read_on(chunks)
+    file.writelines(read)
+    end()
 
 
 @progress.command("import")
