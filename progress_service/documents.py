@@ -1,12 +1,15 @@
 """Records, enrollments and contents as every answer shows them: the functions that make them, and their schemas."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from marshmallow import fields, validate
 
 from progress_service import calculations
 from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment, Module, Record
 from progress_service.validation import StrictSchema
+
+Item = TypeVar("Item")
 
 IN_PROGRESS, NOT_STARTED = "in_progress", "not_started"
 COUNTED = "Whether the learner is in the module's statistics."
@@ -125,3 +128,11 @@ def enrollment_document(enrollment: Enrollment, module: Module) -> dict[str, Any
 
 def _points(units: int | None) -> float | None:
     return None if units is None else units / POINT
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
+    """Put items of the same key together, in the order in which the keys come first."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

@@ -10,7 +10,7 @@ from typing import Any
 from progress_service.analytics.queries import Groups, TitledModule
 from progress_service.analytics.schemas import ListedLearnerSchema
 from progress_service.calculations import DROPPED, STATUSES, Enrollment, Module, rounded_down
-from progress_service.documents import ListedContent, content_document, enrollment_document
+from progress_service.documents import ListedContent, content_document, enrollment_document, grouped
 from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
 
 
@@ -44,8 +44,8 @@ def statistics_document(
         },
         "contents": [_content(content, counts, stalled.get(content.id, 0)) for content, counts in shown],
         "byType": [
-            _type(kind, [counts for content, counts in shown if content.type == kind])
-            for kind in dict.fromkeys(content.type for content in contents)
+            _type(kind, [counts for _, counts in ones])
+            for kind, ones in grouped(shown, lambda one: one[0].type).items()
         ],
     }
 

@@ -25,6 +25,9 @@ READ = {"readOnly": True}
 TOLD = [name for name in EnrollmentSchema().fields if name not in ("status", "enrolledAt")]
 """What answers say of an enrollment and requests cannot set."""
 REPEATED = ["Is given more than once."]
+CONTENTS_LIMIT, TYPES_LIMIT, INSTRUCTORS_LIMIT = 5000, 500, 1000
+TEXT_LIMIT = 512 * 1024
+"""In bytes of UTF-8, of all identifiers, titles, types and sections of a module's contents."""
 
 
 class ContentSchema(StrictSchema):
@@ -83,22 +86,50 @@ class ModuleSchema(StrictSchema):
         UserId(),
         load_default=list,
         attribute="instructor_ids",
-        metadata={"uniqueItems": True, "description": "Who teaches the module; nobody, if left out."},
+        metadata={
+            "uniqueItems": True,
+            "maxItems": INSTRUCTORS_LIMIT,
+            "description": "Who teaches the module; nobody, if left out.",
+        },
     )
-    contents = fields.Nested(ContentSchema, many=True, required=True)
+    contents = fields.Nested(
+        ContentSchema,
+        many=True,
+        required=True,
+        metadata={
+            "maxItems": CONTENTS_LIMIT,
+            "description": f"In order; of at most {TYPES_LIMIT} types. Their identifiers, titles, types and sections"
+            f" have at most {TEXT_LIMIT // 1024} KiB of UTF-8 together.",
+        },
+    )
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_repeated(self, data: Any, original: Any, **kwargs: Any) -> None:
         """Name every identifier that is given before, also where its neighbours have faults of their own."""
-        faults: dict[str, Any] = {}
-        if isinstance(original, dict):
-            instructor_ids, contents = original.get("instructorIds"), original.get("contents")
-            if isinstance(instructor_ids, list):
-                faults["instructorIds"] = dict.fromkeys(_repeated(instructor_ids), REPEATED)
-            if isinstance(contents, list):
-                ids = [content.get("id") if isinstance(content, dict) else None for content in contents]
-                faults["contents"] = {place: {"id": REPEATED} for place in _repeated(ids)}
+        ids = [content.get("id") if isinstance(content, dict) else None for content in _list(original, "contents")]
+        faults: dict[str, dict[int, Any]] = {
+            "instructorIds": dict.fromkeys(_repeated(_list(original, "instructorIds")), REPEATED),
+            "contents": {place: {"id": REPEATED} for place in _repeated(ids)},
+        }
         if any(faults.values()):
+            raise ValidationError(faults)
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_size(self, data: Any, original: Any, **kwargs: Any) -> None:
+        """Name every bound that the module passes as a whole."""
+        instructor_ids, contents = _list(original, "instructorIds"), _list(original, "contents")
+        described = [content for content in contents if isinstance(content, dict)]
+        texts = [value for content in described for value in content.values() if isinstance(value, str)]
+        faults: dict[str, list[str]] = {}
+        for name, size, most, what in (
+            ("instructorIds", len(instructor_ids), INSTRUCTORS_LIMIT, "instructors"),
+            ("contents", len(contents), CONTENTS_LIMIT, "contents"),
+            ("contents", len({str(content.get("type")) for content in described}), TYPES_LIMIT, "types"),
+            ("contents", sum(len(text.encode(errors="replace")) for text in texts), TEXT_LIMIT, "bytes of text"),
+        ):
+            if size > most:
+                faults.setdefault(name, []).append(f"Must have at most {most} {what}.")
+        if faults:
             raise ValidationError(faults)
 
 
@@ -190,6 +221,12 @@ class ModuleListSchema(StrictSchema):
     """The modules that the caller may see."""
 
     modules = fields.Nested(ListedModuleSchema, many=True, required=True)
+
+
+def _list(original: Any, name: str) -> list[Any]:
+    """Return a list as it was given, or an empty one where something else was."""
+    given = original.get(name) if isinstance(original, dict) else None
+    return given if isinstance(given, list) else []
 
 
 def _repeated(values: Sequence[Any]) -> Iterator[int]:

@@ -17,7 +17,7 @@ from progress_service.calculations import (
     Record,
     rounded_down,
 )
-from progress_service.documents import NOT_STARTED, content_document, enrollment_document, record_document
+from progress_service.documents import NOT_STARTED, content_document, enrollment_document, grouped, record_document
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following
 
 
@@ -76,7 +76,7 @@ def module_document(
         "module": {"id": module_id, "title": title},
         "enrollment": enrollment_document(enrollment, module) if enrollment else None,
         "contents": [_content(one) for one in contents],
-        "byType": [_type(kind, contents) for kind in dict.fromkeys(one.content.type for one in contents)],
+        "byType": [_type(*ones) for ones in grouped(contents, lambda one: one.content.type).items()],
     }
 
 
@@ -90,13 +90,12 @@ def _content(content: ContentProgress) -> dict[str, Any]:
 
 
 def _type(kind: str, contents: Sequence[ContentProgress]) -> dict[str, Any]:
-    ours = [one for one in contents if one.content.type == kind]
-    counted = [one for one in ours if one.content.weight > 0]
+    counted = [one for one in contents if one.content.weight > 0]
     return {
         "type": kind,
         "totalContents": len(counted),
         "completedContents": sum(one.record is not None and one.record.completed_at is not None for one in counted),
-        "timeSpentSeconds": sum(one.record.time_spent_seconds for one in ours if one.record),
+        "timeSpentSeconds": sum(one.record.time_spent_seconds for one in contents if one.record),
     }
 
 

@@ -1,6 +1,11 @@
 """Publishing modules: what is kept, what is shown, and what is refused."""
 
 import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -288,6 +293,83 @@ def test_every_wrong_field_of_a_module_is_named(
     assert response.status_code == 422, response.text
     assert faults(response) == pointers
     assert stored(app) == before
+
+
+def many(number: int, **fields: Callable[[int], str]) -> dict[str, Any]:
+    """Return a module with so many contents; fields are made of their places."""
+    return module(
+        *(content(f"c{place}") | {name: make(place) for name, make in fields.items()} for place in range(number))
+    )
+
+
+BOUNDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "contents": (many(5000), many(5001), "/contents: Must have at most 5000 contents."),
+    "types": (many(500, type=str), many(501, type=str), "/contents: Must have at most 500 types."),
+    "text": (
+        many(1304, section=lambda _: "é" * 190),
+        many(1304, section=lambda _: "é" * 200),
+        "/contents: Must have at most 524288 bytes of text.",
+    ),
+    "instructors": (
+        module(instructorIds=[f"i{place}" for place in range(1000)]),
+        module(instructorIds=[f"i{place}" for place in range(1001)]),
+        "/instructorIds: Must have at most 1000 instructors.",
+    ),
+}
+
+
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_module_has_a_size(bound: str, service: Callers, app: Flask) -> None:
+    largest, larger, fault = BOUNDS[bound]
+    response = service().put(PATH, json=larger)
+
+    assert response.status_code == 422
+    assert [f"{one['pointer']}: {one['detail']}" for one in response.get_json()["errors"]] == [fault]
+    assert not any(stored(app).values())
+    response = service().put(PATH, json=largest)
+    assert response.status_code == 201, response.text
+    assert service().get(PATH).get_json() == response.get_json()
+
+
+def test_a_module_that_is_too_large_is_told_every_other_fault_too(service: Callers) -> None:
+    wrong = many(5001, type=str) | {"nonsense": 1}
+    wrong["contents"][7] = content("c6", weight=-1)
+
+    response = service().put(PATH, json=wrong)
+
+    assert response.status_code == 422
+    assert faults(response) == {"/contents", "/contents/7/id", "/contents/7/weight", "/nonsense"}
+    assert sum(one["pointer"] == "/contents" for one in response.get_json()["errors"]) == 2
+
+
+@pytest.mark.parametrize("path", ["/api/progress/sam/algebra", "/api/progress/stats/algebra"])
+def test_the_work_for_an_answer_grows_with_the_contents_and_not_faster(path: str, service: Callers) -> None:
+    lines = []
+    for number in (50, 500):
+        assert service().put(PATH, json=many(number, type=str, section=str)).status_code in {200, 201}
+        service().get(path)  # which may have statements to compile
+        with counting_lines() as counted:
+            assert len(service().get(path).get_json()["byType"]) == number
+        lines.append(counted.total())
+
+    assert lines[1] < 11 * lines[0]
+
+
+@contextmanager
+def counting_lines() -> Iterator[Counter[str]]:
+    """Count the lines of Python that run in this thread, each round of a loop anew."""
+    counted: Counter[str] = Counter()
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        counted[event] += event == "line"
+        return trace
+
+    usual = sys.gettrace()  # measures coverage
+    sys.settrace(trace)
+    try:
+        yield counted
+    finally:
+        sys.settrace(usual)
 
 
 def test_a_path_that_is_no_identifier_leads_nowhere(service: Callers, app: Flask) -> None:
