@@ -129,10 +129,9 @@ def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete
 @click.option("--repair", is_flag=True, help="Store the recounted figures.")
 def verify(repair: bool) -> None:
     """Recount every total from the records; exit status 1 if any has drifted, repaired or not."""
-    found = 0
 
-    def work(connection: Connection) -> None:
-        nonlocal found
+    def work(connection: Connection) -> int:
+        found = 0
         for module_id, drifts in groupby(recount.drifts(connection), key=attrgetter("module_id")):
             while chunk := list(islice(drifts, REPAIR_CHUNK)):
                 found += len(chunk)
@@ -143,8 +142,9 @@ def verify(repair: bool) -> None:
                     storage.write(mend, unhurried=True)
             if repair:
                 storage.write(partial(recorder.repair_tallies, module_id=module_id), unhurried=True)
+        return found
 
-    storage.read(work, unhurried=True)
+    found = storage.read(work, unhurried=True)
     click.echo(f"{found} figures differ from their recount{' and are repaired' if found and repair else ''}.")
     sys.exit(bool(found))
 

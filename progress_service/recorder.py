@@ -18,7 +18,17 @@ from progress_service import calculations, models, recount, tallies
 from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record, Update
 from progress_service.prepared import Prepared
 from progress_service.recount import Drift
-from progress_service.statements import ENROLLMENT, MODULE, MOST_LOCKS, Statements, columns, exclusive_lock, values
+from progress_service.statements import (
+    CHANGES,
+    ENROLLMENT,
+    MODULE,
+    MOST_LOCKS,
+    REPAIRS,
+    Statements,
+    columns,
+    exclusive_lock,
+    values,
+)
 
 TALLY_PARTS = 8
 """In how many rows a tally is kept, so that writers of one module seldom wait for one another."""
@@ -476,8 +486,9 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
 
 
 def repair_tallies(connection: Connection, module_id: str) -> None:
-    """Add to a module's tallies what the recount finds lacking; updates run on."""
+    """Add to a module's tallies what the recount finds lacking, one repair after another; updates run on."""
     sql = _statements(connection)
+    _lock(connection, module_id, REPAIRS)  # before the statement that counts: what another one has added is not lacking
     sql.lock_modules.run(connection, **sql.enrollment_keys([("", module_id, None)]))
     _lock_table(connection, models.Enrollment, "ROW SHARE")
     recount.tallies(connection, sql, module_id)
@@ -495,9 +506,8 @@ def lock_modules(connection: Connection, module_ids: Collection[str]) -> None:
         _lock_table(connection, models.Enrollment, "EXCLUSIVE")  # where all updates write before they read the catalog
         return
     _lock_table(connection, models.Module, "ROW EXCLUSIVE")
-    if connection.dialect.name == "postgresql":
-        for module_id in sorted(module_ids):
-            connection.execute(exclusive_lock(module_id))
+    for module_id in sorted(module_ids):
+        _lock(connection, module_id, CHANGES)
 
 
 def _share_modules(connection: Connection, lock: Prepared, rows: Mapping[str, Any]) -> set[str]:
@@ -511,6 +521,11 @@ def _share_modules(connection: Connection, lock: Prepared, rows: Mapping[str, An
 def _lock_table(connection: Connection, table: type[models.Base], mode: str) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"LOCK TABLE {table.__tablename__} IN {mode} MODE"))
+
+
+def _lock(connection: Connection, module_id: str, purpose: int) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(exclusive_lock(module_id, purpose))
 
 
 def _counted_weights(connection: Connection, module_id: str) -> set[Any]:

@@ -117,7 +117,8 @@ def completions(
 def tallies(connection: Connection, sql: Statements, module_id: str, kinds: Collection[str] = KINDS) -> None:
     """Count the tallies of a module again and add what they lack.
 
-    What they lack is the same at any moment, since writers only add: they may run on while this one statement does.
+    What they lack is the same at any moment, since updates only add: they may run on while this one statement does.
+    Another repair may not: both would add it.
     """
     compared = _tallies(module_id, kinds)
     lacking = [compared.c[f"recounted_{name}"] - compared.c[f"stored_{name}"] for name in Counts._fields]

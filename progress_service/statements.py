@@ -50,6 +50,9 @@ from progress_service.prepared import Prepared
 from progress_service.rows import Rows
 from progress_service.tallies import Counts, Group
 
+CHANGES, REPAIRS = 0, 1
+"""What a lock of a module is for: a catalog change and updates hold one another off by it, or repairs each other."""
+
 
 class utc_day(FunctionElement[str]):  # noqa: N801  a function, named as one
     """The UTC day of a time, as text."""
@@ -198,7 +201,7 @@ class Statements:
         module_id = modules.subquery("modules").c.module_id.collate("C").label("module_id")
         ordered = select(module_id).distinct().order_by("module_id").subquery("ordered").c
         counted = select(ordered.module_id, func.count().over().label("number")).subquery("counted").c
-        lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(counted.module_id, literal_column("0")))
+        lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(counted.module_id, literal_column(str(CHANGES))))
         is_few = counted.number <= literal_column(str(MOST_LOCKS))
         locked = select(counted.module_id, case((is_few, cast(lock, String))).label("lock")).subquery("locked")
         return Prepared(select(locked.c.module_id))
@@ -319,9 +322,9 @@ class Statements:
         )
 
 
-def exclusive_lock(module_id: str) -> Select[Any]:
-    """Hold off updates of the module until the transaction ends."""
-    return select(func.pg_advisory_xact_lock(func.hashtextextended(module_id, 0)))
+def exclusive_lock(module_id: str, purpose: int) -> Select[Any]:
+    """Hold off those who take a module's lock for the same purpose, until the transaction ends."""
+    return select(func.pg_advisory_xact_lock(func.hashtextextended(module_id, purpose)))
 
 
 def _same(model: type[Base], rows: Rows, *names: str) -> ColumnElement[bool]:

@@ -11,24 +11,27 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.client import HTTPConnection
+from itertools import combinations_with_replacement
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any, TypeVar
 
 import pytest
 from flask import Flask
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, insert, text
 from werkzeug.test import TestResponse
 
 from progress_service import recorder, recount, storage
 from progress_service.calculations import Update
 from progress_service.extensions import db
+from progress_service.models import Tally
 from progress_service.recorder import EnrollmentChange, PublishedContent, PublishedModule
 from progress_service.statements import MOST_LOCKS
+from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
 from tests.conftest import Callers, Listen, Publish, application
 
@@ -423,11 +426,16 @@ def held_before_its_tallies(
 
 def wait_for_waiting(engine: Engine, request: Future[Any], waiters: int = 1) -> None:
     """Return when the request, the last of so many, waits for a lock; it must not end before."""
+    until_waiting(engine, waiters, lambda: not request.done())
+
+
+def until_waiting(engine: Engine, number: int, is_going_on: Callable[[], bool]) -> None:
+    """Return when so many wait for a lock."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     waiting = 0
-    while waiting < waiters:
-        assert not request.done(), "nothing held the request off"
-        assert time.monotonic() < deadline, "the request neither waits nor ends"
+    while waiting < number:
+        assert is_going_on(), "nothing held it off"
+        assert time.monotonic() < deadline, "it neither waits nor ends"
         with engine.connect() as connection:
             waiting = connection.execute(WAITING).scalar_one()
 
@@ -579,6 +587,98 @@ def test_completing_a_record_that_was_just_replaced_by_another_is_refused(
     assert late.result(PATIENCE_SECONDS).status_code == 404
     assert view(service(), "sam", "algebra")["contents"][0]["progress"]["progressPercentage"] == 40
     assert assert_exact(app, engine) == 1
+
+
+def damage(engine: Engine) -> None:
+    """Let totals and tallies drift, as a fault of the service might."""
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE enrollments SET time_spent_seconds = time_spent_seconds + 7"))
+        connection.execute(text("UPDATE enrollments SET weighted_sum = weighted_sum + 1"))
+        connection.execute(text("DELETE FROM tallies WHERE kind IN ('status', 'day', 'content')"))
+
+
+def test_repairs_at_once_repair_once(
+    app: Flask, engine: Engine, database_url: str, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    publish("biology", ["cells"])
+    contents = ("sums", "shapes", "cells")
+    batch(service(), [{"userId": f"u{n}", "contentId": one} for n in range(5) for one in contents])
+    statistics = service().get("/api/progress/stats/algebra").get_json()
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM tallies"))
+    nothing = NOTHING._asdict()
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "progress", "verify", "--repair"]
+    env = os.environ | {"PROGRESS_SQLALCHEMY_DATABASE_URI": database_url, "PROGRESS_JWT_SECRET_KEY": KEY}
+    with ExitStack() as running:
+        with engine.connect() as connection:
+            # A tally that each of them is about to make: they stop where they have counted, to go on together.
+            connection.execute(
+                insert(Tally).values(module_id="algebra", kind="content", item="shapes", part=0, **nothing)
+            )
+            repairs = [
+                running.enter_context(subprocess.Popen(command, env=env, stdout=subprocess.PIPE)) for _ in range(3)
+            ]
+            for repair in repairs:
+                assert repair.stdout
+                assert b"algebra" in repair.stdout.readline()
+            if connection.dialect.name == "postgresql":
+                until_waiting(engine, 3, lambda: not any(repair.poll() for repair in repairs))
+            connection.rollback()
+        assert [repair.communicate()[0].splitlines()[-1][-14:] for repair in repairs] == [b" are repaired."] * 3
+
+    assert service().get("/api/progress/stats/algebra").get_json() == statistics
+    assert assert_exact(app, engine) == 10
+
+
+RARE = ("repair", "erase", "reset", "publish", "enroll", "batch")
+PAIRS = [pair for pair in combinations_with_replacement(RARE, 2) if pair != ("repair", "repair")]
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS)
+def test_whatever_meets_whatever_every_figure_is_exact_afterwards(
+    left: str, right: str, app: Flask, engine: Engine, service: Callers, publish: Publish
+) -> None:
+    contents = {"algebra": ["a", "b", "c"], "biology": ["x", "y"]}
+    learners = ["kim", "lee", "sam"]
+
+    def updates() -> list[dict[str, Any]]:
+        pairs = random.sample([(one, content) for one in learners for content in "abcxy"], 6)
+        return [
+            {"userId": one, "contentId": content, "progressPercentage": 100, "timeSpentSeconds": 3}
+            for one, content in pairs
+        ]
+
+    def perform(operation: str) -> None:
+        learner, module_id = random.choice(learners), random.choice(["algebra", "biology"])
+        if operation == "repair":
+            repaired = app.test_cli_runner().invoke(args=["progress", "verify", "--repair"])
+            assert repaired.exit_code in {0, 1}, repaired.output
+            return
+        if operation == "batch":
+            batch(service(), updates())
+            return
+        if operation == "publish":
+            weights = {one: random.choice([0, 1, 5]) for one in random.sample(contents[module_id], 2)}
+            response = put_module(service(), module_id, weights)
+        elif operation == "enroll":
+            status = random.choice(["active", "paused", "dropped"])
+            response = service().put(f"/api/enrollments/{learner}/{module_id}", json={"status": status})
+        else:
+            of = "" if operation == "erase" else f"/{module_id}"
+            response = service().delete(f"/api/progress/{learner}{of}")
+        assert response.status_code in {200, 201, 204}, response.text
+
+    for module_id, ids in contents.items():
+        publish(module_id, ids)
+    repairing = "repair" in (left, right)
+    for _ in range(5):
+        batch(service(), updates())
+        if repairing:
+            damage(engine)
+        calls = [partial(perform, left), partial(perform, right)]
+        together(calls if repairing else 2 * calls)
+        assert drifts(app) == []
 
 
 @contextmanager
