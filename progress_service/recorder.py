@@ -320,12 +320,18 @@ def reset(connection: Connection, user_id: str, module_id: str) -> None:
     _store(connection, removed._replace(after=Learning(restarted, {}, {})))
 
 
-def erase(connection: Connection, user_id: str) -> None:
-    """Take every trace of a learner away."""
+def erase(connection: Connection, user_id: str) -> bool:
+    """Take away a learner's enrollments, with all that is recorded under them; return whether there were any.
+
+    What is listed is older than its locks: a batch that they have waited for may have enrolled the learner in more
+    modules. So whoever wants all of it gone goes on until there are none.
+    """
     enrolled = select(models.Enrollment.module_id).filter_by(user_id=user_id)
-    removed = _remove(connection, user_id, connection.execute(enrolled).scalars().all())
+    module_ids = connection.execute(enrolled).scalars().all()
+    removed = _remove(connection, user_id, module_ids)
     _take(connection, models.Enrollment, Enrollment, user_id, removed.modules)
     _store(connection, removed)
+    return bool(module_ids)
 
 
 def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> Recorded:

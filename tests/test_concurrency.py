@@ -18,7 +18,7 @@ from http.client import HTTPConnection
 from itertools import combinations_with_replacement
 from pathlib import Path
 from threading import Barrier, Event
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 from flask import Flask
@@ -359,6 +359,48 @@ def test_resets_and_erasures_between_updates_leave_exact_totals(
     assert view(service(), "noise", "algebra")["enrollment"]["timeSpentSeconds"] == 5
 
 
+def traces(caller: Caller, user_id: str) -> dict[str, set[str]]:
+    """Return of which modules each kind of trace of a learner is; an answer is kept under its module's name."""
+    export = caller.get(f"/api/progress/{user_id}/export").get_json()
+    kinds = ("enrollments", "records", "activityDays")
+    answers = {one["idempotencyKey"] for one in export["storedAnswers"]}
+    return {kind: {one["moduleId"] for one in export[kind]} for kind in kinds} | {"storedAnswers": answers}
+
+
+def study_all(learner: Caller, contents: Sequence[str], key: str) -> None:
+    updates = [{"contentId": one, "timeSpentSeconds": 1} for one in contents]
+    response = learner.post("/api/progress/batch", json={"updates": updates}, headers={"Idempotency-Key": key})
+    assert response.status_code == 200, response.text
+
+
+def test_an_erasure_takes_all_of_a_batch_that_it_meets_or_nothing(
+    app: Flask, engine: Engine, service: Callers, student: Callers, publish: Publish
+) -> None:
+    modules = {f"m{place}" for place in range(4)}
+    for module_id in modules:
+        publish(module_id, [f"content-of-{module_id}"])
+    post(service(), userId="noise", contentId="content-of-m0", timeSpentSeconds=5)
+
+    def study(place: int) -> None:
+        time.sleep(random.uniform(0, 0.01))
+        study_all(student(f"u{place}"), [f"content-of-{one}" for one in modules], "m0")
+
+    def erase(place: int) -> None:
+        time.sleep(random.uniform(0, 0.01))
+        assert service().delete(f"/api/progress/u{place}").status_code == 204
+
+    for place in range(30):
+        if place % 2:
+            post(service(), userId=f"u{place}", contentId="content-of-m1")
+        together([partial(study, place), partial(erase, place)])
+
+        found = traces(service(), f"u{place}")
+        is_left = bool(found.pop("storedAnswers"))
+        assert set(map(frozenset, found.values())) == {frozenset(modules if is_left else set())}, found
+    assert_exact(app, engine)
+    assert view(service(), "noise", "m0")["enrollment"]["timeSpentSeconds"] == 5
+
+
 def test_a_new_content_that_two_modules_claim_at_once_goes_to_one_of_them(service: Callers, publish: Publish) -> None:
     publish("noise", ["other"])
     for place in range(6):
@@ -587,6 +629,39 @@ def test_completing_a_record_that_was_just_replaced_by_another_is_refused(
     assert late.result(PATIENCE_SECONDS).status_code == 404
     assert view(service(), "sam", "algebra")["contents"][0]["progress"]["progressPercentage"] == 40
     assert assert_exact(app, engine) == 1
+
+
+@on_postgresql
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("statement", ["SELECT enrollments.module_id", "DELETE FROM stored_answers"])
+def test_whatever_a_learner_sends_while_they_are_erased_goes_whole_or_stays_whole(
+    when: Literal["before", "after"],
+    statement: str,
+    app: Flask,
+    engine: Engine,
+    listen: Listen,
+    service: Callers,
+    student: Callers,
+    publish: Publish,
+    pool: ThreadPoolExecutor,
+) -> None:
+    modules = ["sets", "maps", "rings"]
+    for module_id in modules:
+        publish(module_id, [f"content-of-{module_id}"])
+    left = iter(modules)
+
+    def interfere(sent: str) -> None:
+        if sent.startswith(statement) and (module_id := next(left, None)):
+            sending = pool.submit(study_all, student("sam"), [f"content-of-{module_id}"], module_id)
+            sending.result(PATIENCE_SECONDS)
+
+    listen(engine, when, interfere)
+    assert service().delete("/api/progress/sam").status_code == 204
+
+    found = traces(service(), "sam")
+    assert next(left, None) is None or found["records"]
+    assert len(set(map(frozenset, found.values()))) == 1, found
+    assert_exact(app, engine)
 
 
 def damage(engine: Engine) -> None:

@@ -175,8 +175,9 @@ def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
 @endpoint(ERASE, answers={204: None})
 def erase_learner(call: Call, user_id: str) -> Answer:
     """Erase every trace of a learner."""
-    recorder.erase(call.connection, user_id)
     idempotency.forget(call.connection, user_id)
+    while recorder.erase(call.connection, user_id):
+        idempotency.forget(call.connection, user_id)  # before the list that is empty: no request is forgotten by half
     return NOTHING
 
 
