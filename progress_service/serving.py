@@ -13,6 +13,7 @@ from typing import Any
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
 from progress_service import metrics
+from progress_service.config import DEFAULTS
 
 wsgi.SERVER = "progress-service"  # gunicorn names itself in every answer, and has no setting for that
 
@@ -20,7 +21,7 @@ bind = f"127.0.0.1:{os.environ.get('PORT') or 8000}"
 
 worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or (os.cpu_count() or 1) + 1)
-threads = 4
+threads = int(os.environ.get("PROGRESS_POOL_SIZE") or DEFAULTS["POOL_SIZE"])  # each with a connection of its own
 
 timeout = 30
 graceful_timeout = 30

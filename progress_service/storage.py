@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
+from threading import BoundedSemaphore, Lock
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from flask import Flask, current_app
+from flask import Flask, current_app, has_request_context
 from sqlalchemy import Connection, Engine, ExceptionContext, event, false, select, update
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service.extensions import db
@@ -26,11 +27,19 @@ LONGEST_PAUSE = 0.2
 
 # Serialization failure, deadlock, and the races of two first writes: unique and foreign keys.
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
+LOCK_NOT_AVAILABLE = "55P03"
+AT_ONCE = {"postgresql": 0.1, "sqlite": 0.5}
+"""Seconds that every request waits for a lock; to wait longer it needs one of the places for those who wait."""
+PLACES, TURN = "places-to-wait", "turn-to-write"
 
 # It was opened to a server that follows another one, or that might only be read; what it has prepared does not fit the
 # tables any more; something is not prepared, or is already.
 UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
 """What is the fault of a connection: it is given up, and the transaction is tried again on another one."""
+
+
+class NoTurn(TimeoutError):
+    """Other threads have been writing to SQLite for longer than the transaction would wait."""
 
 
 class Manner(NamedTuple):
@@ -64,6 +73,8 @@ def prepare(app: Flask) -> None:
     """Give an application's connections their rules, and let its transactions begin as here, not as the driver does."""
     with app.app_context():
         engine, usual = db.engine, timeouts()
+    app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
+    app.extensions[TURN] = Lock() if engine.dialect.name == "sqlite" else None
     (_prepare_sqlite if engine.dialect.name == "sqlite" else _prepare_postgresql)(engine, usual)
 
 
@@ -71,14 +82,15 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
     @event.listens_for(engine, "connect")
     def prepare_connection(driver: sqlite3.Connection, _: Any) -> None:
         driver.isolation_level = None
-        driver.execute(f"PRAGMA busy_timeout = {1000 * usual.lock}")
         driver.execute("PRAGMA journal_mode = WAL")
         driver.execute("PRAGMA synchronous = FULL")
         driver.execute("PRAGMA foreign_keys = ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if command := connection.get_execution_options().get("begins", WRITING).sqlite:
+        options = connection.get_execution_options()
+        say(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
+        if command := options.get("begins", WRITING).sqlite:
             say(connection, command)
 
 
@@ -93,7 +105,7 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
         is_direct = process == driver.info.backend_pid
         record.info.update(is_direct=is_direct, seen=time.monotonic())
         if is_direct:
-            driver.execute(settings("SET", usual))
+            driver.execute(settings("SET", usual._replace(lock=AT_ONCE["postgresql"])))
         else:
             driver.prepare_threshold = None
 
@@ -200,8 +212,29 @@ def _transact(work: Callable[[Connection], Result], begins: Manner, timeouts: Ti
 
 
 def _begin(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction, again where that may help; return also what commits and gives up the connection."""
-    patience = time.monotonic() + current_app.config["LOCK_TIMEOUT"]
+    """Do the work in a transaction; return also what commits and gives up the connection.
+
+    It waits for others' locks, but of requests no more than half of the threads do so at a time. The other half is left
+    to those who need not wait: probes, readers, writers of other modules and learners.
+    """
+    if not has_request_context():
+        patience: int = current_app.config["CATALOG_TIMEOUT"]
+        return _attempt(work, begins, Timeouts(patience, patience))
+    places: BoundedSemaphore = current_app.extensions[PLACES]
+    try:
+        return _attempt(work, begins, timeouts._replace(lock=AT_ONCE[db.engine.dialect.name]))
+    except (DBAPIError, TimeoutError) as error:
+        if not is_locked(error) or not places.acquire(blocking=False):
+            raise
+    try:
+        return _attempt(work, begins._replace(is_one_statement=False), timeouts)
+    finally:
+        places.release()
+
+
+def _attempt(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction, again where that may help."""
+    patience = time.monotonic() + max(timeouts.lock, current_app.config["LOCK_TIMEOUT"])
     attempt = 0
     while True:
         attempt += 1
@@ -209,6 +242,11 @@ def _begin(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeo
             with ExitStack() as transaction:
                 connection = transaction.enter_context(db.engine.connect())
                 connection.execution_options(begins=begins, timeouts=timeouts)
+                # Those who wait for SQLite look at times whether it is free, and are served in no order.
+                if begins.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
+                    if not turn.acquire(timeout=timeouts.lock):
+                        raise NoTurn
+                    transaction.callback(turn.release)
                 transaction.enter_context(connection.begin())
                 return work(connection), transaction.pop_all()
         except DBAPIError as error:
@@ -223,9 +261,16 @@ def is_transient(error: DBAPIError) -> bool:
 
     It lost a race to another transaction, or its connection, which the pool had kept, was gone or unfit.
     """
+    return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
+
+
+def is_locked(error: DBAPIError | TimeoutError) -> bool:
+    """Tell whether somebody else has held a lock for longer than the transaction would wait."""
+    if isinstance(error, TimeoutError):
+        return isinstance(error, NoTurn)
     if isinstance(error.orig, sqlite3.OperationalError):
         return error.orig.sqlite_errorname.startswith("SQLITE_BUSY")
-    return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
+    return _sqlstate(error.orig) == LOCK_NOT_AVAILABLE
 
 
 def _sqlstate(cause: BaseException | None) -> str | None:

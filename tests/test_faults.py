@@ -1,5 +1,6 @@
 """Real faults of the database: requests end in bounded time, are not applied by halves, and go on when it is back."""
 
+import json
 import socket
 import sqlite3
 import time
@@ -7,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from threading import Barrier, Event, Semaphore
 from typing import Any
 
@@ -371,12 +373,76 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def waiting(connection: Connection, seconds: float = 0.3) -> int:
+    """Count those who wait for a lock, and not only for as long as every request does."""
+    begun = "SELECT count(*) FROM pg_locks WHERE clock_timestamp() - waitstart > make_interval(secs => :seconds)"
+    return int(connection.execute(text(begun), {"seconds": seconds}).scalar_one())
+
+
+HELD = {
+    "a learner": "SELECT FROM enrollments WHERE user_id = 'sam' FOR UPDATE",
+    "a module": "SELECT pg_advisory_xact_lock(hashtextextended('algebra', 0))",
+    "a key": "SELECT pg_advisory_xact_lock(hashtext('lms'), hashtext('a-key'))",
+}
+
+
+@on_postgresql
+@pytest.mark.parametrize("lock", HELD)
+def test_who_waits_leaves_half_of_the_threads_to_those_who_need_not(database_url: str, lock: str) -> None:
+    keyed = {"Idempotency-Key": "a-key"}
+    with school(database_url, POOL_SIZE=4, LOCK_TIMEOUT=PATIENCE_SECONDS) as (app, service):
+
+        def send() -> TestResponse:
+            return service.post("/api/progress", json=UPDATE, headers=keyed if lock == "a key" else {})
+
+        with ThreadPoolExecutor(2) as threads:
+            with held(app, HELD[lock]) as other:
+                patient = [threads.submit(send) for _ in range(2)]
+                until(lambda: waiting(other) == 2)
+                for _ in range(3):
+                    assert_unavailable(send())
+                assert post(service, userId="kim", contentId="cells").status_code == 201
+                for path in ("/healthz", "/readyz", "/api/progress/sam", "/api/progress/stats/algebra"):
+                    assert service.get(path).status_code == 200
+                assert not any(one.done() for one in patient)
+            assert [one.result(PATIENCE_SECONDS).status_code for one in patient] == [200, 200]
+        assert time_of(service) == (120 if lock == "a key" else 180)
+        assert send().status_code == 200
+
+
+@on_postgresql
+def test_who_waits_to_read_leaves_half_of_the_threads_too(database_url: str) -> None:
+    paths = ("/api/progress/sam", "/api/progress/stats/algebra/learners")  # of one statement, and of several
+    settings = {"POOL_SIZE": 4, "LOCK_TIMEOUT": PATIENCE_SECONDS}
+    with school(database_url, **settings) as (app, service), ThreadPoolExecutor(2) as threads:
+        with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE") as other:
+            patient = [threads.submit(service.get, path) for path in paths]
+            until(lambda: waiting(other) == 2)
+            for path in paths:
+                assert_unavailable(service.get(path))
+            assert service.get("/readyz").status_code == 200
+            assert not any(one.done() for one in patient)
+        assert [one.result(PATIENCE_SECONDS).status_code for one in patient] == [200, 200]
+
+
+@on_postgresql
+def test_a_command_waits_as_long_as_a_catalog_change_may_take(database_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "updates.jsonl"
+    file.write_text(json.dumps(UPDATE))
+    arguments = ["progress", "import", "--updates", str(file)]
+    with school(database_url, LOCK_TIMEOUT=1, STATEMENT_TIMEOUT=1) as (app, service), ThreadPoolExecutor(1) as thread:
+        with held(app, HELD["a learner"]) as other:
+            command = thread.submit(app.test_cli_runner().invoke, args=arguments)
+            until(lambda: command.done() or waiting(other, 2) == 1)
+        assert command.result(PATIENCE_SECONDS).exit_code == 0
+        assert time_of(service) == 120
+
+
 @on_postgresql
 def test_the_loser_of_a_deadlock_is_tried_again(database_url: str) -> None:
     batch = {"updates": [UPDATE, UPDATE | {"userId": "kim"}]}
     lock = "SELECT FROM enrollments WHERE user_id = '{}' FOR UPDATE"
     deadlocks = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     with school(database_url) as (app, service), ThreadPoolExecutor(1) as thread:
         with engine_of(app).connect() as connection:
             before = connection.execute(deadlocks).scalar_one()
@@ -384,7 +450,7 @@ def test_the_loser_of_a_deadlock_is_tried_again(database_url: str) -> None:
             other.execute(text("SET LOCAL deadlock_timeout = '60s'"))  # so that it is the service that loses
             other.execute(text("SET LOCAL lock_timeout = '30s'"))
             request = thread.submit(service.post, "/api/progress/batch", json=batch)
-            until(lambda: bool(other.execute(waiting).scalar()))
+            until(lambda: waiting(other) == 1)
             other.execute(text(lock.format("kim")))
         assert request.result(PATIENCE_SECONDS).status_code == 200
         assert (time_of(service), time_of(service, "kim")) == (120, 120)
@@ -481,6 +547,23 @@ def test_on_sqlite_writers_wait_for_one_another(database_url: str) -> None:
             assert not any(request.done() for request in requests)
         assert [request.result(PATIENCE_SECONDS).status_code for request in requests] == [200] * 4
         assert time_of(service) == 300
+
+
+@on_sqlite
+def test_on_sqlite_too_half_of_the_threads_are_left_to_those_who_need_not_wait(database_url: str) -> None:
+    begun = Semaphore(0)
+    with school(database_url, POOL_SIZE=4, LOCK_TIMEOUT=PATIENCE_SECONDS) as (app, service):
+        with ThreadPoolExecutor(2) as threads:
+            with writing(database_url):
+                event.listen(engine_of(app), "checkout", lambda *_: begun.release())
+                patient = [threads.submit(post, service) for _ in range(2)]
+                assert all(begun.acquire(timeout=PATIENCE_SECONDS) for _ in range(4))  # each has begun to wait for long
+                assert_unavailable(post(service))
+                assert service.get("/readyz").status_code == 200
+                assert time_of(service) == 60
+                assert not any(one.done() for one in patient)
+            assert [one.result(PATIENCE_SECONDS).status_code for one in patient] == [200, 200]
+        assert time_of(service) == 180
 
 
 @contextmanager

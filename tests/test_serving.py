@@ -10,21 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
+from itertools import islice
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from flask import Flask
+from sqlalchemy import text
 
+from progress_service.extensions import db
 from tests.callers import KEY, token
 from tests.conftest import Callers, Publish
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 30
+VARIABLES = ("PORT", "WEB_CONCURRENCY", "PROGRESS_POOL_SIZE")
 GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving"]
 
 
@@ -79,14 +84,14 @@ class Server:
 
 
 @contextmanager
-def gunicorn(database_url: str) -> Iterator[Server]:
-    """Start a server with two workers; whatever is left of it at the end is killed."""
+def gunicorn(database_url: str, workers: int = 2) -> Iterator[Server]:
+    """Start a server; whatever is left of it at the end is killed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [*GUNICORN, "wsgi:app"],
         cwd=ROOT,
-        env=environment(database_url, PORT=str(port), WEB_CONCURRENCY="2"),
+        env=environment(database_url, PORT=str(port), WEB_CONCURRENCY=str(workers)),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -114,22 +119,22 @@ def lives(group: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("variables", "bind", "workers"),
+    ("variables", "bind", "workers", "threads"),
     [
-        ({}, "127.0.0.1:8000", (os.cpu_count() or 1) + 1),
-        ({"PORT": "", "WEB_CONCURRENCY": ""}, "127.0.0.1:8000", (os.cpu_count() or 1) + 1),
-        ({"PORT": "8123", "WEB_CONCURRENCY": "5"}, "127.0.0.1:8123", 5),
+        ({}, "127.0.0.1:8000", (os.cpu_count() or 1) + 1, 8),
+        (dict.fromkeys(VARIABLES, ""), "127.0.0.1:8000", (os.cpu_count() or 1) + 1, 8),
+        (dict(zip(VARIABLES, ("8123", "5", "3"), strict=True)), "127.0.0.1:8123", 5, 3),
     ],
 )
-def test_port_and_number_of_workers_come_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], bind: str, workers: int
+def test_port_and_number_of_workers_and_threads_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], bind: str, workers: int, threads: int
 ) -> None:
-    for name in ("PORT", "WEB_CONCURRENCY"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     settings = runpy.run_module("progress_service.serving")
-    assert (settings["bind"], settings["workers"]) == (bind, workers)
+    assert (settings["bind"], settings["workers"], settings["threads"]) == (bind, workers, threads)
 
 
 @pytest.mark.parametrize(
@@ -185,3 +190,27 @@ def test_what_a_killed_server_has_left_goes_when_another_starts(database_url: st
         with gunicorn(database_url) as another:
             assert [len(one.shared_directories()) for one in (living, killed, another)] == [1, 0, 1]
             assert any("http_request_duration_seconds_count" in line for line in living.metrics())
+
+
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+def test_a_locked_row_for_which_many_wait_holds_up_nobody_else(
+    usual_app: Flask, database_url: str, publish: Publish, service: Callers
+) -> None:
+    publish("algebra", ["intro", "outro"])
+    update = {"contentId": "intro", "timeSpentSeconds": 60}
+    assert service().post("/api/progress", json=update | {"userId": "sam"}).status_code == 201
+    with usual_app.app_context():
+        engine = db.engine
+    with gunicorn(database_url, workers=1) as server, ThreadPoolExecutor(24) as clients:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT FROM enrollments WHERE user_id = 'sam' FOR UPDATE"))
+            updates = [clients.submit(server.call, "POST", "/api/progress", update) for _ in range(24)]
+            refused = [one.result()[0] for one in islice(as_completed(updates, PATIENCE_SECONDS), 20)]
+            assert {response.status for response in refused} == {503}
+            assert all(int(response.headers["Retry-After"]) > 0 for response in refused)
+            for path in ("/healthz", "/readyz", "/api/progress/me") * 4:
+                assert server.call("GET", path)[0].status == 200
+            assert sum(not one.done() for one in updates) == 4, "half of the threads wait"
+        statuses = [one.result(PATIENCE_SECONDS)[0].status for one in updates]
+    assert sorted(statuses) == [200] * 4 + [503] * 20
+    assert service().get("/api/progress/sam").get_json()["summary"]["timeSpentSeconds"] == 5 * 60
