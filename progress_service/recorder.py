@@ -441,20 +441,26 @@ def publish_held(connection: Connection, module: PublishedModule, *, now: dateti
         connection.execute(insert(models.ModuleInstructor), teaching)
     recount.denominators(connection, module.id)
     if not created:
-        after = _rules(connection, module.id)
-        changed = [content_id for content_id, rule in rules.items() if after[content_id] != rule]
+        new_weights, new_rules = _counted_weights(connection, module.id), _rules(connection, module.id)
+        changed = [content_id for content_id, rule in rules.items() if new_rules[content_id] != rule]
         completed = recount.completions(connection, sql, module.id, now, content_ids=changed) if changed else {}
-        if completed or weights != _counted_weights(connection, module.id):
-            _recount(connection, module.id, completed, now)
+        if completed:
+            enrollments_completed = recount.totals(connection, module.id, now, recount.RULED_TOTALS)
+        elif weights != new_weights:
+            enrollments_completed = recount.reweigh(connection, sql, module.id, weights, new_weights, now)
+        else:
+            return created
+        _recount_tallies(connection, module.id, completed, enrollments_completed, now)
     return created
 
 
-def _recount(connection: Connection, module_id: str, completed: Mapping[str, int], now: datetime) -> None:
-    """Count what depends on the catalog again, after so many records of each content have completed."""
+def _recount_tallies(
+    connection: Connection, module_id: str, completed: Mapping[str, int], enrollments_completed: int, now: datetime
+) -> None:
+    """Carry over what a catalog change has completed, records of each content and enrollments, and what weighs anew."""
     sql = _statements(connection)
-    enrollments_completed = recount.totals(connection, module_id, now, recount.RULED_TOTALS)
-    by_enrollment = (tallies.STATUS, tallies.PERCENTAGE, tallies.LAST_WEEK, tallies.LAST_DAY)
-    recount.tallies(connection, sql, module_id, by_enrollment)
+    of_unfinished = (tallies.LAST_WEEK, tallies.LAST_DAY) if enrollments_completed else ()
+    recount.tallies(connection, sql, module_id, (tallies.STATUS, tallies.PERCENTAGE, *of_unfinished))
     today = tallies.Group(module_id, tallies.DAY, str(now.date()))
     changes = tallies.Changes()
     changes.replace(
@@ -534,12 +540,12 @@ def _lock(connection: Connection, module_id: str, purpose: int) -> None:
         connection.execute(exclusive_lock(module_id, purpose))
 
 
-def _counted_weights(connection: Connection, module_id: str) -> set[Any]:
+def _counted_weights(connection: Connection, module_id: str) -> recount.Weights:
     content = models.Content
     counted = select(content.id, content.weight).where(
         content.module_id == module_id, ~content.retired, content.weight > 0
     )
-    return set(connection.execute(counted))
+    return dict(connection.execute(counted).all())
 
 
 def _rules(connection: Connection, module_id: str) -> dict[str, tuple[int, int | None]]:

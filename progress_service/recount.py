@@ -1,6 +1,6 @@
 """Totals counted again from the records, set-based: for catalog changes, and to prove what is stored."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -35,7 +35,8 @@ RULED_TOTALS = ("weighted_sum", "completed_contents")
 SUMS = (*RULED_TOTALS, "time_spent_seconds")
 TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id")
 
-
+Weights = Mapping[str, int]
+"""The weights of a module's counted contents, by their ids."""
 Pairs = dict[str, tuple[Any, Any]]
 """The columns of stored figures and of their recounts, by the figure's name."""
 
@@ -80,8 +81,50 @@ def totals(
         .where(*ours, Enrollment.user_id == counted.c.user_id, or_(*differing))
         .values({name: counted.c[name] for name in names})
     )
+    return _complete(connection, module_id, now, ours)
+
+
+def reweigh(
+    connection: Connection, sql: Statements, module_id: str, before: Weights, after: Weights, now: datetime
+) -> int:
+    """Carry other weights of a module's contents over to its enrollments, and complete what has become complete.
+
+    Returns how many of those that count have completed. Reads the records of the contents whose weight is another, and
+    writes the enrollments that it changes. The caller holds the module's lock alone.
+    """
+    changed = {content_id for content_id, _ in before.items() ^ after.items()}
+    gains = sql.weights(
+        (one, after.get(one, 0) - before.get(one, 0), (one in after) - (one in before)) for one in changed
+    )
+    gain, names = sql.weights.c, ["user_id", "progress_percentage", "completed_at"]
+    source, record = sql.look_up(sql.weights.table, ProgressRecord, names, module_id=module_id, content_id=gain.id)
+    gained = (
+        select(
+            record.user_id,
+            whole(func.sum(gain.weight * record.progress_percentage)).label("weighted_sum"),
+            whole(func.sum(case((record.completed_at.is_not(None), gain.contents), else_=0))).label(
+                "completed_contents"
+            ),
+        )
+        .select_from(source)
+        .group_by(record.user_id)
+        .subquery("gained")
+    )
+    differing = [gained.c[name] != 0 for name in RULED_TOTALS]
+    ours = Enrollment.module_id == module_id
+    connection.execute(
+        update(Enrollment)
+        .where(ours, Enrollment.user_id == gained.c.user_id, or_(*differing))
+        .values({name: getattr(Enrollment, name) + gained.c[name] for name in RULED_TOTALS}),
+        gains,
+    )
+    return _complete(connection, module_id, now, [ours])
+
+
+def _complete(connection: Connection, module_id: str, now: datetime, where: Iterable[ColumnElement[bool]]) -> int:
+    """Complete the enrollments that are complete, and return how many of those count."""
     is_complete = _is_complete(Enrollment.completed_contents, Module.total_contents)
-    ours.append(select(Module.id).where(Module.id == module_id, is_complete).exists())
+    ours = [*where, select(Module.id).where(Module.id == module_id, is_complete).exists()]
     completing = connection.execute(select(func.count()).where(*ours, Enrollment.counted)).scalar_one()
     connection.execute(update(Enrollment).where(*ours).values(status=COMPLETED, completed_at=now))
     return completing

@@ -36,6 +36,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from progress_service import calculations
 from progress_service.models import (
+    IDENTIFIER,
     ActivityDay,
     Base,
     Content,
@@ -142,7 +143,7 @@ class Statements:
         self.keys = rows(
             "keys", ProgressRecord, "user_id", "content_id", day=Date(), enrolled_at=UtcDateTime(), place=BigInteger()
         )
-        source, content = self._look_up(self.keys.table, Content, ["module_id"], id=self.keys.c.content_id)
+        source, content = self.look_up(self.keys.table, Content, ["module_id"], id=self.keys.c.content_id)
         self.lock_modules_of_contents = self._share_modules(select(content.module_id).select_from(source))
         visitors = exists().where(
             ModuleInstructor.module_id == literal_column("learners.module_id"),
@@ -187,6 +188,7 @@ class Statements:
             self.add_to_tallies(added),
         )
 
+        self.weights = Rows(dialect, "weights", id=IDENTIFIER, weight=BigInteger(), contents=BigInteger())
         self.contents = rows("contents", Content, *(column.name for column in Content.__table__.c))
         self.store_contents = Prepared(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
 
@@ -209,15 +211,15 @@ class Statements:
     def _first_updates(self) -> FromClause:
         """Select each learner and module of the keys once, with the first of their times."""
         key = self.keys.c
-        source, content = self._look_up(self.keys.table, Content, ["module_id"], id=key.content_id)
+        source, content = self.look_up(self.keys.table, Content, ["module_id"], id=key.content_id)
         first = func.row_number().over(partition_by=[key.user_id, content.module_id], order_by=key.place)
         ranked = select(key.user_id, content.module_id, key.enrolled_at, first.label("nth")).select_from(source)
         return select(ranked.subquery("ranked")).where(literal_column("nth") == 1).subquery("learners")
 
-    def _look_up(
+    def look_up(
         self, source: FromClause, model: type[Base], names: Sequence[str], *, outer: bool = False, **key: Any
     ) -> tuple[FromClause, Any]:
-        """Join each row to the one with a key in another table, and return that one's named columns too.
+        """Join each row to those with a key in another table, and return their named columns too.
 
         PostgreSQL does not know how few rows come, and would rather read a small table whole: it has to go by the key.
         """
@@ -267,11 +269,11 @@ class Statements:
     def _read(self) -> Prepared:
         """Read all that updates of the keys build on; what there is not is null."""
         key = self.keys.c
-        source, content = self._look_up(self.keys.table, Content, calculations.Content._fields, id=key.content_id)
+        source, content = self.look_up(self.keys.table, Content, calculations.Content._fields, id=key.content_id)
         ours = {"user_id": key.user_id, "module_id": content.module_id}
-        source, module = self._look_up(source, Module, calculations.Module._fields, id=content.module_id)
-        source, enrollment = self._look_up(source, Enrollment, calculations.Enrollment._fields, outer=True, **ours)
-        source, record = self._look_up(
+        source, module = self.look_up(source, Module, calculations.Module._fields, id=content.module_id)
+        source, enrollment = self.look_up(source, Enrollment, calculations.Enrollment._fields, outer=True, **ours)
+        source, record = self.look_up(
             source,
             ProgressRecord,
             calculations.Record._fields,
@@ -279,7 +281,7 @@ class Statements:
             user_id=key.user_id,
             content_id=key.content_id,
         )
-        source, day = self._look_up(
+        source, day = self.look_up(
             source, ActivityDay, calculations.ActivityDay._fields, outer=True, day=key.day, **ours
         )
         found = (
