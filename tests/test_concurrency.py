@@ -282,8 +282,8 @@ def test_totals_are_exact_at_every_moment_while_the_catalog_changes(
         counted = [one for one in seen["contents"] if one["weight"]]
         total = sum(one["weight"] for one in counted)
         done = sum(one["weight"] * one["progress"]["progressPercentage"] for one in counted if one["progress"])
-        if seen["enrollment"]:
-            assert seen["enrollment"]["progressPercentage"] == (done * 100 // total / 100 if total else 0)
+        if seen["enrollment"] and total:
+            assert seen["enrollment"]["progressPercentage"] == done * 100 // total / 100
 
     until_done(republish, [stream, stream, stream, watch])
 
