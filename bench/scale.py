@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from itertools import count, product
@@ -144,13 +145,16 @@ def small_module(nth: int) -> str:
 def publish(service: Service, modules: Sequence[str]) -> None:
     connection = service.connect()
     for module in modules:
-        contents = [
-            {"id": f"{module}-{nth}", "title": f"Lesson {nth}", "type": "video", "weight": WEIGHT}
-            | {"completionThreshold": THRESHOLD}
-            for nth in range(CONTENTS)
-        ]
-        document = {"title": module.title(), "contents": contents}
-        call(connection, f"/api/catalog/modules/{module}", document, "PUT", "admin")
+        call(connection, f"/api/catalog/modules/{module}", document(module), "PUT", "admin")
+
+
+def document(module: str) -> dict[str, Any]:
+    contents = [
+        {"id": f"{module}-{nth}", "title": f"Lesson {nth}", "type": "video", "weight": WEIGHT}
+        | {"completionThreshold": THRESHOLD}
+        for nth in range(CONTENTS)
+    ]
+    return {"title": module.title(), "contents": contents}
 
 
 def fill(connection: Connection, sizes: Sequence[int], modules: Sequence[str]) -> None:
@@ -317,6 +321,61 @@ def _write(connections: Sequence[HTTPConnection], modules: Sequence[str], learne
     return sum(written) / (time.perf_counter() - start)
 
 
+def measure_changes(service: Service) -> dict[str, dict[str, float]]:
+    """Publish the medium module anew in several ways; return what each takes, and what others see meanwhile."""
+    module = document(MEDIUM)
+    first, *others = module["contents"]
+    changes = {
+        "title": module | {"title": "Another"},
+        "content added": module | {"contents": [*module["contents"], first | {"id": f"{MEDIUM}-added"}]},
+        "weight changed": module | {"contents": [first | {"weight": 3 * WEIGHT}, *others]},
+        "content retired": module | {"contents": others},
+    }
+    update = {"progressPercentage": 10, "timeSpentSeconds": 5}
+    probes: dict[str, tuple[str, Any]] = {
+        "healthz": ("/healthz", None),
+        "readyz": ("/readyz", None),
+        "other module": ("/api/progress", update | {"userId": f"{FEW}-0000004", "contentId": f"{FEW}-1"}),
+    }
+    figures = {}
+    with ThreadPoolExecutor(len(probes) + WRITERS) as clients:
+        for name, changed in changes.items():
+            ended = threading.Event()
+
+            def slowest(path: str, body: Any, ended: threading.Event = ended) -> float:
+                connection, seconds = service.connect(), 0.0
+                while not ended.is_set():
+                    start = time.perf_counter()
+                    call(connection, path, body)
+                    seconds = max(seconds, time.perf_counter() - start)
+                return seconds
+
+            def refused(writer: int, ended: threading.Event = ended) -> float:
+                connection, number = service.connect(), 0
+                body = json.dumps(update | {"userId": f"{MEDIUM}-{10 * writer + 4:07}", "contentId": f"{MEDIUM}-1"})
+                while not ended.is_set():
+                    connection.request("POST", "/api/progress", body, CALLERS["service"])
+                    response = connection.getresponse()
+                    response.read()
+                    number += response.status == 503
+                    ended.wait(float(response.headers.get("Retry-After", 0)))
+                return number
+
+            others_see = {probe: clients.submit(slowest, *sent) for probe, sent in probes.items()}
+            writers = [clients.submit(refused, writer) for writer in range(WRITERS)]
+            start = time.perf_counter()
+            call(service.connect(), f"/api/catalog/modules/{MEDIUM}", changed, "PUT", "admin")
+            seconds = time.perf_counter() - start
+            ended.set()
+            figures[name] = {
+                "seconds": seconds,
+                "refused": sum(one.result() for one in writers),
+                **{probe: one.result() for probe, one in others_see.items()},
+            }
+            publish(service, [MEDIUM])
+    return figures
+
+
 def measure_stalled(connection: Connection) -> Latency:
     """Count those who have stalled in the medium module, at whatever instant of a week it costs most."""
     now = datetime.now(UTC)
@@ -348,6 +407,8 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
             stalled = measure_stalled(connection)
         with timed("writers"):
             rates = measure_writers(service, sizes)
+        with timed("catalog changes"):
+            changes = measure_changes(service)
     with served(url) as service, timed("memory"):
         publish(service, [small_module(0)])  # so that a worker has loaded everything it needs
         memory = measure_memory(service)
@@ -362,6 +423,7 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
         "memory": memory,
         "updatesPerSecond": rates,
         "stalled": stalled._asdict(),
+        "changes": changes,
     }
 
 
@@ -385,6 +447,12 @@ def table(figures: dict[str, Any]) -> str:
         f" target {MEMORY_MEGABYTES:g}{_missed(memory['megabytes'] <= MEMORY_MEGABYTES)}",
         f"stalled, of {sizes['medium']:,} learners: {stalled!s} ms,"
         f" target {STALLED_MILLISECONDS:g}{_missed(1000 * stalled.median <= STALLED_MILLISECONDS)}",
+        *(
+            f"{name}, of {sizes['medium']:,} learners: {seen['seconds']:.2f} s; meanwhile, slowest in ms:"
+            f" /healthz {1000 * seen['healthz']:.0f}, /readyz {1000 * seen['readyz']:.0f}, an update of another module"
+            f" {1000 * seen['other module']:.0f}; {seen['refused']:.0f} updates of the module refused"
+            for name, seen in figures["changes"].items()
+        ),
     ]
     return "\n".join(lines)
 
