@@ -62,7 +62,8 @@ def load_catalog(file: BinaryIO) -> None:
         recorder.lock_catalog(connection)
         stored = {module.id: module for module in queries.published(connection, [module.id for module in published])}
         changed = [module for module in published if stored.get(module.id) != module]
-        recorder.lock_modules(connection, [module.id for module in changed])
+        # Of a new module no update can be under way.
+        recorder.lock_modules(connection, [module.id for module in changed if module.id in stored])
         for module in changed:
             try:
                 recorder.publish_held(connection, module, now=now)

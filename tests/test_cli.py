@@ -18,9 +18,10 @@ from flask import Flask
 import progress_service
 from progress_service.catalog import queries
 from progress_service.extensions import db
+from progress_service.statements import MOST_LOCKS
 from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
-from tests.conftest import Callers, Publish, Statements, application, empty, stored
+from tests.conftest import Callers, Listen, Publish, Statements, application, empty, stored
 from tests.progress import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
@@ -113,6 +114,27 @@ class TestCatalogLoad:
                 assert load(app, tmp_path, ALGEBRA, taught | changed).exit_code == 0
             written = [one for one in sent if "UPDATE modules SET title" in one]
             assert len(written) == len(changed)
+
+    @pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+    def test_updates_run_on_while_many_new_modules_are_loaded(
+        self, app: Flask, tmp_path: Path, publish: Publish, service: Callers, listen: Listen
+    ) -> None:
+        publish("chemistry", ["atoms"])
+        answered: list[int] = []
+
+        def interfere(statement: str) -> None:
+            if statement.startswith("INSERT INTO modules") and not answered:
+                with ThreadPoolExecutor(1) as pool:
+                    sent = pool.submit(service().post, "/api/progress", json={"userId": "sam", "contentId": "atoms"})
+                    answered.append(sent.result(30).status_code)
+
+        with app.app_context():
+            listen(db.engine, "after", interfere)
+        many = [{"id": f"m{n}", "title": "M", "contents": [SUMS | {"id": f"c{n}"}]} for n in range(MOST_LOCKS + 1)]
+        chemistry = {"id": "chemistry", "title": "Chemistry", "instructorIds": ["ines"]}
+        atoms = {"id": "atoms", "title": "Atoms", "type": "video"}
+        assert load(app, tmp_path, *many, chemistry | {"contents": [atoms]}).exit_code == 0
+        assert answered == [201]
 
     def test_the_demo_catalog_can_be_published_again_and_again(self, app: Flask, admin: Callers) -> None:
         file = Path(progress_service.__file__).parent / "demo_catalog.json"

@@ -116,18 +116,16 @@ def worker_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]
     return sorted(directory.glob("histogram_*.db"))
 
 
-def entry(length: int) -> bytes:
-    """Begin a file of figures with a key of some length."""
-    return struct.pack("ii", 4096, 0) + struct.pack("i", length)
-
+FIGURES = struct.pack("ii", 4096, 0)
+"""The head of a file that says how many bytes of it are figures."""
 
 BROKEN = {
     "of no bytes": b"",
     "cut in its head": b"\x01\x00",
-    "cut in a key": struct.pack("ii", 4096, 0) + struct.pack("i", 200) + b'["http_request',
-    "all zeros but for its length": struct.pack("ii", 4096, 0) + bytes(8192),
-    "that leads back": entry(-28) + bytes(8192),
-    "that leads nowhere": entry(2**30) + bytes(8192),
+    "cut in a key": FIGURES + struct.pack("i", 200) + b'["http_request',
+    "all zeros but for its length": FIGURES + bytes(8192),
+    "that leads back": FIGURES + bytes(24) + struct.pack("i", -28) + bytes(8192),
+    "that leads nowhere": FIGURES + struct.pack("i", 2**30) + bytes(8192),
     "of noise": bytes(range(255, -1, -1)) * 64,
     "of another kind": struct.pack("ii", 40, 0) + struct.pack("i", 4) + b"true" + bytes(8192),
 }
