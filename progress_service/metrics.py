@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the directory of these files, as the library knows it."""
-PREFIX = "progress-metrics-"
+PREFIX = "progress-workers-"
 """How the names of these directories begin; whoever uses one holds a lock on it, which ends with the process."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # as it is among several workers

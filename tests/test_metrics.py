@@ -79,18 +79,18 @@ def test_workers_share_a_directory_that_is_new_and_goes_with_them(
 
 
 def test_what_was_left_by_the_killed_is_removed_and_what_is_in_use_is_not(tmp_path: Path) -> None:
-    for name in ("progress-metrics-1-abandoned", "progress-metrics-2-in-use", "progress-metrics-2", "others"):
+    for name in ("progress-workers-1-abandoned", "progress-workers-2-in-use", "progress-workers-2", "others"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "histogram_1.db").touch()
-    (tmp_path / "progress-metrics-3-no-directory").touch()
-    (tmp_path / "progress-metrics-4-elsewhere").symlink_to(tmp_path / "others")
+    (tmp_path / "progress-workers-3-no-directory").touch()
+    (tmp_path / "progress-workers-4-elsewhere").symlink_to(tmp_path / "others")
     command = (
         "import os, time; from progress_service import metrics; lock = metrics._lock(metrics.Path(os.environ['D']))"
     )
-    kept = {"progress-metrics-2-in-use", "progress-metrics-3-no-directory", "progress-metrics-4-elsewhere", "others"}
+    kept = {"progress-workers-2-in-use", "progress-workers-3-no-directory", "progress-workers-4-elsewhere", "others"}
     owner = subprocess.Popen(
         [sys.executable, "-c", f"{command}; print('locked', flush=True); time.sleep(600)"],
-        env=os.environ | {"D": str(tmp_path / "progress-metrics-2-in-use")},
+        env=os.environ | {"D": str(tmp_path / "progress-workers-2-in-use")},
         stdout=subprocess.PIPE,
     )
     try:
@@ -104,7 +104,7 @@ def test_what_was_left_by_the_killed_is_removed_and_what_is_in_use_is_not(tmp_pa
         owner.communicate()
 
     metrics._remove_abandoned(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == kept - {"progress-metrics-2-in-use"}
+    assert {path.name for path in tmp_path.iterdir()} == kept - {"progress-workers-2-in-use"}
 
 
 def worker_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -63,7 +63,7 @@ class Server:
     def shared_directories(self) -> list[Path]:
         """Return where the workers keep their figures."""
         parent = runpy.run_module("progress_service.serving")["worker_tmp_dir"] or gettempdir()
-        return list(Path(parent).glob(f"progress-metrics-{self.process.pid}-*"))
+        return list(Path(parent).glob(f"progress-workers-{self.process.pid}-*"))
 
     def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
