@@ -31,6 +31,7 @@ LONGEST_IDENTIFIER = 255
 
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._:@|+~'-]{{0,{LONGEST_IDENTIFIER - 1}}}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_LEAP_SECOND = re.compile(r"(?<=\d):60(\.\d+)?(?=[Z+-])", re.ASCII)
 _WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 _WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
@@ -166,7 +167,10 @@ class Truth(fields.Field[bool]):
 
 
 class Instant(fields.Field[datetime]):
-    """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast."""
+    """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast.
+
+    A leap second, the 61st of a day's last minute, is taken for the last microsecond before it ends.
+    """
 
     default_error_messages = {
         "invalid": "Must be a time with an offset, such as 2026-01-31T12:00:00Z.",
@@ -177,10 +181,13 @@ class Instant(fields.Field[datetime]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
             raise self.make_error("invalid")
+        whole, is_leap = _LEAP_SECOND.subn(":59.999999", value.upper())
         try:
-            instant = datetime.fromisoformat(value.upper()).astimezone(UTC)
+            instant = datetime.fromisoformat(whole).astimezone(UTC)
         except (ValueError, OverflowError) as error:
             raise self.make_error("invalid") from error
+        if is_leap and (instant.hour, instant.minute) != (23, 59):
+            raise self.make_error("invalid")
         if instant < EPOCH:
             raise self.make_error("early")
         if instant > datetime.now(UTC) + CLOCK_SKEW:

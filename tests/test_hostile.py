@@ -211,7 +211,7 @@ def test_a_batch_may_fill_the_body_and_not_more(publish: Publish, service: Calle
 
 
 TIMES = [
-    "2026-01-01T23:59:60Z",
+    "2026-01-01T12:30:60Z",
     "2026-01-01T24:00:01Z",
     "2026-01-01T12:60:00Z",
     "2026-13-01T00:00:00Z",

@@ -392,6 +392,8 @@ def test_the_event_time_stands_for_now(app: Flask, role: str) -> None:
         ("1969-12-31T23:00:00-01:00", "1970-01-01T00:00:00Z"),
         ("2024-01-05T14:30:00.25+02:30", "2024-01-05T12:00:00.250000Z"),
         ("2024-01-05t12:00:00z", "2024-01-05T12:00:00Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999Z"),
+        ("2017-01-01T00:59:60.25+01:00", "2016-12-31T23:59:59.999999Z"),
     ],
 )
 def test_the_event_time_may_have_any_offset_and_is_shown_in_utc(service: Callers, written: str, meant: str) -> None:
