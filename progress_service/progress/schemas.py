@@ -39,6 +39,10 @@ class EffortSchema(StrictSchema):
         metadata={"description": "The score that could be reached, with up to 4 decimals."},
     )
     position = Text(255, metadata={"description": "Where to resume, in the words of the player."})
+    occurredAt = Instant(
+        attribute="occurred_at",
+        metadata={"description": "When it happened; now, if left out. From admins and services only."},
+    )
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
@@ -66,10 +70,6 @@ class UpdateSchema(EffortSchema):
     userId = UserId(
         attribute="user_id",
         metadata={"description": "The learner; the caller, if left out. A service must give it."},
-    )
-    occurredAt = Instant(
-        attribute="occurred_at",
-        metadata={"description": "When it happened; now, if left out. From admins and services only."},
     )
 
 

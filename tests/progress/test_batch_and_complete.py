@@ -274,6 +274,20 @@ def test_on_a_completed_record_it_is_an_ordinary_update(publish: Publish, studen
         assert instant(shown[part]["lastActivityAt"]) > instant(record[part]["lastActivityAt"])
 
 
+def test_a_service_says_when_a_record_was_completed_which_may_be_earlier_but_not_later(
+    app: Flask, service: Callers, student: Callers
+) -> None:
+    record = send(service(), "intro", userId="sam", occurredAt=moment(1))["progress"]
+    shown = [
+        complete(service(), record, json={"occurredAt": moment(minute)}).get_json()["progress"]["completedAt"]
+        for minute in (5, 9, 3)
+    ]
+    assert shown == [moment(5), moment(5), moment(3)]
+    before = stored(app)
+    assert refusal(complete(student(), record, json={"occurredAt": moment(2)}))[:2] == (403, "forbidden")
+    assert stored(app) == before
+
+
 @pytest.mark.parametrize("role", ["student", "instructor"])
 def test_another_learners_record_is_not_to_be_found(app: Flask, role: str) -> None:
     record = read(Caller(app, "admin", "ada"), "nora", "intro")
@@ -305,7 +319,7 @@ def test_what_is_no_records_id_is_not_found(app: Flask, admin: Callers) -> None:
     ("body", "pointers"),
     [
         ({"progressPercentage": 100}, {"/progressPercentage"}),
-        ({"userId": "sam", "occurredAt": moment()}, {"/userId", "/occurredAt"}),
+        ({"userId": "sam", "occurredAt": "soon"}, {"/userId", "/occurredAt"}),
         ({"contentId": "intro", "completes": False}, {"/contentId", "/completes"}),
         ({"score": 1, "timeSpentSeconds": -1, "position": None}, {"/maxScore", "/timeSpentSeconds", "/position"}),
     ],
