@@ -169,9 +169,7 @@ def endpoint(
                 return response
 
             if is_read and operation.text:
-                response, end = storage.read_on(work)
-                response.call_on_close(end) if response.is_streamed else end()
-                return response
+                return _end_with(*storage.read_on(work))
             if is_read:
                 return storage.read(work, unhurried=unhurried, single_statement=single_statement)
             return storage.write(work, unhurried=unhurried)
@@ -195,6 +193,23 @@ def stream(answer: Stream, connection: Connection) -> Response:
     """Answer with text as it is made, on the view's connection."""
     storage.unhurry(connection)
     return Response(answer.text, content_type=answer.content_type)
+
+
+def _end_with(response: Response, end: Callable[[], None]) -> Response:
+    """Let what a response reads end with its last piece, or when it is closed before."""
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield from response.iter_encoded()
+        finally:
+            end()
+
+    if not response.is_streamed:
+        end()
+        return response
+    ending = Response(pieces(), headers=response.headers)
+    ending.call_on_close(end)  # also where no piece has been taken
+    return ending
 
 
 def _check_path(path: Mapping[str, str]) -> None:
