@@ -200,7 +200,7 @@ def _write_nothing(connection: Connection) -> None:
         connection.execute(update(Module).where(false()).values(title=""))
     except OperationalError as error:
         # On SQLite one that has read first does not wait for a writer, and where there is one, the file can be written.
-        if connection.dialect.name != "sqlite" or not is_transient(error):
+        if connection.dialect.name != "sqlite" or not is_locked(error):
             raise
 
 
