@@ -96,6 +96,7 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
 
 def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     lost = 0.0
+    at_once = usual._replace(lock=AT_ONCE["postgresql"])
 
     @event.listens_for(engine, "connect")
     def prepare_connection(driver: Any, record: ConnectionPoolEntry) -> None:
@@ -105,7 +106,7 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
         is_direct = process == driver.info.backend_pid
         record.info.update(is_direct=is_direct, seen=time.monotonic())
         if is_direct:
-            driver.execute(settings("SET", usual._replace(lock=AT_ONCE["postgresql"])))
+            driver.execute(settings("SET", at_once))
         else:
             driver.prepare_threshold = None
 
@@ -113,8 +114,11 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         begins: Manner = options.get("begins", WRITING)
-        if not (begins.is_one_statement and connection.info["is_direct"]):
-            say(connection, f"{begins.postgresql}; {settings('SET LOCAL', options.get('timeouts', usual))}")
+        given: Timeouts = options.get("timeouts", usual)
+        if not connection.info["is_direct"] or given != at_once:
+            say(connection, f"{begins.postgresql}; {settings('SET LOCAL', given)}")
+        elif not begins.is_one_statement:  # what it relies on is set already, as most transactions need it
+            say(connection, begins.postgresql)
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
