@@ -30,10 +30,10 @@ def upgrade() -> None:
         enrollments.drop_index("ix_enrollments_module_id_user_id")
         enrollments.add_column(sa.Column("last_content_id", IDENTIFIER))
     op.execute(
-        "UPDATE enrollments SET last_content_id = ("
-        " SELECT max(content_id) FROM progress_records WHERE progress_records.user_id = enrollments.user_id"
-        " AND progress_records.module_id = enrollments.module_id"
-        " AND progress_records.last_activity_at = enrollments.last_activity_at)"
+        "UPDATE enrollments SET last_content_id = latest.content_id FROM ("
+        " SELECT user_id, module_id, max(content_id) AS content_id FROM progress_records"
+        " JOIN enrollments USING (user_id, module_id, last_activity_at) GROUP BY user_id, module_id"
+        ") AS latest WHERE latest.user_id = enrollments.user_id AND latest.module_id = enrollments.module_id"
     )
     with op.batch_alter_table("enrollments") as enrollments:
         enrollments.create_check_constraint(
