@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, Tim
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service.extensions import db
-from progress_service.models import Module
+from progress_service.models import StoredAnswer
 from progress_service.prepared import say
 
 Result = TypeVar("Result")
@@ -199,9 +199,10 @@ def try_writing() -> None:
 
 
 def _write_nothing(connection: Connection) -> None:
-    connection.execute(select(Module.id).where(false()))
+    # Where the answers are kept that are repeated: other tables are locked whole by changes of the catalog.
+    connection.execute(select(StoredAnswer.key).where(false()))
     try:
-        connection.execute(update(Module).where(false()).values(title=""))
+        connection.execute(update(StoredAnswer).where(false()).values(fingerprint=""))
     except OperationalError as error:
         # On SQLite one that has read first does not wait for a writer, and where there is one, the file can be written.
         if connection.dialect.name != "sqlite" or not is_locked(error):

@@ -9,7 +9,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import make_url, text
 
+from progress_service import recorder
 from progress_service.extensions import db
+from progress_service.statements import MOST_LOCKS
 from tests.callers import Caller
 from tests.conftest import application
 from tests.test_errors import assert_problem
@@ -102,6 +104,14 @@ def test_a_probe_does_not_wait_for_a_writer_of_a_file(tmp_path: Path) -> None:
         run(app, "upgrade")
         writer.exec_driver_sql("BEGIN IMMEDIATE")
         assert Caller(app).get("/readyz").status_code == 200
+
+
+def test_a_probe_does_not_wait_for_a_change_of_the_whole_catalog(migrated_postgresql: Flask) -> None:
+    with migrated_postgresql.app_context():
+        engine = db.engine
+    with engine.begin() as loading:
+        recorder.lock_modules(loading, [f"module-{number}" for number in range(MOST_LOCKS + 1)])
+        assert Caller(migrated_postgresql).get("/readyz").status_code == 200
 
 
 def test_the_service_is_not_ready_where_it_may_only_read(migrated_postgresql: Flask) -> None:
