@@ -248,18 +248,18 @@ def _date_completions(
         key for key, one in after.enrollments.items() if calculations.is_complete(one, modules[key.module_id])
     }
     moved = {
-        key
-        for record_key, record in before.records.items()
-        if record.completed_at not in (None, after.records[record_key].completed_at)
-        and after.enrollments[key := EnrollmentKey(record.user_id, record.module_id)].completed_at is not None
+        EnrollmentKey(record.user_id, record.module_id)
+        for key, record in before.records.items()
+        if record.completed_at not in (None, after.records[key].completed_at)
     }
-    if not completing | moved:
+    dated = completing | {key for key in moved if after.enrollments[key].completed_at is not None}
+    if not dated:
         return
     sql = _statements(connection)
-    keys = sql.enrollment_keys((*key, None) for key in completing | moved)
+    keys = sql.enrollment_keys((*key, None) for key in dated)
     others = {EnrollmentKey(*key): at for *key, at in sql.last_completions.run(connection, **keys, **rows) if at}
     was, last = (_last_completions(records, contents, others) for records in (before.records, after.records))
-    for key in completing | moved:
+    for key in dated:
         after.enrollments[key] = calculations.complete(after.enrollments[key], was.get(key), last.get(key))
 
 

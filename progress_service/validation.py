@@ -31,7 +31,7 @@ LONGEST_IDENTIFIER = 255
 
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._:@|+~'-]{{0,{LONGEST_IDENTIFIER - 1}}}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_LEAP_SECOND = re.compile(r"(?<=\d):60(\.\d+)?(?=[Z+-])", re.ASCII)
+_LEAP_SECOND = re.compile(r":60(\.\d+)?(?=[Z+-])", re.ASCII)
 _WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
 _WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
