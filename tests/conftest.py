@@ -15,7 +15,6 @@ from sqlalchemy import Engine, create_engine, event, func, make_url, or_, select
 from progress_service import create_app
 from progress_service.extensions import db
 from progress_service.models import Tally
-from progress_service.prepared import Compiled, Row
 from progress_service.tallies import Counts, Group
 from tests.callers import KEY, Caller
 from tests.postgres import POOLERS, postgres_server
@@ -197,22 +196,11 @@ def publish(admin: Callers) -> Publish:
 
 
 @pytest.fixture
-def listen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listen]:
+def listen() -> Iterator[Listen]:
     """Call a hook with each statement before or after it is executed: `listen(engine, "before", hook)`."""
     listening: list[tuple[Engine, str, Callable[..., object]]] = []
 
     def listen(engine: Engine, when: Literal["before", "after"], hook: Callable[[str], object]) -> None:
-        run = Compiled.run
-
-        def tell_and_run(self: Compiled, driver: Any, parameters: dict[str, Any]) -> list[Row]:
-            if when == "before":
-                hook(self.sql)
-            rows = run(self, driver, parameters)
-            if when == "after":
-                hook(self.sql)
-            return rows
-
-        monkeypatch.setattr(Compiled, "run", tell_and_run)
         listening.append((engine, f"{when}_cursor_execute", lambda *execution: hook(execution[2])))
         event.listen(*listening[-1])
 
