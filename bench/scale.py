@@ -27,7 +27,6 @@ from progress_service import recount
 from progress_service.analytics import queries, roster
 from progress_service.analytics.roster import Filters, Order
 from progress_service.calculations import ACTIVE
-from progress_service.statements import Statements
 from tests.postgres import PostgresServer
 
 FEW, MEDIUM, LARGE = "few", "medium", "large"
@@ -173,7 +172,7 @@ def fill(connection: Connection, sizes: Sequence[int], modules: Sequence[str]) -
         connection.execute(text(index))
     say("DROP TABLE learners")
     for module in modules:
-        recount.tallies(connection, Statements(connection.dialect), module)
+        recount.tallies(connection, module)
     say(PARTS)
     say("RESET ALL")
     say("VACUUM ANALYZE")

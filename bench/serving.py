@@ -17,7 +17,7 @@ from typing import Any
 from flask_migrate import upgrade
 from sqlalchemy import create_engine
 
-from progress_service import create_app, recount
+from progress_service import create_app, verification
 from progress_service.extensions import db
 from tests.callers import KEY, token
 
@@ -126,7 +126,7 @@ def verify(url: str) -> None:
     """Raise RuntimeError unless every total equals its recount."""
     engine = create_engine(url)
     with engine.connect() as connection:
-        drift = next(recount.drifts(connection), None)
+        drift = next(verification.drifts(connection), None)
     engine.dispose()
     if drift:
         raise RuntimeError(f"not what a recount gives: {drift}")

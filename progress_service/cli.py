@@ -19,17 +19,19 @@ from flask_jwt_extended import create_access_token
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
-from progress_service import idempotency, importing, openapi, recorder, recount, storage
+from progress_service import idempotency, importing, locks, openapi, publishing, recorder, storage, verification
 from progress_service.auth import Role
 from progress_service.calculations import Update
 from progress_service.catalog import queries
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.errors import Fault
+from progress_service.learning import EnrollmentChange
 from progress_service.progress.schemas import OTHERS_UPDATE
-from progress_service.recorder import ContentElsewhere, EnrollmentChange, PublishedModule
-from progress_service.recount import Drift
+from progress_service.publishing import PublishedModule
+from progress_service.recorder import ContentElsewhere
 from progress_service.serialization import encode
 from progress_service.validation import faults_of, is_user_id, parse_json
+from progress_service.verification import Drift
 
 REPAIR_CHUNK = 1000
 FILE = click.File("rb")
@@ -59,14 +61,14 @@ def load_catalog(file: BinaryIO) -> None:
     now = datetime.now(UTC)
 
     def work(connection: Connection) -> None:
-        recorder.lock_catalog(connection)
+        locks.hold_catalog(connection)
         stored = {module.id: module for module in queries.published(connection, [module.id for module in published])}
         changed = [module for module in published if stored.get(module.id) != module]
         # Of a new module no update can be under way.
-        recorder.lock_modules(connection, [module.id for module in changed if module.id in stored])
+        locks.hold_modules(connection, [module.id for module in changed if module.id in stored])
         for module in changed:
             try:
-                recorder.publish_held(connection, module, now=now)
+                publishing.publish(connection, module, now=now, is_locked=True)
             except ContentElsewhere as refused:
                 faults = [Fault(module.contents[place].id, str(refused.__doc__)) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
@@ -133,16 +135,16 @@ def verify(repair: bool) -> None:
 
     def work(connection: Connection) -> int:
         found = 0
-        for module_id, drifts in groupby(recount.drifts(connection), key=attrgetter("module_id")):
+        for module_id, drifts in groupby(verification.drifts(connection), key=attrgetter("module_id")):
             while chunk := list(islice(drifts, REPAIR_CHUNK)):
                 found += len(chunk)
                 for drift in chunk:
                     click.echo(_describe(drift))
                 if repair:
-                    mend = partial(recorder.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
+                    mend = partial(verification.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
                     storage.write(mend, unhurried=True)
             if repair:
-                storage.write(partial(recorder.repair_tallies, module_id=module_id), unhurried=True)
+                storage.write(partial(verification.repair_tallies, module_id=module_id), unhurried=True)
         return found
 
     found = storage.read(work, unhurried=True)

@@ -48,7 +48,9 @@ class Rows:
 
 
 def _postgresql_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromClause:
-    each = func.jsonb_array_elements(cast(bindparam(name, type_=String), JSONB)).table_valued("value")
+    each = func.jsonb_array_elements(cast(bindparam(name, type_=String), JSONB)).table_valued(
+        "value", name=f"{name}_json"
+    )
 
     def cell(place: int, kind: TypeEngine[Any]) -> ColumnElement[Any]:
         written = type_coerce(each.c.value.op("->>")(literal_column(str(place))), String)
@@ -60,7 +62,7 @@ def _postgresql_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromCla
 
 
 def _sqlite_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromClause:
-    each = func.json_each(bindparam(name, type_=String)).table_valued("value")
+    each = func.json_each(bindparam(name, type_=String)).table_valued("value", name=f"{name}_json")
 
     def cell(place: int, kind: TypeEngine[Any]) -> ColumnElement[Any]:
         return type_coerce(func.json_extract(each.c.value, literal_column(f"'$[{place}]'")), kind)

@@ -1,10 +1,12 @@
-"""Which groups of a module a learner counts in, and with what: the rule that keeps every statistic.
+"""In which groups of a module a learner counts, and with which numbers: the rule that keeps every statistic.
 
 A statistic is a sum over learners. Each enrollment, record and day of activity counts in a few groups; a change takes
-out what counted before and adds what counts now. `recount` says the same in SQL.
+out what counted before and adds what counts now. `recount` has the same three functions in SQL, in the same order;
+docs/architecture.md ("Tallies") has a table of the groups and of the statistics that they make up.
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import date
 from operator import add, sub
 from typing import NamedTuple
 
@@ -81,8 +83,8 @@ def of_enrollment(enrollment: Enrollment, module: Module) -> Iterator[Share]:
         yield Group(module_id, PERCENTAGE, str(percentage)), Counts(learners=1)
     if status in (ACTIVE, PAUSED) and enrollment.last_activity_at is not None:
         last, content_id = enrollment.last_activity_at, enrollment.last_content_id
-        yield Group(module_id, LAST_WEEK, f"{calculations.week_of(last)} {content_id}"), Counts(learners=1)
-        yield Group(module_id, LAST_DAY, f"{last.date()} {content_id}"), Counts(learners=1)
+        yield Group(module_id, LAST_WEEK, item_of(calculations.week_of(last), content_id)), Counts(learners=1)
+        yield Group(module_id, LAST_DAY, item_of(last.date(), content_id)), Counts(learners=1)
     if enrollment.completed_at is not None:
         yield Group(module_id, DAY, str(enrollment.completed_at.date())), Counts(enrollments_completed=1)
 
@@ -111,3 +113,8 @@ def of_day(day: ActivityDay) -> Iterator[Share]:
         Group(day.module_id, DAY, str(day.day)),
         Counts(learners=1, time_spent_seconds=day.time_spent_seconds),
     )
+
+
+def item_of(period: date, content_id: str | None) -> str:
+    """Return the item of a group of a week or day and a content; `functions.content_of` reads it."""
+    return f"{period} {content_id}"

@@ -25,12 +25,13 @@ from flask import Flask
 from sqlalchemy import Connection, Engine, insert, text
 from werkzeug.test import TestResponse
 
-from progress_service import recorder, recount, storage
+from progress_service import locks, publishing, recorder, storage, verification
 from progress_service.calculations import Update
 from progress_service.extensions import db
+from progress_service.learning import EnrollmentChange
+from progress_service.locks import MOST_LOCKS
 from progress_service.models import Tally
-from progress_service.recorder import EnrollmentChange, PublishedContent, PublishedModule
-from progress_service.statements import MOST_LOCKS
+from progress_service.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
 from tests.conftest import Callers, Listen, Publish, application
@@ -136,9 +137,9 @@ def view(caller: Caller, user_id: str, module_id: str) -> dict[str, Any]:
     return dict(response.get_json())
 
 
-def drifts(app: Flask) -> list[recount.Drift]:
+def drifts(app: Flask) -> list[verification.Drift]:
     with app.app_context():
-        return storage.read(lambda connection: list(recount.drifts(connection)))
+        return storage.read(lambda connection: list(verification.drifts(connection)))
 
 
 def assert_exact(app: Flask, engine: Engine) -> int:
@@ -490,7 +491,7 @@ def recorded(user_id: str, content_id: str, percentage: int) -> Callable[[Connec
 
 def published(module_id: str, weights: dict[str, int]) -> Callable[[Connection], object]:
     contents = [PublishedContent(one, one, "video", None, weight, 100, None) for one, weight in weights.items()]
-    return partial(recorder.publish, module=PublishedModule(module_id, module_id, [], contents), now=NOW)
+    return partial(publishing.publish, module=PublishedModule(module_id, module_id, [], contents), now=NOW)
 
 
 @on_postgresql
@@ -791,13 +792,13 @@ MANY = [f"module{number}" for number in range(MOST_LOCKS + 1)]
 
 def publish_many(weight: int) -> Callable[[Connection], object]:
     def work(connection: Connection) -> None:
-        recorder.lock_modules(connection, MANY)
+        locks.hold_modules(connection, MANY)
         for module_id in MANY:
             contents = [
                 PublishedContent(one, one, "video", None, each, 100, None)
                 for one, each in ((module_id, weight), (f"{module_id}-more", 1))
             ]
-            recorder.publish_held(connection, PublishedModule(module_id, module_id, [], contents), now=NOW)
+            publishing.publish(connection, PublishedModule(module_id, module_id, [], contents), now=NOW, is_locked=True)
 
     return work
 
@@ -895,7 +896,7 @@ def test_whoever_comes_while_many_modules_change_waits_and_reads_the_new_catalog
         "reset": partial(service().delete, "/api/progress/kim/module7"),
         "erasure": partial(service().delete, "/api/progress/eva"),
         "change": partial(put_module, service(), "module8", {"module8": 5}),
-        "repair": partial(in_transaction, app, partial(recorder.repair_tallies, module_id="module7")),
+        "repair": partial(in_transaction, app, partial(verification.repair_tallies, module_id="module7")),
     }
     with held(engine, publish_many(3)):
         waiting = {}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Row, select
 from sqlalchemy import update as sql_update
 
-from progress_service import recount, storage
+from progress_service import storage, verification
 from progress_service.extensions import db
 from progress_service.models import Content, Enrollment, ProgressRecord
 from tests.callers import Caller
@@ -229,9 +229,9 @@ class World:
             tables = [model.__table__ for model in (Content, ProgressRecord, Enrollment)]
             return Facts(*(connection.execute(select(table)).all() for table in tables))
 
-    def drifts(self) -> list[recount.Drift]:
+    def drifts(self) -> list[verification.Drift]:
         with self.app.app_context():
-            return storage.read(lambda connection: list(recount.drifts(connection)))
+            return storage.read(lambda connection: list(verification.drifts(connection)))
 
 
 def update(report: Report) -> Document:

@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import make_url, text
 
-from progress_service import recorder
+from progress_service import locks
 from progress_service.extensions import db
-from progress_service.statements import MOST_LOCKS
+from progress_service.locks import MOST_LOCKS
 from tests.callers import Caller
 from tests.conftest import application
 from tests.test_errors import assert_problem
@@ -110,7 +110,7 @@ def test_a_probe_does_not_wait_for_a_change_of_the_whole_catalog(migrated_postgr
     with migrated_postgresql.app_context():
         engine = db.engine
     with engine.begin() as loading:
-        recorder.lock_modules(loading, [f"module-{number}" for number in range(MOST_LOCKS + 1)])
+        locks.hold_modules(loading, [f"module-{number}" for number in range(MOST_LOCKS + 1)])
         assert Caller(migrated_postgresql).get("/readyz").status_code == 200
 
 

@@ -11,7 +11,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, func, select
 
-from progress_service import models, recorder, recount, storage
+from progress_service import models, publishing, recorder, storage, verification
 from progress_service.calculations import (
     ACTIVE,
     COMPLETED,
@@ -25,9 +25,10 @@ from progress_service.calculations import (
     Update,
 )
 from progress_service.extensions import db
-from progress_service.recorder import EnrollmentChange, PublishedContent, PublishedModule
-from progress_service.statements import columns
+from progress_service.learning import EnrollmentChange
+from progress_service.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import Changes, Counts, Group, of_day, of_enrollment, of_record
+from progress_service.values import columns
 from tests.callers import Caller
 from tests.conftest import Callers
 
@@ -312,7 +313,7 @@ def publish(
 ) -> None:
     contents = [PublishedContent(one, one.title(), "video", None, weight, *rule) for one, weight in weights.items()]
     module = PublishedModule(module_id, module_id.title(), [], contents)
-    recorder.publish(connection, module, now=datetime.now(UTC))
+    publishing.publish(connection, module, now=datetime.now(UTC))
 
 
 def stored(connection: Connection) -> dict[Group, Counts]:
@@ -375,7 +376,7 @@ def test_what_every_write_adds_is_what_python_and_sql_count(app: Flask, service:
         for action in sequence:
             world.perform(action)
         assert world.read(stored) == world.read(counted)
-        assert world.read(lambda connection: list(recount.drifts(connection))) == []
+        assert world.read(lambda connection: list(verification.drifts(connection))) == []
 
         tallies, answers = world.read(stored), world.answers()
         world.write(lambda connection: connection.execute(delete(models.Tally)))

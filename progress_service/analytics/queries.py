@@ -9,10 +9,11 @@ from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func,
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
 from progress_service.documents import ListedContent
+from progress_service.functions import content_of, one_of, whole
 from progress_service.models import Content, Enrollment, Module, Tally
 from progress_service.prepared import Prepared, Row
-from progress_service.statements import MODULE, columns, one_of, whole
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
+from progress_service.values import MODULE, columns
 
 Groups = dict[str, dict[str, Counts]]
 """What the groups of a module add up to, by kind and item."""
@@ -45,7 +46,7 @@ CONTENTS = Prepared(
 GROUPS = _groups(one_of(Tally.kind, (STATUS, PERCENTAGE, CONTENT)))
 DAYS = _groups(Tally.kind == DAY, Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
 _LAST_BEFORE = (
-    select(func.substr(Tally.item, literal_column(f"{len('2026-01-31 ') + 1}")), whole(func.sum(Tally.learners)))
+    select(content_of(Tally.item), whole(func.sum(Tally.learners)))
     .where(
         Tally.module_id == THE_MODULE,
         or_(

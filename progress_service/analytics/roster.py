@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Select, func, select, tuple_, union_all
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, COMPLETED, PAUSED, STATUSES
 from progress_service.models import Enrollment
-from progress_service.statements import ENROLLMENT
 from progress_service.validation import is_identifier
+from progress_service.values import ENROLLMENT
 
 USER_ID, PROGRESS, LAST_ACTIVITY = "userId", "progress", "lastActivity"
 SORTS = (USER_ID, PROGRESS, f"-{PROGRESS}", LAST_ACTIVITY, f"-{LAST_ACTIVITY}")

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, select
 
 from progress_service import calculations
 from progress_service.models import Content, Enrollment, Module, ModuleInstructor
-from progress_service.recorder import PublishedContent, PublishedModule
-from progress_service.statements import ENROLLMENT, MODULE, columns, values
+from progress_service.publishing import PublishedContent, PublishedModule
+from progress_service.values import ENROLLMENT, MODULE, columns, values
 
 READ_TOGETHER = 500
 """How many modules are read by one statement."""

@@ -8,7 +8,7 @@ from marshmallow import ValidationError, fields, missing, post_load, validate, v
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, STATUSES
 from progress_service.documents import COUNTED, EnrollmentSchema
-from progress_service.recorder import PublishedContent
+from progress_service.publishing import PublishedContent
 from progress_service.validation import (
     Identifier,
     Instant,

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from progress_service import recorder
+from progress_service import publishing, recorder
 from progress_service.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
 from progress_service.calculations import Enrollment, Module
 from progress_service.catalog import queries
@@ -19,7 +19,9 @@ from progress_service.catalog.schemas import (
 from progress_service.documents import enrollment_document
 from progress_service.endpoint import Answer, Call, endpoint
 from progress_service.errors import Fault, Problem, invalid, not_found
-from progress_service.recorder import ContentElsewhere, EnrollmentChange, PublishedModule, UnknownModule
+from progress_service.learning import EnrollmentChange, Recorded
+from progress_service.publishing import PublishedModule
+from progress_service.recorder import ContentElsewhere, UnknownModule
 from progress_service.serialization import encode
 from progress_service.validation import parse_json
 
@@ -101,14 +103,14 @@ def _check_told(told: Mapping[str, Any], document: Mapping[str, Any]) -> None:
 
 def publish(call: Call, module: PublishedModule) -> bool:
     try:
-        return recorder.publish(call.connection, module, now=call.now)
+        return publishing.publish(call.connection, module, now=call.now)
     except ContentElsewhere as refused:
         faults = [Fault(f"/contents/{place}/id", "Belongs to another module.") for place in refused.places]
         detail = "A content belongs to one module for ever."
         raise Problem(409, detail, slug="content-belongs-elsewhere", faults=faults) from refused
 
 
-def enroll(call: Call, change: EnrollmentChange) -> recorder.Recorded:
+def enroll(call: Call, change: EnrollmentChange) -> Recorded:
     try:
         return recorder.enroll(call.connection, [change], now=call.now)
     except UnknownModule as refused:

@@ -11,6 +11,8 @@ from sqlalchemy.orm import aliased
 from progress_service import calculations, idempotency
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED
 from progress_service.documents import ListedContent
+from progress_service.functions import one_of
+from progress_service.learning import RecordKey
 from progress_service.models import (
     ActivityDay,
     Content,
@@ -21,8 +23,7 @@ from progress_service.models import (
     StoredAnswer,
 )
 from progress_service.prepared import Prepared
-from progress_service.recorder import RecordKey
-from progress_service.statements import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, one_of, values
+from progress_service.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
 
 
 class EnrolledModule(NamedTuple):

@@ -12,6 +12,7 @@ from progress_service.calculations import CriteriaNotMet, Update
 from progress_service.documents import enrollment_document, record_document
 from progress_service.endpoint import NOTHING, Answer, Call, endpoint
 from progress_service.errors import Fault, Problem, forbidden, invalid, not_found
+from progress_service.learning import Recorded
 from progress_service.progress import queries
 from progress_service.progress.documents import dashboard_document, export_document, module_document
 from progress_service.progress.schemas import (
@@ -25,7 +26,7 @@ from progress_service.progress.schemas import (
     batch_schema,
     update_schema,
 )
-from progress_service.recorder import NotEnrolled, Recorded, Refused, UnknownContent
+from progress_service.recorder import NotEnrolled, Refused, UnknownContent
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 RECORDED = RecordedSchema()

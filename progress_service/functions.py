@@ -1,0 +1,65 @@
+"""SQL functions and conditions that both databases write in their own way."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, String, cast, func, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class utc_day(FunctionElement[str]):  # noqa: N801  a function, named as one
+    """The UTC day of a time, as text."""
+
+    type = String()
+    inherit_cache = True
+
+
+class utc_week(FunctionElement[str]):  # noqa: N801
+    """The Monday of a time's week in UTC, as text."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(utc_day, "postgresql")
+def _postgresql_day(element: utc_day, compiler: Any, **kwargs: Any) -> str:
+    return f"to_char(timezone('UTC', {compiler.process(element.clauses, **kwargs)}), 'YYYY-MM-DD')"
+
+
+@compiles(utc_day, "sqlite")
+def _sqlite_day(element: utc_day | utc_week, compiler: Any, **kwargs: Any) -> str:
+    # The text as it is stored: SQLite's date functions round a day's last half millisecond into the next day.
+    return f"substr({compiler.process(element.clauses, **kwargs)}, 1, 10)"
+
+
+@compiles(utc_week, "postgresql")
+def _postgresql_week(element: utc_week, compiler: Any, **kwargs: Any) -> str:
+    return f"to_char(date_trunc('week', timezone('UTC', {compiler.process(element.clauses, **kwargs)})), 'YYYY-MM-DD')"
+
+
+@compiles(utc_week, "sqlite")
+def _sqlite_week(element: utc_week, compiler: Any, **kwargs: Any) -> str:
+    return f"date({_sqlite_day(element, compiler, **kwargs)}, 'weekday 0', '-6 days')"
+
+
+def item_of(period: Any, content_id: Any) -> ColumnElement[str]:
+    """Return the item of a group of a week or day and a content (see `tallies.item_of`)."""
+    item: ColumnElement[str] = period + " " + content_id
+    return item
+
+
+def content_of(item: Any) -> ColumnElement[str]:
+    """Return the content that is named in the item of a group of a week or day."""
+    return func.substr(item, literal_column(str(len("2026-01-31 ") + 1)))
+
+
+def one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:
+    """Compare with fixed words, which stand in the statement: the length of a list of parameters is not known yet."""
+    condition: ColumnElement[bool] = column.in_([literal_column(f"'{word}'") for word in words])
+    return condition
+
+
+def whole(total: Any) -> ColumnElement[int]:
+    """Make a sum an integer, since PostgreSQL answers a decimal, and 0 where nothing was summed."""
+    return cast(func.coalesce(total, 0), BigInteger)

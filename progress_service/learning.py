@@ -1,0 +1,129 @@
+"""What is stored about learners, and how it changes: the values between the tables and the rules."""
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+from progress_service import calculations, tallies
+from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record
+
+
+class RecordKey(NamedTuple):
+    user_id: str
+    content_id: str
+
+
+class EnrollmentKey(NamedTuple):
+    user_id: str
+    module_id: str
+
+
+class DayKey(NamedTuple):
+    user_id: str
+    module_id: str
+    day: date
+
+
+class EnrollmentChange(NamedTuple):
+    """A learner is to be enrolled, or their enrollment changed; a field that is None stays as it is."""
+
+    user_id: str
+    module_id: str
+    status: str | None = None
+    enrolled_at: datetime | None = None
+    counted: bool | None = None
+
+
+class Catalog(NamedTuple):
+    """The contents that updates name, and the denominators of their modules, by id."""
+
+    contents: dict[str, Content]
+    modules: dict[str, Module]
+
+
+class Learning(NamedTuple):
+    """What is stored about some learners: their enrollments, records and days of activity."""
+
+    enrollments: dict[EnrollmentKey, Enrollment]
+    records: dict[RecordKey, Record]
+    days: dict[DayKey, ActivityDay]
+
+    @classmethod
+    def nothing(cls) -> "Learning":
+        return cls({}, {}, {})
+
+    def copy(self) -> "Learning":
+        return Learning(dict(self.enrollments), dict(self.records), dict(self.days))
+
+    def without_enrollments(self, created: Collection[EnrollmentKey]) -> "Learning":
+        """Leave out some enrollments: those that this transaction has made are in no tally yet."""
+        return self._replace(
+            enrollments={key: enrollment for key, enrollment in self.enrollments.items() if key not in created}
+        )
+
+    def difference(self, other: "Learning") -> "Learning":
+        """Return what is not the same in the other; all of a learner whose enrollment counts in only one of the two."""
+        turned = {
+            key
+            for key, enrollment in self.enrollments.items()
+            if key in other.enrollments and other.enrollments[key].counted != enrollment.counted
+        }
+        return Learning(
+            _difference(self.enrollments, other.enrollments, turned),
+            _difference(self.records, other.records, turned),
+            _difference(self.days, other.days, turned),
+        )
+
+    def shares(
+        self, modules: Mapping[str, Module], enrollments: Mapping[EnrollmentKey, Enrollment]
+    ) -> Iterator[tallies.Share]:
+        """Yield what all of this counts in the tallies of the modules, under the learners' enrollments."""
+        for enrollment in self.enrollments.values():
+            if enrollment.counted:
+                yield from tallies.of_enrollment(enrollment, modules[enrollment.module_id])
+        for record in self.records.values():
+            if enrollments[EnrollmentKey(record.user_id, record.module_id)].counted:
+                yield from tallies.of_record(record)
+        for day in self.days.values():
+            if enrollments[EnrollmentKey(day.user_id, day.module_id)].counted:
+                yield from tallies.of_day(day)
+
+
+class Recorded(NamedTuple):
+    """The effect of updates or of enrollment changes, and the denominators of the modules."""
+
+    before: Learning
+    after: Learning
+    modules: dict[str, Module]
+
+    @property
+    def started(self) -> int:
+        """How many records are new."""
+        return len(self.after.records) - len(self.before.records)
+
+    @property
+    def enrolled(self) -> int:
+        """How many enrollments are new."""
+        return len(self.after.enrollments) - len(self.before.enrollments)
+
+    @property
+    def completed(self) -> int:
+        """How many records have completed."""
+        return _completions(self.before.records, self.after.records)
+
+    @property
+    def enrollments_completed(self) -> int:
+        """How many enrollments have completed."""
+        return _completions(self.before.enrollments, self.after.enrollments)
+
+
+def _difference(some: dict[Any, Any], others: dict[Any, Any], turned: Collection[EnrollmentKey]) -> dict[Any, Any]:
+    return {
+        key: value
+        for key, value in some.items()
+        if others.get(key) != value or (value.user_id, value.module_id) in turned
+    }
+
+
+def _completions(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> int:
+    return sum(calculations.completes(before.get(key), value) for key, value in after.items())

@@ -1,0 +1,69 @@
+"""The locks of writers, in the one order in which every transaction takes them (docs/architecture.md, "Locks").
+
+First the Idempotency-Key (`idempotency.replay`), then modules by code point, then enrollments by user and module, and
+last the rows that `Statements.store` writes. So writers queue, and do not deadlock. Every lock ends with its
+transaction. SQLite needs none of them: there a writer holds the only write lock from its begin.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func, select, text
+
+from progress_service.models import Base, Enrollment, Module
+from progress_service.prepared import Prepared
+
+CHANGES, REPAIRS = 0, 1
+"""The two purposes of a module's lock: updates and catalog changes exclude each other by it, or two repairs do."""
+
+MOST_LOCKS = 50
+"""How many modules a transaction locks one by one. PostgreSQL has room for 64 locks of each connection."""
+
+
+def share_modules(connection: Connection, statement: Prepared, rows: Mapping[str, Any]) -> set[str]:
+    """Hold off catalog changes of the modules that a statement locks, and return the ids of those modules.
+
+    Updates share this lock and run side by side. Without it an update that has read the old catalog could commit after
+    the change has recounted the module, and leave a stale total.
+    """
+    module_ids = {module_id for (module_id,) in statement.run(connection, **rows)}
+    if len(module_ids) > MOST_LOCKS:
+        _lock_table(connection, Module, "SHARE")  # all changes of the catalog write there
+    return module_ids
+
+
+def share_module(connection: Connection, statement: Prepared, rows: Mapping[str, Any]) -> None:
+    """Hold off catalog changes of one module, for a transaction that may lock no enrollment of it."""
+    share_modules(connection, statement, rows)
+    _lock_table(connection, Enrollment, "ROW SHARE")  # a change of many modules locks this table instead of modules
+
+
+def hold_modules(connection: Connection, module_ids: Collection[str]) -> None:
+    """Hold modules alone: no update of them runs, and none that has begun is unfinished."""
+    if len(module_ids) > MOST_LOCKS:
+        hold_catalog(connection)
+        _lock_table(connection, Enrollment, "EXCLUSIVE")  # all updates write there before they read the catalog
+        return
+    _lock_table(connection, Module, "ROW EXCLUSIVE")
+    for module_id in sorted(module_ids):
+        _hold(connection, module_id, CHANGES)
+
+
+def hold_catalog(connection: Connection) -> None:
+    """Hold off all other changes of the catalog; updates run on."""
+    _lock_table(connection, Module, "SHARE ROW EXCLUSIVE")
+
+
+def hold_repairs(connection: Connection, module_id: str) -> None:
+    """Hold off all other repairs of a module's tallies."""
+    _hold(connection, module_id, REPAIRS)
+
+
+def _hold(connection: Connection, module_id: str, purpose: int) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(module_id, purpose))))
+
+
+def _lock_table(connection: Connection, table: type[Base], mode: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"LOCK TABLE {table.__tablename__} IN {mode} MODE"))

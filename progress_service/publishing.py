@@ -1,0 +1,129 @@
+"""Publishing a module: storing its contents as the platform now has them, and counting again what depends on them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from progress_service import locks, recount, tallies
+from progress_service.calculations import Module as Denominators
+from progress_service.models import Content, Module, ModuleInstructor
+from progress_service.recorder import ContentElsewhere, refuse, tally_rows
+from progress_service.statements import Statements
+
+
+class PublishedContent(NamedTuple):
+    """A content of a module, as the platform publishes it."""
+
+    id: str
+    title: str
+    type: str
+    section: str | None
+    weight: int
+    completion_threshold: int
+    passing_score: int | None
+
+
+class PublishedModule(NamedTuple):
+    """A module with its current contents, in order."""
+
+    id: str
+    title: str
+    instructor_ids: Sequence[str]
+    contents: Sequence[PublishedContent]
+
+
+def publish(connection: Connection, module: PublishedModule, *, now: datetime, is_locked: bool = False) -> bool:
+    """Publish a module with all its contents, and recount its enrollments where what counts has changed.
+
+    Contents left out are retired. With `is_locked` the caller holds the module already (`locks.hold_modules`). Returns
+    whether the module is new. Raises ContentElsewhere.
+    """
+    if not is_locked:
+        locks.hold_modules(connection, [module.id])
+    weights, rules = _counted_weights(connection, module.id), _rules(connection, module.id)
+    is_new = _store(connection, module)
+    recount.denominators(connection, module.id)
+    if not is_new:
+        _recount(connection, module.id, weights, rules, now)
+    return is_new
+
+
+def _store(connection: Connection, module: PublishedModule) -> bool:
+    """Store a module with its contents and instructors; return whether it is new."""
+    sql = Statements.of(connection)
+    titled = update(Module).filter_by(id=module.id).values(title=module.title)
+    is_new = not connection.execute(titled).rowcount
+    if is_new:
+        empty = Denominators(total_weight=0, total_contents=0)._asdict()
+        connection.execute(insert(Module).values(id=module.id, title=module.title, **empty))
+    connection.execute(update(Content).filter_by(module_id=module.id).values(retired=True))
+    rows = [
+        {"module_id": module.id, "ordinal": ordinal, "retired": False, **content._asdict()}
+        for ordinal, content in enumerate(module.contents)
+    ]
+    names = sql.contents.columns
+    stored = sql.store_contents.run(connection, **sql.contents([row[name] for name in names] for row in rows))
+    content_ids = {content_id for (content_id,) in stored}
+    refuse(ContentElsewhere, module.contents, lambda content: content.id in content_ids)
+    connection.execute(delete(ModuleInstructor).filter_by(module_id=module.id))
+    if module.instructor_ids:
+        teaching = [
+            {"module_id": module.id, "user_id": user_id, "ordinal": ordinal}
+            for ordinal, user_id in enumerate(module.instructor_ids)
+        ]
+        connection.execute(insert(ModuleInstructor), teaching)
+    return is_new
+
+
+def _recount(
+    connection: Connection,
+    module_id: str,
+    weights: recount.Weights,
+    rules: Mapping[str, tuple[int, int | None]],
+    now: datetime,
+) -> None:
+    """Carry the difference to the earlier weights and completion rules over to records, enrollments and tallies."""
+    new_weights, new_rules = _counted_weights(connection, module_id), _rules(connection, module_id)
+    changed = [content_id for content_id, rule in rules.items() if new_rules[content_id] != rule]
+    completed = recount.completions(connection, module_id, now, content_ids=changed) if changed else {}
+    if completed:
+        enrollments_completed = recount.totals(connection, module_id, now, recount.RULED_TOTALS)
+    elif weights != new_weights:
+        enrollments_completed = recount.reweigh(connection, module_id, weights, new_weights, now)
+    else:
+        return
+    _recount_tallies(connection, module_id, completed, enrollments_completed, now)
+
+
+def _recount_tallies(
+    connection: Connection, module_id: str, completed: Mapping[str, int], enrollments_completed: int, now: datetime
+) -> None:
+    """Carry the completions of a catalog change, of records by content and of enrollments, over to the tallies."""
+    sql = Statements.of(connection)
+    of_unfinished = (tallies.LAST_WEEK, tallies.LAST_DAY) if enrollments_completed else ()
+    recount.tallies(connection, module_id, (tallies.STATUS, tallies.PERCENTAGE, *of_unfinished))
+    today = tallies.Group(module_id, tallies.DAY, str(now.date()))
+    changes = tallies.Changes()
+    changes.replace(
+        [],
+        [
+            (today, tallies.Counts(completed=sum(completed.values()), enrollments_completed=enrollments_completed)),
+            *(
+                (tallies.Group(module_id, tallies.CONTENT, content_id), tallies.Counts(completed=number))
+                for content_id, number in completed.items()
+            ),
+        ],
+    )
+    sql.store_tallies.run(connection, **sql.tallies(tally_rows(changes)))
+
+
+def _counted_weights(connection: Connection, module_id: str) -> recount.Weights:
+    is_counted = Content.module_id == module_id, ~Content.retired, Content.weight > 0
+    return dict(connection.execute(select(Content.id, Content.weight).where(*is_counted)).all())
+
+
+def _rules(connection: Connection, module_id: str) -> dict[str, tuple[int, int | None]]:
+    rules = select(Content.id, Content.completion_threshold, Content.passing_score).filter_by(module_id=module_id)
+    return {content_id: (threshold, passing) for content_id, threshold, passing in connection.execute(rules)}

@@ -1,0 +1,29 @@
+"""How the values of `calculations` and the columns of the tables correspond: by the names of their fields."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy.orm import InstrumentedAttribute
+
+from progress_service import calculations
+from progress_service.models import ActivityDay, Base, Enrollment, Module, ProgressRecord
+
+
+def columns(model: type[Base], value: Any) -> list[InstrumentedAttribute[Any]]:
+    """Return the columns that make a value, in the order of its fields."""
+    return [getattr(model, name) for name in value._fields]
+
+
+def values(row: Sequence[Any], *kinds: Any) -> Iterator[Any]:
+    """Cut a row into values; a value whose first column is null is None, since an outer join found no row for it."""
+    start = 0
+    for kind in kinds:
+        part = row[start : start + len(kind._fields)]
+        yield None if part[0] is None else kind(*part)
+        start += len(part)
+
+
+MODULE = columns(Module, calculations.Module)
+ENROLLMENT = columns(Enrollment, calculations.Enrollment)
+RECORD = columns(ProgressRecord, calculations.Record)
+ACTIVITY_DAY = columns(ActivityDay, calculations.ActivityDay)

@@ -1,0 +1,105 @@
+"""Proof that what is stored equals a recount, and the repair of what differs: `flask progress verify`."""
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, and_, case, literal, null, or_, select, true
+
+from progress_service import locks, recount
+from progress_service.calculations import COMPLETED
+from progress_service.models import Content, Enrollment, Module, ProgressRecord
+from progress_service.recount import DENOMINATORS, TOTALS
+from progress_service.statements import Statements
+from progress_service.tallies import KINDS, Counts
+
+Pairs = dict[str, tuple[Any, Any]]
+"""The columns of stored figures and of their recounts, by the figure's name."""
+
+
+class Drift(NamedTuple):
+    """A stored figure that differs from its recount; without a learner it is a figure of the module."""
+
+    module_id: str
+    user_id: str | None
+    figure: str
+    stored: Any
+    recounted: Any
+
+
+def drifts(connection: Connection) -> Iterator[Drift]:
+    """Compare every stored total with its recount, module by module, in the snapshot that the connection reads."""
+    for module_id in connection.execute(select(Module.id).order_by(Module.id)).scalars().all():
+        denominators = recount.recounted_denominators(module_id)
+        pairs: Pairs = {name: (getattr(Module, name), denominators.c[name]) for name in DENOMINATORS}
+        yield from _compare(connection, module_id, Module.id == denominators.c.module_id, None, pairs)
+
+        totals = recount.recounted_totals(module_id)
+        pairs = {name: (getattr(Enrollment, name), totals.c[name]) for name in TOTALS}
+        is_complete = recount.is_complete(totals.c.completed_contents, denominators.c.total_contents)
+        pairs["status"] = (Enrollment.status, case((is_complete, COMPLETED), else_=Enrollment.status))
+        is_same = and_(
+            Enrollment.module_id == module_id,
+            Enrollment.user_id == totals.c.user_id,
+            Enrollment.module_id == denominators.c.module_id,
+        )
+        yield from _compare(connection, module_id, is_same, Enrollment.user_id, pairs)
+
+        record = ProgressRecord
+        is_late = and_(record.module_id == module_id, record.content_id == Content.id, recount.is_fulfilled())
+        pairs = {"progress_percentage": (record.progress_percentage, literal(100))}
+        yield from _compare(connection, module_id, is_late, record.user_id, pairs, record.content_id + " ")
+
+        tallies = recount.compared_tallies(module_id, KINDS)
+        pairs = {name: (tallies.c[f"stored_{name}"], tallies.c[f"recounted_{name}"]) for name in Counts._fields}
+        group = tallies.c.kind + " " + tallies.c.item + " "
+        yield from _compare(connection, module_id, true(), None, pairs, group)
+
+
+def _compare(
+    connection: Connection,
+    module_id: str,
+    where: ColumnElement[bool],
+    learner: Any,
+    pairs: Pairs,
+    group: Any = "",
+) -> Iterator[Drift]:
+    differing = or_(*(stored.is_distinct_from(recounted) for stored, recounted in pairs.values()))
+    flat = [column.label(None) for pair in pairs.values() for column in pair]
+    learner = null() if learner is None else learner
+    found = select(learner, literal(group) if isinstance(group, str) else group, *flat).where(where, differing)
+    for user_id, prefix, *figures in connection.execution_options(yield_per=1000).execute(found):
+        for name, stored, recounted in zip(pairs, figures[::2], figures[1::2], strict=True):
+            if stored != recounted:
+                yield Drift(module_id, user_id, prefix + name, stored, recounted)
+
+
+def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *, now: datetime) -> None:
+    """Store the recount of a module's totals where they have drifted.
+
+    Updates run on, except those of the learners who have drifted. Where the module's denominators have drifted, this
+    holds the module alone and recounts all its learners.
+    """
+    if any(drift.figure in DENOMINATORS for drift in drifts):
+        locks.hold_modules(connection, [module_id])
+        recount.denominators(connection, module_id)
+        user_ids = None
+    else:
+        user_ids = sorted({drift.user_id for drift in drifts if drift.user_id is not None})
+        _share(connection, module_id)
+        drifted = Enrollment.module_id == module_id, Enrollment.user_id.in_(user_ids)
+        connection.execute(select(Enrollment.user_id).where(*drifted).order_by(Enrollment.user_id).with_for_update())
+    recount.completions(connection, module_id, now, user_ids=user_ids)
+    recount.totals(connection, module_id, now, user_ids=user_ids)
+
+
+def repair_tallies(connection: Connection, module_id: str) -> None:
+    """Add to a module's tallies what they lack, one repair after another; updates run on."""
+    locks.hold_repairs(connection, module_id)  # before the statement that counts, so that it sees the other's repair
+    _share(connection, module_id)
+    recount.tallies(connection, module_id)
+
+
+def _share(connection: Connection, module_id: str) -> None:
+    sql = Statements.of(connection)
+    locks.share_module(connection, sql.lock_modules, sql.enrollment_keys([("", module_id, None)]))
