@@ -6,7 +6,7 @@ python = .venv/bin/python
 flask = $(python) -m flask
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint openapi chaos bench bench-scale bench-compare lock clean
+.PHONY: help run test lint openapi sql chaos bench bench-scale bench-compare lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
@@ -45,6 +45,9 @@ lint: .venv/dev ## Check style and types
 openapi: .venv/runtime instance/development.key ## Renew docs/openapi.json, the description of the API
 	@mkdir -p docs
 	@PROGRESS_JWT_SECRET_KEY=$$(cat instance/development.key) $(flask) openapi > docs/openapi.json
+
+sql: .venv/dev ## Renew docs/sql/, the statements that the service sends
+	@$(python) -m tests.sql 2>/dev/null
 
 chaos: .venv/dev ## Kill workers and the database under load, and count afterwards (ARGS="--seconds 60")
 	@$(python) -m tests.chaos $(ARGS)

@@ -47,6 +47,11 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
             db.engine.dispose()
 
 
+def engine_of(app: Flask) -> Engine:
+    with app.app_context():
+        return db.engine
+
+
 def stored(app: Flask) -> dict[str, list[Any]]:
     """Read every row of every table, to prove what has changed and what has not.
 

@@ -27,14 +27,13 @@ from werkzeug.test import TestResponse
 
 from progress_service import locks, publishing, recorder, storage, verification
 from progress_service.calculations import Update
-from progress_service.extensions import db
 from progress_service.learning import EnrollmentChange
 from progress_service.locks import MOST_LOCKS
 from progress_service.models import Tally
 from progress_service.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
-from tests.conftest import Callers, Listen, Publish, application
+from tests.conftest import Callers, Listen, Publish, application, engine_of
 
 Result = TypeVar("Result")
 
@@ -70,8 +69,7 @@ def app(database_url: str) -> Iterator[Flask]:
 
 @pytest.fixture
 def engine(app: Flask) -> Engine:
-    with app.app_context():
-        return db.engine
+    return engine_of(app)
 
 
 @pytest.fixture
@@ -590,7 +588,7 @@ def test_an_update_that_finds_no_enrollment_holds_off_the_one_that_comes_while_i
             wait_for_waiting(engine, enrolling[0])
 
     with application(database_url, AUTO_ENROLL=False) as strict:
-        listen(engine, "after", enroll)
+        listen(engine_of(strict), "after", enroll)
         response = Caller(strict, "service", "lms").post("/api/progress", json={"userId": "sam", "contentId": "sums"})
 
     assert response.status_code == 403

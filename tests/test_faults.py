@@ -15,13 +15,13 @@ from typing import Any
 import psycopg
 import pytest
 from flask import Flask
-from sqlalchemy import Connection, Engine, event, make_url, text
+from sqlalchemy import Connection, event, make_url, text
 from werkzeug.test import TestResponse
 
 from progress_service import storage
 from progress_service.extensions import db
 from tests.callers import Caller
-from tests.conftest import Listen, application, empty, migrate
+from tests.conftest import Listen, application, empty, engine_of, migrate
 from tests.postgres import PostgresServer
 
 PATIENCE_SECONDS = 30
@@ -67,11 +67,6 @@ def assert_unavailable_within(seconds: float, call: Callable[[], TestResponse]) 
 
 def time_of(caller: Caller, user_id: str = "sam") -> int:
     return int(caller.get(f"/api/progress/{user_id}").get_json()["summary"]["timeSpentSeconds"])
-
-
-def engine_of(app: Flask) -> Engine:
-    with app.app_context():
-        return db.engine
 
 
 def use_the_whole_pool(service: Caller, size: int = POOL_SIZE) -> None:

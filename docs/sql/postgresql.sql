@@ -1,0 +1,4225 @@
+-- The statements that the service sends on postgresql, operation by operation, in their order.
+-- `make sql` writes this file, and a test holds it to the code. A statement that is sent again is only named.
+-- sqlglot has formatted them, and writes all casts in one form. A name in brackets or a ? stands for a parameter.
+
+
+-- PUT /api/catalog/modules/{moduleId}, a new module
+-- =================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._lock_table
+LOCK TABLE modules IN ROW EXCLUSIVE MODE;
+
+-- locks._hold
+SELECT
+  PG_ADVISORY_XACT_LOCK(
+    HASHTEXTEXTENDED(CAST(%(hashtextextended_1)s AS VARCHAR), CAST(%(hashtextextended_2)s AS INT))
+  ) AS pg_advisory_xact_lock_1;
+
+-- publishing._counted_weights
+SELECT
+  contents.id,
+  contents.weight
+FROM contents
+WHERE
+  contents.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND NOT contents.retired
+  AND contents.weight > CAST(%(weight_1)s AS SMALLINT);
+
+-- publishing._rules
+SELECT
+  contents.id,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- publishing._store: Store a module with its contents and instructors; return whether it is new.
+UPDATE modules SET title = CAST(%(title)s AS VARCHAR)
+WHERE
+  modules.id = CAST(%(id_1)s AS VARCHAR);
+
+-- publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+INSERT INTO modules (
+  id,
+  title,
+  total_weight,
+  total_contents
+)
+VALUES
+  (
+    CAST(%(id)s AS VARCHAR),
+    CAST(%(title)s AS VARCHAR),
+    CAST(%(total_weight)s AS BIGINT),
+    CAST(%(total_contents)s AS BIGINT)
+  );
+
+-- publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+UPDATE contents SET retired = %(retired)s
+WHERE
+  contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- statements.store_contents: Store contents, and return the ids of those that belong to the module: others are left
+-- as they are.
+INSERT INTO contents (
+  id,
+  module_id,
+  ordinal,
+  title,
+  type,
+  section,
+  weight,
+  completion_threshold,
+  passing_score,
+  retired
+)
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.ordinal,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired
+FROM (
+  SELECT
+    (
+      contents_json.value ->> 0
+    ) COLLATE "C" AS id,
+    (
+      contents_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(contents_json.value ->> 2 AS BIGINT) AS ordinal,
+    contents_json.value ->> 3 AS title,
+    contents_json.value ->> 4 AS type,
+    contents_json.value ->> 5 AS section,
+    CAST(contents_json.value ->> 6 AS SMALLINT) AS weight,
+    CAST(contents_json.value ->> 7 AS SMALLINT) AS completion_threshold,
+    CAST(contents_json.value ->> 8 AS SMALLINT) AS passing_score,
+    CAST(contents_json.value ->> 9 AS BOOLEAN) AS retired
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(contents)s AS VARCHAR) AS JSONB)) AS contents_json
+) AS contents
+WHERE
+  TRUE
+ORDER BY
+  contents.id ON CONFLICT(id) DO UPDATE SET ordinal = excluded.ordinal, title = excluded.title, type = excluded.type, section = excluded.section, weight = excluded.weight, completion_threshold = excluded.completion_threshold, passing_score = excluded.passing_score, retired = excluded.retired
+WHERE
+  contents.module_id = excluded.module_id
+RETURNING contents.id;
+
+-- publishing._store (4): Store a module with its contents and instructors; return whether it is new.
+DELETE FROM module_instructors
+WHERE
+  module_instructors.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- publishing._store (5): Store a module with its contents and instructors; return whether it is new.
+INSERT INTO module_instructors (
+  module_id,
+  user_id,
+  ordinal
+)
+VALUES
+  (
+    CAST(%(module_id)s AS VARCHAR),
+    CAST(%(user_id)s AS VARCHAR),
+    CAST(%(ordinal)s AS BIGINT)
+  );
+
+-- recount.denominators: Count the module's current contents and their weights again.
+UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
+FROM (
+  SELECT
+    modules.id AS module_id,
+    CAST(COALESCE(SUM(contents.weight), CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS total_weight,
+    COUNT(contents.id) AS total_contents
+  FROM modules
+  LEFT OUTER JOIN contents
+    ON contents.module_id = modules.id
+    AND NOT contents.retired
+    AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+  WHERE
+    modules.id = CAST(%(id_1)s AS VARCHAR)
+  GROUP BY
+    modules.id
+) AS denominators
+WHERE
+  modules.id = denominators.module_id;
+
+-- catalog.queries.published: Read the modules that there are as they were last published.
+SELECT
+  module_instructors.module_id,
+  module_instructors.user_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+ORDER BY
+  module_instructors.ordinal;
+
+-- catalog.queries.published (2): Read the modules that there are as they were last published.
+SELECT
+  contents.module_id,
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+  AND NOT contents.retired
+ORDER BY
+  contents.ordinal;
+
+-- catalog.queries.published (3): Read the modules that there are as they were last published.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+WHERE
+  modules.id IN (CAST(%(id_1_1)s AS VARCHAR))
+ORDER BY
+  modules.id;
+
+COMMIT;
+
+
+-- POST /api/progress, with an Idempotency-Key
+-- ===========================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- idempotency.replay: Return the answer that is stored under a key; 422 where the key was given to another request.
+SELECT
+  PG_ADVISORY_XACT_LOCK(HASHTEXT(CAST(%(caller_id)s AS VARCHAR)), HASHTEXT(CAST(%(key)s AS VARCHAR))) AS pg_advisory_xact_lock_1;
+
+-- idempotency.replay (2): Return the answer that is stored under a key; 422 where the key was given to another
+-- request.
+SELECT
+  stored_answers.fingerprint,
+  stored_answers.status,
+  stored_answers.body,
+  stored_answers.learner_id,
+  stored_answers.stored_at
+FROM stored_answers
+WHERE
+  stored_answers.caller_id = CAST(%(caller_id)s AS VARCHAR)
+  AND stored_answers.key = CAST(%(key)s AS VARCHAR);
+
+-- statements.lock_modules_of_contents: Share the locks of the modules to which the contents of the keys belong.
+SELECT
+  locked.module_id
+FROM (
+  SELECT
+    counted.module_id AS module_id,
+    CASE
+      WHEN (
+        counted.number <= 50
+      )
+      THEN CAST(PG_ADVISORY_XACT_LOCK_SHARED(HASHTEXTEXTENDED(counted.module_id, 0)) AS VARCHAR)
+    END AS lock
+  FROM (
+    SELECT
+      ordered.module_id AS module_id,
+      COUNT(*) OVER () AS number
+    FROM (
+      SELECT DISTINCT
+        modules.module_id COLLATE "C" AS module_id
+      FROM (
+        SELECT
+          content.module_id AS module_id
+        FROM (
+          SELECT
+            (
+              keys_json.value ->> 0
+            ) COLLATE "C" AS user_id,
+            (
+              keys_json.value ->> 1
+            ) COLLATE "C" AS content_id,
+            CAST(keys_json.value ->> 2 AS DATE) AS day,
+            CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
+            CAST(keys_json.value ->> 4 AS BIGINT) AS place
+          FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
+        ) AS keys
+        JOIN LATERAL (
+          SELECT
+            contents.module_id AS module_id
+          FROM contents
+          WHERE
+            contents.id = keys.content_id
+          LIMIT ALL
+          OFFSET 0
+        ) AS content
+          ON TRUE
+      ) AS modules
+      ORDER BY
+        module_id
+    ) AS ordered
+  ) AS counted
+) AS locked;
+
+-- statements.lock_enrollments_of_contents: Lock the enrollments of the keys, make those that are missing, and return
+-- the keys of the new ones.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  status,
+  enrolled_at,
+  enrolled_by_update,
+  counted,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds
+)
+SELECT
+  learners.user_id AS user_id,
+  learners.module_id AS module_id,
+  CAST(%(param_1)s AS VARCHAR) AS status,
+  learners.enrolled_at AS enrolled_at,
+  %(param_2)s AS enrolled_by_update,
+  NOT (
+    %(by_instructor)s
+    AND (
+      EXISTS(
+        SELECT
+          *
+        FROM module_instructors
+        WHERE
+          module_instructors.module_id = learners.module_id
+          AND module_instructors.user_id = learners.user_id
+      )
+    )
+  ) AS counted,
+  CAST(%(param_3)s AS INT) AS weighted_sum,
+  CAST(%(param_4)s AS INT) AS completed_contents,
+  CAST(%(param_5)s AS INT) AS time_spent_seconds
+FROM (
+  SELECT
+    updates.user_id AS user_id,
+    updates.module_id AS module_id,
+    updates.enrolled_at AS enrolled_at,
+    updates.nth AS nth
+  FROM (
+    SELECT
+      keys.user_id AS user_id,
+      content.module_id AS module_id,
+      keys.enrolled_at AS enrolled_at,
+      ROW_NUMBER() OVER (PARTITION BY keys.user_id, content.module_id ORDER BY keys.place) AS nth
+    FROM (
+      SELECT
+        (
+          keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          keys_json.value ->> 1
+        ) COLLATE "C" AS content_id,
+        CAST(keys_json.value ->> 2 AS DATE) AS day,
+        CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
+        CAST(keys_json.value ->> 4 AS BIGINT) AS place
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
+    ) AS keys
+    JOIN LATERAL (
+      SELECT
+        contents.module_id AS module_id
+      FROM contents
+      WHERE
+        contents.id = keys.content_id
+      LIMIT ALL
+      OFFSET 0
+    ) AS content
+      ON TRUE
+  ) AS updates
+  WHERE
+    updates.nth = 1
+) AS learners
+WHERE
+  TRUE
+ORDER BY
+  learners.user_id,
+  learners.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = enrollments.status
+WHERE
+  FALSE
+RETURNING enrollments.user_id, enrollments.module_id;
+
+-- statements.read: Read all that updates of the keys build on; a value that is not stored is null.
+SELECT
+  keys.user_id,
+  keys.content_id,
+  content.module_id,
+  content.weight,
+  content.completion_threshold,
+  content.passing_score,
+  content.retired,
+  module.total_weight,
+  module.total_contents,
+  enrollment.user_id AS user_id_1,
+  enrollment.module_id AS module_id_1,
+  enrollment.status,
+  enrollment.enrolled_at,
+  enrollment.weighted_sum,
+  enrollment.completed_contents,
+  enrollment.time_spent_seconds,
+  enrollment.completed_at,
+  enrollment.last_activity_at,
+  enrollment.last_content_id,
+  enrollment.enrolled_by_update,
+  enrollment.counted,
+  progress_record.id,
+  progress_record.user_id AS user_id_2,
+  progress_record.module_id AS module_id_2,
+  progress_record.content_id AS content_id_1,
+  progress_record.started_at,
+  progress_record.last_activity_at AS last_activity_at_1,
+  progress_record.furthest_percentage,
+  progress_record.time_spent_seconds AS time_spent_seconds_1,
+  progress_record.score,
+  progress_record.max_score,
+  progress_record.position,
+  progress_record.position_at,
+  progress_record.completed_at AS completed_at_1,
+  progress_record.reached_at,
+  progress_record.passed_at,
+  activity_day.user_id AS user_id_3,
+  activity_day.module_id AS module_id_3,
+  activity_day.day,
+  activity_day.time_spent_seconds AS time_spent_seconds_2
+FROM (
+  SELECT
+    (
+      keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      keys_json.value ->> 1
+    ) COLLATE "C" AS content_id,
+    CAST(keys_json.value ->> 2 AS DATE) AS day,
+    CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
+    CAST(keys_json.value ->> 4 AS BIGINT) AS place
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
+) AS keys
+JOIN LATERAL (
+  SELECT
+    contents.module_id AS module_id,
+    contents.weight AS weight,
+    contents.completion_threshold AS completion_threshold,
+    contents.passing_score AS passing_score,
+    contents.retired AS retired
+  FROM contents
+  WHERE
+    contents.id = keys.content_id
+  LIMIT ALL
+  OFFSET 0
+) AS content
+  ON TRUE
+JOIN LATERAL (
+  SELECT
+    modules.total_weight AS total_weight,
+    modules.total_contents AS total_contents
+  FROM modules
+  WHERE
+    modules.id = content.module_id
+  LIMIT ALL
+  OFFSET 0
+) AS module
+  ON TRUE
+LEFT OUTER JOIN LATERAL (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted
+  FROM enrollments
+  WHERE
+    enrollments.user_id = keys.user_id AND enrollments.module_id = content.module_id
+  LIMIT ALL
+  OFFSET 0
+) AS enrollment
+  ON TRUE
+LEFT OUTER JOIN LATERAL (
+  SELECT
+    progress_records.id AS id,
+    progress_records.user_id AS user_id,
+    progress_records.module_id AS module_id,
+    progress_records.content_id AS content_id,
+    progress_records.started_at AS started_at,
+    progress_records.last_activity_at AS last_activity_at,
+    progress_records.furthest_percentage AS furthest_percentage,
+    progress_records.time_spent_seconds AS time_spent_seconds,
+    progress_records.score AS score,
+    progress_records.max_score AS max_score,
+    progress_records.position AS position,
+    progress_records.position_at AS position_at,
+    progress_records.completed_at AS completed_at,
+    progress_records.reached_at AS reached_at,
+    progress_records.passed_at AS passed_at
+  FROM progress_records
+  WHERE
+    progress_records.user_id = keys.user_id
+    AND progress_records.content_id = keys.content_id
+  LIMIT ALL
+  OFFSET 0
+) AS progress_record
+  ON TRUE
+LEFT OUTER JOIN LATERAL (
+  SELECT
+    activity_days.user_id AS user_id,
+    activity_days.module_id AS module_id,
+    activity_days.day AS day,
+    activity_days.time_spent_seconds AS time_spent_seconds
+  FROM activity_days
+  WHERE
+    activity_days.day = keys.day
+    AND activity_days.user_id = keys.user_id
+    AND activity_days.module_id = content.module_id
+  LIMIT ALL
+  OFFSET 0
+) AS activity_day
+  ON TRUE;
+
+-- statements.store: Store records, enrollments, days and tallies: in one statement where the database takes that.
+WITH stored_records AS (
+  INSERT INTO progress_records (
+    id,
+    user_id,
+    module_id,
+    content_id,
+    started_at,
+    last_activity_at,
+    furthest_percentage,
+    time_spent_seconds,
+    score,
+    max_score,
+    position,
+    position_at,
+    completed_at,
+    reached_at,
+    passed_at,
+    progress_percentage
+  )
+  SELECT
+    records.id AS id,
+    records.user_id AS user_id,
+    records.module_id AS module_id,
+    records.content_id AS content_id,
+    records.started_at AS started_at,
+    records.last_activity_at AS last_activity_at,
+    records.furthest_percentage AS furthest_percentage,
+    records.time_spent_seconds AS time_spent_seconds,
+    records.score AS score,
+    records.max_score AS max_score,
+    records.position AS position,
+    records.position_at AS position_at,
+    records.completed_at AS completed_at,
+    records.reached_at AS reached_at,
+    records.passed_at AS passed_at,
+    records.progress_percentage AS progress_percentage
+  FROM (
+    SELECT
+      CAST(records_json.value ->> 0 AS UUID) AS id,
+      (
+        records_json.value ->> 1
+      ) COLLATE "C" AS user_id,
+      (
+        records_json.value ->> 2
+      ) COLLATE "C" AS module_id,
+      (
+        records_json.value ->> 3
+      ) COLLATE "C" AS content_id,
+      CAST(records_json.value ->> 4 AS TIMESTAMPTZ) AS started_at,
+      CAST(records_json.value ->> 5 AS TIMESTAMPTZ) AS last_activity_at,
+      CAST(records_json.value ->> 6 AS SMALLINT) AS furthest_percentage,
+      CAST(records_json.value ->> 7 AS BIGINT) AS time_spent_seconds,
+      CAST(records_json.value ->> 8 AS BIGINT) AS score,
+      CAST(records_json.value ->> 9 AS BIGINT) AS max_score,
+      records_json.value ->> 10 AS position,
+      CAST(records_json.value ->> 11 AS TIMESTAMPTZ) AS position_at,
+      CAST(records_json.value ->> 12 AS TIMESTAMPTZ) AS completed_at,
+      CAST(records_json.value ->> 13 AS TIMESTAMPTZ) AS reached_at,
+      CAST(records_json.value ->> 14 AS TIMESTAMPTZ) AS passed_at,
+      CAST(records_json.value ->> 15 AS SMALLINT) AS progress_percentage
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(records)s AS VARCHAR) AS JSONB)) AS records_json
+  ) AS records
+  WHERE
+    TRUE
+  ORDER BY
+    records.user_id,
+    records.content_id ON CONFLICT(user_id, content_id) DO UPDATE SET module_id = excluded.module_id, progress_percentage = excluded.progress_percentage, furthest_percentage = excluded.furthest_percentage, time_spent_seconds = excluded.time_spent_seconds, score = excluded.score, max_score = excluded.max_score, position = excluded.position, position_at = excluded.position_at, started_at = excluded.started_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, reached_at = excluded.reached_at, passed_at = excluded.passed_at
+  WHERE
+    TRUE
+), stored_enrollments AS (
+  INSERT INTO enrollments (
+    user_id,
+    module_id,
+    status,
+    enrolled_at,
+    weighted_sum,
+    completed_contents,
+    time_spent_seconds,
+    completed_at,
+    last_activity_at,
+    last_content_id,
+    enrolled_by_update,
+    counted
+  )
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted
+  FROM (
+    SELECT
+      (
+        enrollments_json.value ->> 0
+      ) COLLATE "C" AS user_id,
+      (
+        enrollments_json.value ->> 1
+      ) COLLATE "C" AS module_id,
+      enrollments_json.value ->> 2 AS status,
+      CAST(enrollments_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
+      CAST(enrollments_json.value ->> 4 AS BIGINT) AS weighted_sum,
+      CAST(enrollments_json.value ->> 5 AS BIGINT) AS completed_contents,
+      CAST(enrollments_json.value ->> 6 AS BIGINT) AS time_spent_seconds,
+      CAST(enrollments_json.value ->> 7 AS TIMESTAMPTZ) AS completed_at,
+      CAST(enrollments_json.value ->> 8 AS TIMESTAMPTZ) AS last_activity_at,
+      (
+        enrollments_json.value ->> 9
+      ) COLLATE "C" AS last_content_id,
+      CAST(enrollments_json.value ->> 10 AS BOOLEAN) AS enrolled_by_update,
+      CAST(enrollments_json.value ->> 11 AS BOOLEAN) AS counted
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollments)s AS VARCHAR) AS JSONB)) AS enrollments_json
+  ) AS enrollments
+  WHERE
+    TRUE
+  ORDER BY
+    enrollments.user_id,
+    enrollments.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = excluded.status, weighted_sum = excluded.weighted_sum, completed_contents = excluded.completed_contents, time_spent_seconds = excluded.time_spent_seconds, enrolled_at = excluded.enrolled_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, last_content_id = excluded.last_content_id, enrolled_by_update = excluded.enrolled_by_update, counted = excluded.counted
+  WHERE
+    TRUE
+), stored_days AS (
+  INSERT INTO activity_days (
+    user_id,
+    module_id,
+    day,
+    time_spent_seconds
+  )
+  SELECT
+    days.user_id AS user_id,
+    days.module_id AS module_id,
+    days.day AS day,
+    days.time_spent_seconds AS time_spent_seconds
+  FROM (
+    SELECT
+      (
+        days_json.value ->> 0
+      ) COLLATE "C" AS user_id,
+      (
+        days_json.value ->> 1
+      ) COLLATE "C" AS module_id,
+      CAST(days_json.value ->> 2 AS DATE) AS day,
+      CAST(days_json.value ->> 3 AS BIGINT) AS time_spent_seconds
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(days)s AS VARCHAR) AS JSONB)) AS days_json
+  ) AS days
+  WHERE
+    TRUE
+  ORDER BY
+    days.user_id,
+    days.module_id,
+    days.day ON CONFLICT(user_id, module_id, day) DO UPDATE SET time_spent_seconds = excluded.time_spent_seconds
+  WHERE
+    TRUE
+), stored_tallies AS (
+  INSERT INTO tallies (
+    module_id,
+    kind,
+    item,
+    part,
+    learners,
+    started,
+    completed,
+    enrollments_completed,
+    time_spent_seconds,
+    weighted_sum,
+    scored,
+    score_hundredths
+  )
+  SELECT
+    tallies.module_id AS module_id,
+    tallies.kind AS kind,
+    tallies.item AS item,
+    tallies.part AS part,
+    tallies.learners AS learners,
+    tallies.started AS started,
+    tallies.completed AS completed,
+    tallies.enrollments_completed AS enrollments_completed,
+    tallies.time_spent_seconds AS time_spent_seconds,
+    tallies.weighted_sum AS weighted_sum,
+    tallies.scored AS scored,
+    tallies.score_hundredths AS score_hundredths
+  FROM (
+    SELECT
+      (
+        tallies_json.value ->> 0
+      ) COLLATE "C" AS module_id,
+      tallies_json.value ->> 1 AS kind,
+      (
+        tallies_json.value ->> 2
+      ) COLLATE "C" AS item,
+      CAST(tallies_json.value ->> 3 AS SMALLINT) AS part,
+      CAST(tallies_json.value ->> 4 AS BIGINT) AS learners,
+      CAST(tallies_json.value ->> 5 AS BIGINT) AS started,
+      CAST(tallies_json.value ->> 6 AS BIGINT) AS completed,
+      CAST(tallies_json.value ->> 7 AS BIGINT) AS enrollments_completed,
+      CAST(tallies_json.value ->> 8 AS BIGINT) AS time_spent_seconds,
+      CAST(tallies_json.value ->> 9 AS BIGINT) AS weighted_sum,
+      CAST(tallies_json.value ->> 10 AS BIGINT) AS scored,
+      CAST(tallies_json.value ->> 11 AS BIGINT) AS score_hundredths
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(tallies)s AS VARCHAR) AS JSONB)) AS tallies_json
+  ) AS tallies
+  WHERE
+    TRUE
+  ORDER BY
+    tallies.module_id,
+    tallies.kind,
+    tallies.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+    tallies.learners + excluded.learners
+  ), started = (
+    tallies.started + excluded.started
+  ), completed = (
+    tallies.completed + excluded.completed
+  ), enrollments_completed = (
+    tallies.enrollments_completed + excluded.enrollments_completed
+  ), time_spent_seconds = (
+    tallies.time_spent_seconds + excluded.time_spent_seconds
+  ), weighted_sum = (
+    tallies.weighted_sum + excluded.weighted_sum
+  ), scored = (
+    tallies.scored + excluded.scored
+  ), score_hundredths = (
+    tallies.score_hundredths + excluded.score_hundredths
+  )
+)
+SELECT
+  CAST(%(param_1)s AS INT) AS anon_1;
+
+-- idempotency.keep: Store an answer, and whom it names, with the effect that it tells of.
+INSERT INTO stored_answers (
+  caller_id,
+  key,
+  fingerprint,
+  status,
+  body,
+  learner_id,
+  stored_at
+)
+VALUES
+  (
+    CAST(%(caller_id)s AS VARCHAR),
+    CAST(%(key)s AS VARCHAR),
+    CAST(%(fingerprint)s AS VARCHAR),
+    CAST(%(status)s AS SMALLINT),
+    %(body)s,
+    CAST(%(learner_id)s AS VARCHAR),
+    CAST(%(stored_at)s AS TIMESTAMPTZ)
+  );
+
+COMMIT;
+
+
+-- POST /api/progress, the same again
+-- ==================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- idempotency.replay, as above
+
+-- idempotency.replay (2), as above
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, a content retired
+-- ======================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._lock_table, as above
+
+-- locks._hold, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- publishing._store, as above
+
+-- publishing._store (3), as above
+
+-- statements.store_contents, as above
+
+-- publishing._store (4), as above
+
+-- publishing._store (5), as above
+
+-- recount.denominators, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that are
+-- complete.
+UPDATE enrollments SET weighted_sum = (
+  enrollments.weighted_sum + gained.weighted_sum
+), completed_contents = (
+  enrollments.completed_contents + gained.completed_contents
+)
+FROM (
+  SELECT
+    progress_record.user_id AS user_id,
+    CAST(COALESCE(
+      SUM(weights.weight * progress_record.progress_percentage),
+      CAST(%(coalesce_1)s AS INT)
+    ) AS BIGINT) AS weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            progress_record.completed_at IS NOT NULL
+          )
+          THEN weights.contents
+          ELSE CAST(%(param_1)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_2)s AS INT)
+    ) AS BIGINT) AS completed_contents
+  FROM (
+    SELECT
+      (
+        weights_json.value ->> 0
+      ) COLLATE "C" AS id,
+      CAST(weights_json.value ->> 1 AS BIGINT) AS weight,
+      CAST(weights_json.value ->> 2 AS BIGINT) AS contents
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(weights)s AS VARCHAR) AS JSONB)) AS weights_json
+  ) AS weights
+  JOIN LATERAL (
+    SELECT
+      progress_records.user_id AS user_id,
+      progress_records.progress_percentage AS progress_percentage,
+      progress_records.completed_at AS completed_at
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND progress_records.content_id = weights.id
+    LIMIT ALL
+    OFFSET 0
+  ) AS progress_record
+    ON TRUE
+  GROUP BY
+    progress_record.user_id
+) AS gained
+WHERE
+  enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+  AND enrollments.user_id = gained.user_id
+  AND (
+    gained.weighted_sum <> CAST(%(weighted_sum_1)s AS BIGINT)
+    OR gained.completed_contents <> CAST(%(completed_contents_1)s AS BIGINT)
+  );
+
+-- recount._complete: Complete the enrollments that are complete, and return how many of them count in statistics.
+SELECT
+  COUNT(*) AS count_1
+FROM enrollments
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = CAST(%(id_1)s AS VARCHAR)
+        AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
+        AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+  AND enrollments.counted;
+
+-- recount._complete (2): Complete the enrollments that are complete, and return how many of them count in statistics.
+UPDATE enrollments SET status = CAST(%(status)s AS VARCHAR), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = CAST(%(id_1)s AS VARCHAR)
+        AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
+        AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  );
+
+-- recount.tallies: Count the tallies of a module again and add what they lack.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  CAST(%(param_1)s AS VARCHAR) AS anon_1,
+  compared.kind,
+  compared.item,
+  CAST(%(param_2)s AS INT) AS anon_2,
+  compared.recounted_learners - compared.stored_learners AS anon_3,
+  compared.recounted_started - compared.stored_started AS anon_4,
+  compared.recounted_completed - compared.stored_completed AS anon_5,
+  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
+  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
+  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
+  compared.recounted_scored - compared.stored_scored AS anon_9,
+  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_1)s AS INT)
+    ) AS BIGINT) AS stored_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_4)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_2)s AS INT)
+    ) AS BIGINT) AS stored_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_5)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_3)s AS INT)
+    ) AS BIGINT) AS stored_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_6)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_4)s AS INT)
+    ) AS BIGINT) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_7)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_5)s AS INT)
+    ) AS BIGINT) AS stored_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_8)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_6)s AS INT)
+    ) AS BIGINT) AS stored_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_9)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_7)s AS INT)
+    ) AS BIGINT) AS stored_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_10)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_8)s AS INT)
+    ) AS BIGINT) AS stored_score_hundredths,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_11)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_9)s AS INT)
+    ) AS BIGINT) AS recounted_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_12)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_10)s AS INT)
+    ) AS BIGINT) AS recounted_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_13)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_11)s AS INT)
+    ) AS BIGINT) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_14)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_12)s AS INT)
+    ) AS BIGINT) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_15)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_13)s AS INT)
+    ) AS BIGINT) AS recounted_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_16)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_14)s AS INT)
+    ) AS BIGINT) AS recounted_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_17)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_15)s AS INT)
+    ) AS BIGINT) AS recounted_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_18)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_16)s AS INT)
+    ) AS BIGINT) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      %(param_19)s AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND tallies.kind IN (CAST(%(kind_1_1)s AS VARCHAR), CAST(%(kind_1_2)s AS VARCHAR))
+    UNION ALL
+    SELECT
+      %(param_20)s AS recounted,
+      CAST(%(param_21)s AS VARCHAR) AS kind,
+      CAST(enrollments.status AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      CAST(%(param_22)s AS INT) AS completed,
+      CAST(%(param_23)s AS INT) AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      CAST(%(param_24)s AS INT) AS scored,
+      CAST(%(param_25)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR) AND enrollments.counted
+    GROUP BY
+      CAST(enrollments.status AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_26)s AS recounted,
+      CAST(%(param_27)s AS VARCHAR) AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_28)s AS INT) AS started,
+      CAST(%(param_29)s AS INT) AS completed,
+      CAST(%(param_30)s AS INT) AS enrollments_completed,
+      CAST(%(param_31)s AS INT) AS time_spent_seconds,
+      CAST(%(param_32)s AS INT) AS weighted_sum,
+      CAST(%(param_33)s AS INT) AS scored,
+      CAST(%(param_34)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status <> CAST(%(status_1)s AS VARCHAR)
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.recounted_learners - compared.stored_learners <> CAST(%(param_35)s AS BIGINT)
+  OR compared.recounted_started - compared.stored_started <> CAST(%(param_36)s AS BIGINT)
+  OR compared.recounted_completed - compared.stored_completed <> CAST(%(param_37)s AS BIGINT)
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> CAST(%(param_38)s AS BIGINT)
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> CAST(%(param_39)s AS BIGINT)
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> CAST(%(param_40)s AS BIGINT)
+  OR compared.recounted_scored - compared.stored_scored <> CAST(%(param_41)s AS BIGINT)
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> CAST(%(param_42)s AS BIGINT)
+ORDER BY
+  compared.kind,
+  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+-- statements.store_tallies: Add the rows of tallies to those that are stored.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  tallies.module_id,
+  tallies.kind,
+  tallies.item,
+  tallies.part,
+  tallies.learners,
+  tallies.started,
+  tallies.completed,
+  tallies.enrollments_completed,
+  tallies.time_spent_seconds,
+  tallies.weighted_sum,
+  tallies.scored,
+  tallies.score_hundredths
+FROM (
+  SELECT
+    (
+      tallies_json.value ->> 0
+    ) COLLATE "C" AS module_id,
+    tallies_json.value ->> 1 AS kind,
+    (
+      tallies_json.value ->> 2
+    ) COLLATE "C" AS item,
+    CAST(tallies_json.value ->> 3 AS SMALLINT) AS part,
+    CAST(tallies_json.value ->> 4 AS BIGINT) AS learners,
+    CAST(tallies_json.value ->> 5 AS BIGINT) AS started,
+    CAST(tallies_json.value ->> 6 AS BIGINT) AS completed,
+    CAST(tallies_json.value ->> 7 AS BIGINT) AS enrollments_completed,
+    CAST(tallies_json.value ->> 8 AS BIGINT) AS time_spent_seconds,
+    CAST(tallies_json.value ->> 9 AS BIGINT) AS weighted_sum,
+    CAST(tallies_json.value ->> 10 AS BIGINT) AS scored,
+    CAST(tallies_json.value ->> 11 AS BIGINT) AS score_hundredths
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(tallies)s AS VARCHAR) AS JSONB)) AS tallies_json
+) AS tallies
+WHERE
+  TRUE
+ORDER BY
+  tallies.module_id,
+  tallies.kind,
+  tallies.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- POST /api/progress/batch, which completes an enrollment
+-- =======================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules_of_contents, as above
+
+-- statements.lock_enrollments_of_contents, as above
+
+-- statements.read, as above
+
+-- statements.last_completions: Find the last completion of a counted content under each enrollment; contents of the
+-- keys are left out.
+SELECT
+  enrollment_keys.user_id,
+  enrollment_keys.module_id,
+  (
+    SELECT
+      MAX(progress_records.completed_at) AS max_1
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+      AND NOT contents.retired
+      AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+    WHERE
+      progress_records.user_id = enrollment_keys.user_id
+      AND progress_records.module_id = enrollment_keys.module_id
+      AND (
+        NOT (progress_records.user_id, progress_records.content_id) IN (
+          SELECT
+            keys.user_id,
+            keys.content_id
+          FROM (
+            SELECT
+              (
+                keys_json.value ->> 0
+              ) COLLATE "C" AS user_id,
+              (
+                keys_json.value ->> 1
+              ) COLLATE "C" AS content_id,
+              CAST(keys_json.value ->> 2 AS DATE) AS day,
+              CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
+              CAST(keys_json.value ->> 4 AS BIGINT) AS place
+            FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
+          ) AS keys
+        )
+      )
+  ) AS completed_at
+FROM (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys;
+
+-- statements.store, as above
+
+COMMIT;
+
+
+-- GET /api/progress/{userId}
+-- ==========================
+
+-- progress.queries.dashboard: List a learner's modules, those worked on last first, and find the content on which
+-- they go on.
+SELECT
+  following.module_id,
+  following.content_id,
+  following.title,
+  following.progress_percentage,
+  following.position,
+  following.last_activity_at,
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id AS module_id_1,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at AS last_activity_at_1,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted,
+  modules.title AS title_1
+FROM enrollments
+JOIN modules
+  ON modules.id = enrollments.module_id
+LEFT OUTER JOIN (
+  SELECT
+    contents_1.module_id AS module_id,
+    contents_1.id AS content_id,
+    contents_1.title AS title,
+    COALESCE(progress_records_1.progress_percentage, 0) AS progress_percentage,
+    progress_records_1.position AS position,
+    progress_records_1.last_activity_at AS last_activity_at
+  FROM (
+    SELECT
+      enrollments.module_id AS module_id,
+      enrollments.last_content_id AS last_content_id
+    FROM enrollments
+    JOIN modules
+      ON modules.id = enrollments.module_id
+    WHERE
+      enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
+      AND enrollments.status <> 'dropped'
+      AND (
+        enrollments.completed_contents < modules.total_contents
+        OR enrollments.status IN ('active', 'paused')
+        AND (
+          EXISTS(
+            SELECT
+              contents_1.id
+            FROM contents AS contents_1
+            LEFT OUTER JOIN progress_records AS progress_records_1
+              ON progress_records_1.content_id = contents_1.id
+              AND progress_records_1.user_id = CAST(%(user_id)s AS VARCHAR)
+            WHERE
+              contents_1.module_id = enrollments.module_id
+              AND NOT contents_1.retired
+              AND progress_records_1.completed_at IS NULL
+          )
+        )
+      )
+    ORDER BY
+      enrollments.last_activity_at DESC NULLS LAST,
+      enrollments.enrolled_at DESC,
+      enrollments.module_id
+    LIMIT 1
+  ) AS following_module
+  JOIN contents AS contents_1
+    ON contents_1.module_id = following_module.module_id
+  LEFT OUTER JOIN progress_records AS progress_records_1
+    ON progress_records_1.content_id = contents_1.id
+    AND progress_records_1.user_id = CAST(%(user_id)s AS VARCHAR)
+  LEFT OUTER JOIN contents AS contents_2
+    ON contents_2.id = following_module.last_content_id AND NOT contents_2.retired
+  WHERE
+    NOT contents_1.retired AND progress_records_1.completed_at IS NULL
+  ORDER BY
+    CASE
+      WHEN (
+        contents_1.id = following_module.last_content_id
+      )
+      THEN CAST(%(param_1)s AS INT)
+      WHEN (
+        contents_1.weight > CAST(%(weight_1)s AS SMALLINT)
+      )
+      THEN CAST(%(param_2)s AS INT)
+      ELSE CAST(%(param_3)s AS INT)
+    END,
+    CASE
+      WHEN (
+        contents_1.ordinal > contents_2.ordinal
+      )
+      THEN CAST(%(param_4)s AS INT)
+      ELSE CAST(%(param_5)s AS INT)
+    END,
+    contents_1.ordinal
+  LIMIT 1
+) AS following
+  ON TRUE
+WHERE
+  enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
+ORDER BY
+  enrollments.last_activity_at DESC NULLS LAST,
+  enrollments.module_id;
+
+COMMIT;
+
+
+-- GET /api/progress/{userId}/{moduleId}, by an instructor
+-- =======================================================
+
+-- auth.teaches
+SELECT
+  module_instructors.module_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND module_instructors.user_id = CAST(%(user_id)s AS VARCHAR);
+
+-- progress.queries.learner_module: Find a module's title and denominators, a learner's enrollment in it, and its
+-- current contents in order.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted,
+  contents.id,
+  contents.title AS title_1,
+  contents.type,
+  contents.section,
+  contents.weight,
+  progress_records.id AS id_1,
+  progress_records.user_id AS user_id_1,
+  progress_records.module_id AS module_id_1,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at AS last_activity_at_1,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds AS time_spent_seconds_1,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at AS completed_at_1,
+  progress_records.reached_at,
+  progress_records.passed_at
+FROM modules
+LEFT OUTER JOIN enrollments
+  ON enrollments.module_id = modules.id
+  AND enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
+LEFT OUTER JOIN contents
+  ON contents.module_id = modules.id AND NOT contents.retired
+LEFT OUTER JOIN progress_records
+  ON progress_records.content_id = contents.id
+  AND progress_records.user_id = CAST(%(user_id)s AS VARCHAR)
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR)
+ORDER BY
+  contents.ordinal;
+
+COMMIT;
+
+
+-- PUT /api/progress/{recordId}/complete
+-- =====================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- progress.queries.record_key: Find whose record, on which content, an id stands for.
+SELECT
+  progress_records.user_id,
+  progress_records.content_id
+FROM progress_records
+WHERE
+  progress_records.id = CAST(%(record_id)s AS UUID);
+
+-- statements.lock_modules_of_contents, as above
+
+-- statements.lock_enrollments_of_contents, as above
+
+-- statements.read, as above
+
+-- statements.store, as above
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}
+-- ==================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR);
+
+-- analytics.queries.contents: List a module's current contents in catalog order.
+SELECT
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight
+FROM contents
+WHERE
+  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
+ORDER BY
+  contents.ordinal;
+
+-- analytics.queries.groups: Add up the groups of a module, but for those of times.
+SELECT
+  tallies.kind,
+  tallies.item,
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('status', 'percentage', 'content')
+GROUP BY
+  tallies.kind,
+  tallies.item;
+
+-- analytics.queries.stalled: Count, by the content of their last update, the unfinished learners without activity
+-- since an instant.
+SELECT
+  SUBSTRING(tallies.item FROM 12) AS substr_1,
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND (
+    tallies.kind = CAST(%(kind_1)s AS VARCHAR)
+    AND tallies.item < CAST(%(week)s AS VARCHAR)
+    OR tallies.kind = CAST(%(kind_2)s AS VARCHAR)
+    AND tallies.item >= CAST(%(week)s AS VARCHAR)
+    AND tallies.item < CAST(%(day)s AS VARCHAR)
+  )
+GROUP BY
+  1
+UNION ALL
+SELECT
+  enrollments.last_content_id,
+  COUNT(*) AS count_1
+FROM enrollments
+WHERE
+  enrollments.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND enrollments.status IN ('active', 'paused')
+  AND enrollments.counted
+  AND enrollments.last_activity_at >= CAST(%(midnight)s AS TIMESTAMPTZ)
+  AND enrollments.last_activity_at <= CAST(%(since)s AS TIMESTAMPTZ)
+GROUP BY
+  enrollments.last_content_id;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/learners
+-- ===========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+-- analytics.roster.page: List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND enrollments.last_activity_at IS NULL
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_1)s AS INT)
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND enrollments.last_activity_at IS NOT NULL
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_2;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/timeline
+-- ===========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+-- analytics.queries.days: Add up what happened on each day from the first to the last; days without activity are left
+-- out.
+SELECT
+  tallies.kind,
+  tallies.item,
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind = CAST(%(kind_1)s AS VARCHAR)
+  AND tallies.item BETWEEN CAST(%(first)s AS VARCHAR) AND CAST(%(last)s AS VARCHAR)
+GROUP BY
+  tallies.kind,
+  tallies.item;
+
+COMMIT;
+
+
+-- GET /api/catalog/modules, by an instructor
+-- ==========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- catalog.queries.modules: List the modules, or those that an instructor teaches.
+SELECT
+  modules.id,
+  modules.title,
+  modules.total_contents
+FROM modules
+JOIN module_instructors
+  ON modules.id = module_instructors.module_id
+WHERE
+  module_instructors.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  modules.id;
+
+COMMIT;
+
+
+-- GET /api/catalog/modules/{moduleId}
+-- ===================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, other weights
+-- ==================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._lock_table, as above
+
+-- locks._hold, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- publishing._store, as above
+
+-- publishing._store (3), as above
+
+-- statements.store_contents, as above
+
+-- publishing._store (4), as above
+
+-- publishing._store (5), as above
+
+-- recount.denominators, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- recount.reweigh, as above
+
+-- recount._complete, as above
+
+-- recount._complete (2), as above
+
+-- recount.tallies, as above
+
+-- statements.store_tallies, as above
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, a rule relaxed
+-- ===================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._lock_table, as above
+
+-- locks._hold, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- publishing._store, as above
+
+-- publishing._store (3), as above
+
+-- statements.store_contents, as above
+
+-- publishing._store (4), as above
+
+-- publishing._store (5), as above
+
+-- recount.denominators, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+SELECT
+  progress_records.content_id,
+  CAST(COALESCE(
+    SUM(
+      CASE
+        WHEN (
+          (
+            NOT progress_records.user_id IN (
+              SELECT
+                enrollments.user_id
+              FROM enrollments
+              WHERE
+                enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+                AND NOT enrollments.counted
+            )
+          )
+        )
+        THEN CAST(%(param_1)s AS INT)
+        ELSE CAST(%(param_2)s AS INT)
+      END
+    ),
+    CAST(%(coalesce_1)s AS INT)
+  ) AS BIGINT) AS number
+FROM progress_records, contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.content_id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  )
+GROUP BY
+  progress_records.content_id;
+
+-- recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
+FROM contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.content_id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  );
+
+-- recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that are
+-- complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN NOT contents.retired
+          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+          ELSE CAST(%(param_1)s AS INT)
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            NOT contents.retired
+            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+            AND progress_records.completed_at IS NOT NULL
+          )
+          THEN CAST(%(param_2)s AS INT)
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+) AS counted
+WHERE
+  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
+    OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
+  );
+
+-- recount._complete, as above
+
+-- recount._complete (2), as above
+
+-- recount.tallies, as above
+
+-- statements.store_tallies, as above
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- GET /api/enrollments/{userId}/{moduleId}
+-- ========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- catalog.queries.enrollment: Find an enrollment and its module's denominators.
+SELECT
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM modules
+JOIN enrollments
+  ON enrollments.module_id = modules.id
+WHERE
+  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+COMMIT;
+
+
+-- PUT /api/enrollments/{userId}/{moduleId}, no longer counted
+-- ===========================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules: Share the locks of the modules of the enrollment keys.
+SELECT
+  locked.module_id
+FROM (
+  SELECT
+    counted.module_id AS module_id,
+    CASE
+      WHEN (
+        counted.number <= 50
+      )
+      THEN CAST(PG_ADVISORY_XACT_LOCK_SHARED(HASHTEXTEXTENDED(counted.module_id, 0)) AS VARCHAR)
+    END AS lock
+  FROM (
+    SELECT
+      ordered.module_id AS module_id,
+      COUNT(*) OVER () AS number
+    FROM (
+      SELECT DISTINCT
+        modules.module_id COLLATE "C" AS module_id
+      FROM (
+        SELECT
+          enrollment_keys.module_id AS module_id
+        FROM (
+          SELECT
+            (
+              enrollment_keys_json.value ->> 0
+            ) COLLATE "C" AS user_id,
+            (
+              enrollment_keys_json.value ->> 1
+            ) COLLATE "C" AS module_id,
+            CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+          FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+        ) AS enrollment_keys
+      ) AS modules
+      ORDER BY
+        module_id
+    ) AS ordered
+  ) AS counted
+) AS locked;
+
+-- statements.lock_enrollments: Lock the enrollments of the keys, make those that are missing, and return the keys of
+-- the new ones.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  status,
+  enrolled_at,
+  enrolled_by_update,
+  counted,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds
+)
+SELECT
+  learners.user_id AS user_id,
+  learners.module_id AS module_id,
+  CAST(%(param_1)s AS VARCHAR) AS status,
+  learners.enrolled_at AS enrolled_at,
+  %(param_2)s AS enrolled_by_update,
+  TRUE AS counted,
+  CAST(%(param_3)s AS INT) AS weighted_sum,
+  CAST(%(param_4)s AS INT) AS completed_contents,
+  CAST(%(param_5)s AS INT) AS time_spent_seconds
+FROM (
+  SELECT
+    enrollment_keys.user_id AS user_id,
+    enrollment_keys.module_id AS module_id,
+    enrollment_keys.enrolled_at AS enrolled_at
+  FROM (
+    SELECT
+      (
+        enrollment_keys_json.value ->> 0
+      ) COLLATE "C" AS user_id,
+      (
+        enrollment_keys_json.value ->> 1
+      ) COLLATE "C" AS module_id,
+      CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+  ) AS enrollment_keys
+  WHERE
+    enrollment_keys.module_id IN (
+      SELECT
+        modules.id
+      FROM modules
+    )
+) AS learners
+WHERE
+  TRUE
+ORDER BY
+  learners.user_id,
+  learners.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = enrollments.status
+WHERE
+  FALSE
+RETURNING enrollments.user_id, enrollments.module_id;
+
+-- statements.read_enrollments: Read the enrollments of the keys, each with its module's denominators.
+SELECT
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM modules
+JOIN enrollments
+  ON enrollments.module_id = modules.id
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON enrollments.user_id = enrollment_keys.user_id
+  AND enrollments.module_id = enrollment_keys.module_id;
+
+-- statements.read_records: Read the records under the enrollments of the keys.
+SELECT
+  progress_records.id,
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at,
+  progress_records.reached_at,
+  progress_records.passed_at
+FROM progress_records
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON progress_records.user_id = enrollment_keys.user_id
+  AND progress_records.module_id = enrollment_keys.module_id;
+
+-- statements.read_days: Read the days of activity under the enrollments of the keys.
+SELECT
+  activity_days.user_id,
+  activity_days.module_id,
+  activity_days.day,
+  activity_days.time_spent_seconds
+FROM activity_days
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON activity_days.user_id = enrollment_keys.user_id
+  AND activity_days.module_id = enrollment_keys.module_id;
+
+-- statements.store, as above
+
+COMMIT;
+
+
+-- GET /api/progress/{userId}/export
+-- =================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- progress.queries.dashboard, as above
+
+-- progress.queries.records: List all of a learner's records by their start, retired contents included, each with its
+-- content's title.
+SELECT
+  contents.title,
+  progress_records.id,
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at,
+  progress_records.reached_at,
+  progress_records.passed_at
+FROM contents
+JOIN progress_records
+  ON progress_records.content_id = contents.id
+WHERE
+  progress_records.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  progress_records.started_at,
+  progress_records.id;
+
+-- progress.queries.activity_days: List a learner's days of activity.
+SELECT
+  activity_days.user_id,
+  activity_days.module_id,
+  activity_days.day,
+  activity_days.time_spent_seconds
+FROM activity_days
+WHERE
+  activity_days.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  activity_days.day,
+  activity_days.module_id;
+
+-- progress.queries.taught_modules: List the modules that the catalog names somebody as an instructor of.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+JOIN module_instructors
+  ON modules.id = module_instructors.module_id
+WHERE
+  module_instructors.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  modules.id;
+
+-- progress.queries.stored_answers: List the answers that are kept for repeats and that somebody was given, or that
+-- name them.
+SELECT
+  stored_answers.caller_id,
+  stored_answers.key,
+  stored_answers.fingerprint,
+  stored_answers.status,
+  stored_answers.body,
+  stored_answers.learner_id,
+  stored_answers.stored_at
+FROM stored_answers
+WHERE
+  stored_answers.caller_id = CAST(%(caller_id_1)s AS VARCHAR)
+  OR stored_answers.learner_id = CAST(%(learner_id_1)s AS VARCHAR)
+  OR stored_answers.learner_id IS NULL
+  AND pg_catalog.position(stored_answers.body, %(position_1)s) > CAST(%(position_2)s AS INT)
+ORDER BY
+  stored_answers.stored_at,
+  stored_answers.key;
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}
+-- ========================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules, as above
+
+-- recorder._remove: Delete a learner's records and days of activity in some modules, and return what was there.
+SELECT
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM modules
+JOIN enrollments
+  ON enrollments.module_id = modules.id
+WHERE
+  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND enrollments.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        (
+          enrollment_keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          enrollment_keys_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+ORDER BY
+  enrollments.module_id   FOR UPDATE OF enrollments;
+
+-- recorder._delete: Delete a learner's rows in some modules, and return them as values.
+DELETE FROM progress_records
+WHERE
+  progress_records.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND progress_records.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        (
+          enrollment_keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          enrollment_keys_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+RETURNING progress_records.id, progress_records.user_id, progress_records.module_id, progress_records.content_id, progress_records.started_at, progress_records.last_activity_at, progress_records.furthest_percentage, progress_records.time_spent_seconds, progress_records.score, progress_records.max_score, progress_records.position, progress_records.position_at, progress_records.completed_at, progress_records.reached_at, progress_records.passed_at;
+
+-- recorder._delete (2): Delete a learner's rows in some modules, and return them as values.
+DELETE FROM activity_days
+WHERE
+  activity_days.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND activity_days.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        (
+          enrollment_keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          enrollment_keys_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+RETURNING activity_days.user_id, activity_days.module_id, activity_days.day, activity_days.time_spent_seconds;
+
+-- statements.store, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}
+-- =============================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- idempotency.forget: Delete the answers that a user was given, and those that name them.
+DELETE FROM stored_answers
+WHERE
+  stored_answers.caller_id = CAST(%(caller_id_1)s AS VARCHAR)
+  OR stored_answers.learner_id = CAST(%(learner_id_1)s AS VARCHAR)
+  OR stored_answers.learner_id IS NULL
+  AND pg_catalog.position(stored_answers.body, %(position_1)s) > CAST(%(position_2)s AS INT);
+
+-- recorder.erase: Delete a learner's enrollments, with all that is recorded under them; return whether there were
+-- any.
+SELECT
+  enrollments.module_id
+FROM enrollments
+WHERE
+  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR);
+
+-- statements.lock_modules, as above
+
+-- recorder._remove, as above
+
+-- recorder._delete, as above
+
+-- recorder._delete (2), as above
+
+-- recorder._delete (3): Delete a learner's rows in some modules, and return them as values.
+DELETE FROM enrollments
+WHERE
+  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND enrollments.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        (
+          enrollment_keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          enrollment_keys_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+RETURNING enrollments.user_id, enrollments.module_id, enrollments.status, enrollments.enrolled_at, enrollments.weighted_sum, enrollments.completed_contents, enrollments.time_spent_seconds, enrollments.completed_at, enrollments.last_activity_at, enrollments.last_content_id, enrollments.enrolled_by_update, enrollments.counted;
+
+-- statements.store, as above
+
+-- idempotency.forget, as above
+
+-- recorder.erase, as above
+
+-- statements.lock_modules, as above
+
+-- recorder._remove, as above
+
+-- recorder._delete, as above
+
+-- recorder._delete (2), as above
+
+-- recorder._delete (3), as above
+
+-- statements.store, as above
+
+COMMIT;
+
+
+-- GET /readyz
+-- ===========
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- operations.readiness._revision
+SELECT
+  pg_catalog.pg_class.relname
+FROM pg_catalog.pg_class
+JOIN pg_catalog.pg_namespace
+  ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace
+WHERE
+  pg_catalog.pg_class.relname IN (CAST(%(table_names_1)s AS VARCHAR))
+  AND pg_catalog.pg_class.relkind = ANY(
+    ARRAY[
+      CAST(%(param_1)s AS VARCHAR),
+      CAST(%(param_2)s AS VARCHAR),
+      CAST(%(param_3)s AS VARCHAR),
+      CAST(%(param_4)s AS VARCHAR),
+      CAST(%(param_5)s AS VARCHAR)
+    ]
+  )
+  AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid)
+  AND pg_catalog.pg_namespace.nspname <> CAST(%(nspname_1)s AS VARCHAR);
+
+-- operations.readiness._revision (2)
+SELECT
+  version_num
+FROM alembic_version;
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- operations.readiness.fault: Say what keeps the service from its work, or None where nothing does.
+SELECT
+  stored_answers.key
+FROM stored_answers
+WHERE
+  FALSE;
+
+-- operations.readiness.fault (2): Say what keeps the service from its work, or None where nothing does.
+UPDATE stored_answers SET fingerprint = CAST(%(fingerprint)s AS VARCHAR)
+WHERE
+  FALSE;
+
+COMMIT;
+
+
+-- flask progress verify
+-- =====================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
+-- connection reads.
+SELECT
+  modules.id
+FROM modules
+ORDER BY
+  modules.id;
+
+-- verification._compare
+SELECT
+  NULL AS anon_1,
+  CAST(%(param_1)s AS VARCHAR) AS anon_2,
+  modules.total_weight AS total_weight_1,
+  denominators.total_weight AS total_weight_2,
+  modules.total_contents AS total_contents_1,
+  denominators.total_contents AS total_contents_2
+FROM modules, (
+  SELECT
+    modules.id AS module_id,
+    CAST(COALESCE(SUM(contents.weight), CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS total_weight,
+    COUNT(contents.id) AS total_contents
+  FROM modules
+  LEFT OUTER JOIN contents
+    ON contents.module_id = modules.id
+    AND NOT contents.retired
+    AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+  WHERE
+    modules.id = CAST(%(id_1)s AS VARCHAR)
+  GROUP BY
+    modules.id
+) AS denominators
+WHERE
+  modules.id = denominators.module_id
+  AND (
+    modules.total_weight IS DISTINCT FROM denominators.total_weight
+    OR modules.total_contents IS DISTINCT FROM denominators.total_contents
+  );
+
+-- verification._compare (2)
+SELECT
+  enrollments.user_id,
+  CAST(%(param_1)s AS VARCHAR) AS anon_1,
+  enrollments.weighted_sum AS weighted_sum_1,
+  counted.weighted_sum AS weighted_sum_2,
+  enrollments.completed_contents AS completed_contents_1,
+  counted.completed_contents AS completed_contents_2,
+  enrollments.time_spent_seconds AS time_spent_seconds_1,
+  counted.time_spent_seconds AS time_spent_seconds_2,
+  enrollments.enrolled_at AS enrolled_at_1,
+  counted.enrolled_at AS enrolled_at_2,
+  enrollments.last_activity_at AS last_activity_at_1,
+  counted.last_activity_at AS last_activity_at_2,
+  enrollments.last_content_id AS last_content_id_1,
+  counted.last_content_id AS last_content_id_2,
+  enrollments.status AS status_1,
+  CASE
+    WHEN (
+      enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND denominators.total_contents > CAST(%(total_contents_1)s AS INT)
+      AND counted.completed_contents = denominators.total_contents
+    )
+    THEN CAST(%(param_2)s AS VARCHAR)
+    ELSE enrollments.status
+  END AS anon_2
+FROM enrollments, (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN NOT contents.retired
+          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            NOT contents.retired
+            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+            AND progress_records.completed_at IS NOT NULL
+          )
+          THEN CAST(%(param_4)s AS INT)
+          ELSE CAST(%(param_5)s AS INT)
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+) AS counted, (
+  SELECT
+    modules.id AS module_id,
+    CAST(COALESCE(SUM(contents.weight), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS total_weight,
+    COUNT(contents.id) AS total_contents
+  FROM modules
+  LEFT OUTER JOIN contents
+    ON contents.module_id = modules.id
+    AND NOT contents.retired
+    AND contents.weight > CAST(%(weight_2)s AS SMALLINT)
+  WHERE
+    modules.id = CAST(%(id_1)s AS VARCHAR)
+  GROUP BY
+    modules.id
+) AS denominators
+WHERE
+  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  AND enrollments.user_id = counted.user_id
+  AND enrollments.module_id = denominators.module_id
+  AND (
+    enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
+    OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
+    OR enrollments.time_spent_seconds IS DISTINCT FROM counted.time_spent_seconds
+    OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
+    OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
+    OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+    OR enrollments.status IS DISTINCT FROM CASE
+      WHEN (
+        enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+        AND denominators.total_contents > CAST(%(total_contents_1)s AS INT)
+        AND counted.completed_contents = denominators.total_contents
+      )
+      THEN CAST(%(param_2)s AS VARCHAR)
+      ELSE enrollments.status
+    END
+  );
+
+-- verification._compare (3)
+SELECT
+  progress_records.user_id,
+  progress_records.content_id || CAST(%(content_id_1)s AS VARCHAR) AS anon_1,
+  progress_records.progress_percentage AS progress_percentage_1,
+  CAST(%(param_1)s AS INT) AS anon_2
+FROM progress_records, contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.progress_percentage IS DISTINCT FROM CAST(%(param_1)s AS INT);
+
+-- verification._compare (4)
+SELECT
+  NULL AS anon_1,
+  compared.kind || CAST(%(kind_1)s AS VARCHAR) || compared.item || CAST(%(param_1)s AS VARCHAR) AS anon_2,
+  compared.stored_learners AS stored_learners_1,
+  compared.recounted_learners AS recounted_learners_1,
+  compared.stored_started AS stored_started_1,
+  compared.recounted_started AS recounted_started_1,
+  compared.stored_completed AS stored_completed_1,
+  compared.recounted_completed AS recounted_completed_1,
+  compared.stored_enrollments_completed AS stored_enrollments_completed_1,
+  compared.recounted_enrollments_completed AS recounted_enrollments_completed_1,
+  compared.stored_time_spent_seconds AS stored_time_spent_seconds_1,
+  compared.recounted_time_spent_seconds AS recounted_time_spent_seconds_1,
+  compared.stored_weighted_sum AS stored_weighted_sum_1,
+  compared.recounted_weighted_sum AS recounted_weighted_sum_1,
+  compared.stored_scored AS stored_scored_1,
+  compared.recounted_scored AS recounted_scored_1,
+  compared.stored_score_hundredths AS stored_score_hundredths_1,
+  compared.recounted_score_hundredths AS recounted_score_hundredths_1
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_2)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_1)s AS INT)
+    ) AS BIGINT) AS stored_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_2)s AS INT)
+    ) AS BIGINT) AS stored_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_4)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_3)s AS INT)
+    ) AS BIGINT) AS stored_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_5)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_4)s AS INT)
+    ) AS BIGINT) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_6)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_5)s AS INT)
+    ) AS BIGINT) AS stored_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_7)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_6)s AS INT)
+    ) AS BIGINT) AS stored_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_8)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_7)s AS INT)
+    ) AS BIGINT) AS stored_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_9)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_8)s AS INT)
+    ) AS BIGINT) AS stored_score_hundredths,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_10)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_9)s AS INT)
+    ) AS BIGINT) AS recounted_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_11)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_10)s AS INT)
+    ) AS BIGINT) AS recounted_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_12)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_11)s AS INT)
+    ) AS BIGINT) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_13)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_12)s AS INT)
+    ) AS BIGINT) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_14)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_13)s AS INT)
+    ) AS BIGINT) AS recounted_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_15)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_14)s AS INT)
+    ) AS BIGINT) AS recounted_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_16)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_15)s AS INT)
+    ) AS BIGINT) AS recounted_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_17)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_16)s AS INT)
+    ) AS BIGINT) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      %(param_18)s AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND tallies.kind IN (
+        CAST(%(kind_2_1)s AS VARCHAR),
+        CAST(%(kind_2_2)s AS VARCHAR),
+        CAST(%(kind_2_3)s AS VARCHAR),
+        CAST(%(kind_2_4)s AS VARCHAR),
+        CAST(%(kind_2_5)s AS VARCHAR),
+        CAST(%(kind_2_6)s AS VARCHAR)
+      )
+    UNION ALL
+    SELECT
+      %(param_19)s AS recounted,
+      CAST(%(param_20)s AS VARCHAR) AS kind,
+      CAST(enrollments.status AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      CAST(%(param_21)s AS INT) AS completed,
+      CAST(%(param_22)s AS INT) AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      CAST(%(param_23)s AS INT) AS scored,
+      CAST(%(param_24)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR) AND enrollments.counted
+    GROUP BY
+      CAST(enrollments.status AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_25)s AS recounted,
+      CAST(%(param_26)s AS VARCHAR) AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_27)s AS INT) AS started,
+      CAST(%(param_28)s AS INT) AS completed,
+      CAST(%(param_29)s AS INT) AS enrollments_completed,
+      CAST(%(param_30)s AS INT) AS time_spent_seconds,
+      CAST(%(param_31)s AS INT) AS weighted_sum,
+      CAST(%(param_32)s AS INT) AS scored,
+      CAST(%(param_33)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status <> CAST(%(status_1)s AS VARCHAR)
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_34)s AS recounted,
+      CAST(%(param_35)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_36)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_37)s AS INT) AS started,
+      CAST(%(param_38)s AS INT) AS completed,
+      CAST(%(param_39)s AS INT) AS enrollments_completed,
+      CAST(%(param_40)s AS INT) AS time_spent_seconds,
+      CAST(%(param_41)s AS INT) AS weighted_sum,
+      CAST(%(param_42)s AS INT) AS scored,
+      CAST(%(param_43)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND enrollments.last_activity_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_36)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_44)s AS recounted,
+      CAST(%(param_45)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_46)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_47)s AS INT) AS started,
+      CAST(%(param_48)s AS INT) AS completed,
+      CAST(%(param_49)s AS INT) AS enrollments_completed,
+      CAST(%(param_50)s AS INT) AS time_spent_seconds,
+      CAST(%(param_51)s AS INT) AS weighted_sum,
+      CAST(%(param_52)s AS INT) AS scored,
+      CAST(%(param_53)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_5)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND enrollments.last_activity_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_46)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_54)s AS recounted,
+      CAST(%(param_55)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_56)s AS INT) AS learners,
+      CAST(%(param_57)s AS INT) AS started,
+      CAST(%(param_58)s AS INT) AS completed,
+      COUNT(*) AS enrollments_completed,
+      CAST(%(param_59)s AS INT) AS time_spent_seconds,
+      CAST(%(param_60)s AS INT) AS weighted_sum,
+      CAST(%(param_61)s AS INT) AS scored,
+      CAST(%(param_62)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_6)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.completed_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_63)s AS recounted,
+      CAST(%(param_64)s AS VARCHAR) AS kind,
+      CAST(progress_records.content_id AS VARCHAR) AS item,
+      CAST(%(param_65)s AS INT) AS learners,
+      COUNT(*) AS started,
+      COUNT(progress_records.completed_at) AS completed,
+      CAST(%(param_66)s AS INT) AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_67)s AS INT) AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(
+        SUM(
+          (
+            progress_records.score * CAST(%(score_1)s AS BIGINT)
+          ) / progress_records.max_score
+        ),
+        CAST(%(coalesce_19)s AS INT)
+      ) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_7)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_8)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(progress_records.content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_68)s AS recounted,
+      CAST(%(param_69)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_70)s AS INT) AS learners,
+      COUNT(*) AS started,
+      CAST(%(param_71)s AS INT) AS completed,
+      CAST(%(param_72)s AS INT) AS enrollments_completed,
+      CAST(%(param_73)s AS INT) AS time_spent_seconds,
+      CAST(%(param_74)s AS INT) AS weighted_sum,
+      CAST(%(param_75)s AS INT) AS scored,
+      CAST(%(param_76)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_9)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_10)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_77)s AS recounted,
+      CAST(%(param_78)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_79)s AS INT) AS learners,
+      CAST(%(param_80)s AS INT) AS started,
+      COUNT(*) AS completed,
+      CAST(%(param_81)s AS INT) AS enrollments_completed,
+      CAST(%(param_82)s AS INT) AS time_spent_seconds,
+      CAST(%(param_83)s AS INT) AS weighted_sum,
+      CAST(%(param_84)s AS INT) AS scored,
+      CAST(%(param_85)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_11)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_12)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.completed_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_86)s AS recounted,
+      CAST(%(param_87)s AS VARCHAR) AS kind,
+      CAST(activity_days.day AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_88)s AS INT) AS started,
+      CAST(%(param_89)s AS INT) AS completed,
+      CAST(%(param_90)s AS INT) AS enrollments_completed,
+      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_91)s AS INT) AS weighted_sum,
+      CAST(%(param_92)s AS INT) AS scored,
+      CAST(%(param_93)s AS INT) AS score_hundredths
+    FROM activity_days
+    WHERE
+      activity_days.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      AND (
+        NOT activity_days.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(activity_days.day AS VARCHAR)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.stored_learners IS DISTINCT FROM compared.recounted_learners
+  OR compared.stored_started IS DISTINCT FROM compared.recounted_started
+  OR compared.stored_completed IS DISTINCT FROM compared.recounted_completed
+  OR compared.stored_enrollments_completed IS DISTINCT FROM compared.recounted_enrollments_completed
+  OR compared.stored_time_spent_seconds IS DISTINCT FROM compared.recounted_time_spent_seconds
+  OR compared.stored_weighted_sum IS DISTINCT FROM compared.recounted_weighted_sum
+  OR compared.stored_scored IS DISTINCT FROM compared.recounted_scored
+  OR compared.stored_score_hundredths IS DISTINCT FROM compared.recounted_score_hundredths;
+
+COMMIT;
+
+
+-- flask progress verify --repair, of a learner
+-- ============================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- verification.drifts, as above
+
+-- verification._compare, as above
+
+-- verification._compare (2), as above
+
+-- verification._compare (3), as above
+
+-- verification._compare (4), as above
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- statements.lock_modules, as above
+
+-- locks._lock_table (2)
+LOCK TABLE enrollments IN ROW SHARE MODE;
+
+-- verification.repair: Store the recount of a module's totals where they have drifted.
+SELECT
+  enrollments.user_id
+FROM enrollments
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+ORDER BY
+  enrollments.user_id   FOR UPDATE;
+
+-- recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+SELECT
+  progress_records.content_id,
+  CAST(COALESCE(
+    SUM(
+      CASE
+        WHEN (
+          (
+            NOT progress_records.user_id IN (
+              SELECT
+                enrollments.user_id
+              FROM enrollments
+              WHERE
+                enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+                AND NOT enrollments.counted
+            )
+          )
+        )
+        THEN CAST(%(param_1)s AS INT)
+        ELSE CAST(%(param_2)s AS INT)
+      END
+    ),
+    CAST(%(coalesce_1)s AS INT)
+  ) AS BIGINT) AS number
+FROM progress_records, contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+GROUP BY
+  progress_records.content_id;
+
+-- recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
+FROM contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR));
+
+-- recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those that
+-- are complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN NOT contents.retired
+          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+          ELSE CAST(%(param_1)s AS INT)
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            NOT contents.retired
+            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+            AND progress_records.completed_at IS NOT NULL
+          )
+          THEN CAST(%(param_2)s AS INT)
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+) AS counted
+WHERE
+  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
+    OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
+    OR enrollments.time_spent_seconds IS DISTINCT FROM counted.time_spent_seconds
+    OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
+    OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
+    OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+  );
+
+-- recount._complete (3): Complete the enrollments that are complete, and return how many of them count in statistics.
+SELECT
+  COUNT(*) AS count_1
+FROM enrollments
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = CAST(%(id_1)s AS VARCHAR)
+        AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
+        AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+  AND enrollments.counted;
+
+-- recount._complete (4): Complete the enrollments that are complete, and return how many of them count in statistics.
+UPDATE enrollments SET status = CAST(%(status)s AS VARCHAR), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = CAST(%(id_1)s AS VARCHAR)
+        AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
+        AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  );
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._hold, as above
+
+-- statements.lock_modules, as above
+
+-- locks._lock_table (2), as above
+
+-- recount.tallies (2): Count the tallies of a module again and add what they lack.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  CAST(%(param_1)s AS VARCHAR) AS anon_1,
+  compared.kind,
+  compared.item,
+  CAST(%(param_2)s AS INT) AS anon_2,
+  compared.recounted_learners - compared.stored_learners AS anon_3,
+  compared.recounted_started - compared.stored_started AS anon_4,
+  compared.recounted_completed - compared.stored_completed AS anon_5,
+  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
+  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
+  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
+  compared.recounted_scored - compared.stored_scored AS anon_9,
+  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_1)s AS INT)
+    ) AS BIGINT) AS stored_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_4)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_2)s AS INT)
+    ) AS BIGINT) AS stored_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_5)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_3)s AS INT)
+    ) AS BIGINT) AS stored_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_6)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_4)s AS INT)
+    ) AS BIGINT) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_7)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_5)s AS INT)
+    ) AS BIGINT) AS stored_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_8)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_6)s AS INT)
+    ) AS BIGINT) AS stored_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_9)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_7)s AS INT)
+    ) AS BIGINT) AS stored_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_10)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_8)s AS INT)
+    ) AS BIGINT) AS stored_score_hundredths,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_11)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_9)s AS INT)
+    ) AS BIGINT) AS recounted_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_12)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_10)s AS INT)
+    ) AS BIGINT) AS recounted_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_13)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_11)s AS INT)
+    ) AS BIGINT) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_14)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_12)s AS INT)
+    ) AS BIGINT) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_15)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_13)s AS INT)
+    ) AS BIGINT) AS recounted_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_16)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_14)s AS INT)
+    ) AS BIGINT) AS recounted_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_17)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_15)s AS INT)
+    ) AS BIGINT) AS recounted_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_18)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_16)s AS INT)
+    ) AS BIGINT) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      %(param_19)s AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND tallies.kind IN (
+        CAST(%(kind_1_1)s AS VARCHAR),
+        CAST(%(kind_1_2)s AS VARCHAR),
+        CAST(%(kind_1_3)s AS VARCHAR),
+        CAST(%(kind_1_4)s AS VARCHAR),
+        CAST(%(kind_1_5)s AS VARCHAR),
+        CAST(%(kind_1_6)s AS VARCHAR)
+      )
+    UNION ALL
+    SELECT
+      %(param_20)s AS recounted,
+      CAST(%(param_21)s AS VARCHAR) AS kind,
+      CAST(enrollments.status AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      CAST(%(param_22)s AS INT) AS completed,
+      CAST(%(param_23)s AS INT) AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      CAST(%(param_24)s AS INT) AS scored,
+      CAST(%(param_25)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR) AND enrollments.counted
+    GROUP BY
+      CAST(enrollments.status AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_26)s AS recounted,
+      CAST(%(param_27)s AS VARCHAR) AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_28)s AS INT) AS started,
+      CAST(%(param_29)s AS INT) AS completed,
+      CAST(%(param_30)s AS INT) AS enrollments_completed,
+      CAST(%(param_31)s AS INT) AS time_spent_seconds,
+      CAST(%(param_32)s AS INT) AS weighted_sum,
+      CAST(%(param_33)s AS INT) AS scored,
+      CAST(%(param_34)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status <> CAST(%(status_1)s AS VARCHAR)
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_35)s AS recounted,
+      CAST(%(param_36)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_38)s AS INT) AS started,
+      CAST(%(param_39)s AS INT) AS completed,
+      CAST(%(param_40)s AS INT) AS enrollments_completed,
+      CAST(%(param_41)s AS INT) AS time_spent_seconds,
+      CAST(%(param_42)s AS INT) AS weighted_sum,
+      CAST(%(param_43)s AS INT) AS scored,
+      CAST(%(param_44)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND enrollments.last_activity_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_45)s AS recounted,
+      CAST(%(param_46)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_48)s AS INT) AS started,
+      CAST(%(param_49)s AS INT) AS completed,
+      CAST(%(param_50)s AS INT) AS enrollments_completed,
+      CAST(%(param_51)s AS INT) AS time_spent_seconds,
+      CAST(%(param_52)s AS INT) AS weighted_sum,
+      CAST(%(param_53)s AS INT) AS scored,
+      CAST(%(param_54)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_5)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND enrollments.last_activity_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_55)s AS recounted,
+      CAST(%(param_56)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_57)s AS INT) AS learners,
+      CAST(%(param_58)s AS INT) AS started,
+      CAST(%(param_59)s AS INT) AS completed,
+      COUNT(*) AS enrollments_completed,
+      CAST(%(param_60)s AS INT) AS time_spent_seconds,
+      CAST(%(param_61)s AS INT) AS weighted_sum,
+      CAST(%(param_62)s AS INT) AS scored,
+      CAST(%(param_63)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_6)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.completed_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_64)s AS recounted,
+      CAST(%(param_65)s AS VARCHAR) AS kind,
+      CAST(progress_records.content_id AS VARCHAR) AS item,
+      CAST(%(param_66)s AS INT) AS learners,
+      COUNT(*) AS started,
+      COUNT(progress_records.completed_at) AS completed,
+      CAST(%(param_67)s AS INT) AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_68)s AS INT) AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(
+        SUM(
+          (
+            progress_records.score * CAST(%(score_1)s AS BIGINT)
+          ) / progress_records.max_score
+        ),
+        CAST(%(coalesce_19)s AS INT)
+      ) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_7)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_8)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(progress_records.content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_69)s AS recounted,
+      CAST(%(param_70)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_71)s AS INT) AS learners,
+      COUNT(*) AS started,
+      CAST(%(param_72)s AS INT) AS completed,
+      CAST(%(param_73)s AS INT) AS enrollments_completed,
+      CAST(%(param_74)s AS INT) AS time_spent_seconds,
+      CAST(%(param_75)s AS INT) AS weighted_sum,
+      CAST(%(param_76)s AS INT) AS scored,
+      CAST(%(param_77)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_9)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_10)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_78)s AS recounted,
+      CAST(%(param_79)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_80)s AS INT) AS learners,
+      CAST(%(param_81)s AS INT) AS started,
+      COUNT(*) AS completed,
+      CAST(%(param_82)s AS INT) AS enrollments_completed,
+      CAST(%(param_83)s AS INT) AS time_spent_seconds,
+      CAST(%(param_84)s AS INT) AS weighted_sum,
+      CAST(%(param_85)s AS INT) AS scored,
+      CAST(%(param_86)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_11)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_12)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.completed_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_87)s AS recounted,
+      CAST(%(param_88)s AS VARCHAR) AS kind,
+      CAST(activity_days.day AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_89)s AS INT) AS started,
+      CAST(%(param_90)s AS INT) AS completed,
+      CAST(%(param_91)s AS INT) AS enrollments_completed,
+      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_92)s AS INT) AS weighted_sum,
+      CAST(%(param_93)s AS INT) AS scored,
+      CAST(%(param_94)s AS INT) AS score_hundredths
+    FROM activity_days
+    WHERE
+      activity_days.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      AND (
+        NOT activity_days.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(activity_days.day AS VARCHAR)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.recounted_learners - compared.stored_learners <> CAST(%(param_95)s AS BIGINT)
+  OR compared.recounted_started - compared.stored_started <> CAST(%(param_96)s AS BIGINT)
+  OR compared.recounted_completed - compared.stored_completed <> CAST(%(param_97)s AS BIGINT)
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> CAST(%(param_98)s AS BIGINT)
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> CAST(%(param_99)s AS BIGINT)
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> CAST(%(param_100)s AS BIGINT)
+  OR compared.recounted_scored - compared.stored_scored <> CAST(%(param_101)s AS BIGINT)
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> CAST(%(param_102)s AS BIGINT)
+ORDER BY
+  compared.kind,
+  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+COMMIT;
+
+COMMIT;
+
+
+-- flask progress verify --repair, of a module
+-- ===========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- verification.drifts, as above
+
+-- verification._compare, as above
+
+-- verification._compare (2), as above
+
+-- verification._compare (3), as above
+
+-- verification._compare (4), as above
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._lock_table, as above
+
+-- locks._hold, as above
+
+-- recount.denominators, as above
+
+-- recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+SELECT
+  progress_records.content_id,
+  CAST(COALESCE(
+    SUM(
+      CASE
+        WHEN (
+          (
+            NOT progress_records.user_id IN (
+              SELECT
+                enrollments.user_id
+              FROM enrollments
+              WHERE
+                enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+                AND NOT enrollments.counted
+            )
+          )
+        )
+        THEN CAST(%(param_1)s AS INT)
+        ELSE CAST(%(param_2)s AS INT)
+      END
+    ),
+    CAST(%(coalesce_1)s AS INT)
+  ) AS BIGINT) AS number
+FROM progress_records, contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+GROUP BY
+  progress_records.content_id;
+
+-- recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
+FROM contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  );
+
+-- recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those that
+-- are complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN NOT contents.retired
+          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+          ELSE CAST(%(param_1)s AS INT)
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            NOT contents.retired
+            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+            AND progress_records.completed_at IS NOT NULL
+          )
+          THEN CAST(%(param_2)s AS INT)
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+) AS counted
+WHERE
+  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
+    OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
+    OR enrollments.time_spent_seconds IS DISTINCT FROM counted.time_spent_seconds
+    OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
+    OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
+    OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+  );
+
+-- recount._complete, as above
+
+-- recount._complete (2), as above
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- locks._hold, as above
+
+-- statements.lock_modules, as above
+
+-- locks._lock_table (2), as above
+
+-- recount.tallies (2), as above
+
+COMMIT;
+
+COMMIT;
+
+
+-- flask progress purge-keys
+-- =========================
+
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+
+-- idempotency.purge: Delete the answers that no repeat can get any more, and return how many they were.
+DELETE FROM stored_answers
+WHERE
+  stored_answers.stored_at <= CAST(%(stored_at_1)s AS TIMESTAMPTZ);
+
+COMMIT;

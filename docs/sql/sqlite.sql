@@ -1,0 +1,3466 @@
+-- The statements that the service sends on sqlite, operation by operation, in their order.
+-- `make sql` writes this file, and a test holds it to the code. A statement that is sent again is only named.
+-- sqlglot has formatted them, and writes all casts in one form. A name in brackets or a ? stands for a parameter.
+
+
+-- PUT /api/catalog/modules/{moduleId}, a new module
+-- =================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- publishing._counted_weights
+SELECT
+  contents.id,
+  contents.weight
+FROM contents
+WHERE
+  contents.module_id = ? AND contents.retired = 0 AND contents.weight > ?;
+
+-- publishing._rules
+SELECT
+  contents.id,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id = ?;
+
+-- publishing._store: Store a module with its contents and instructors; return whether it is new.
+UPDATE modules SET title = ?
+WHERE
+  modules.id = ?;
+
+-- publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+INSERT INTO modules (
+  id,
+  title,
+  total_weight,
+  total_contents
+)
+VALUES
+  (?, ?, ?, ?);
+
+-- publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+UPDATE contents SET retired = ?
+WHERE
+  contents.module_id = ?;
+
+-- statements.store_contents: Store contents, and return the ids of those that belong to the module: others are left
+-- as they are.
+INSERT INTO contents (
+  id,
+  module_id,
+  ordinal,
+  title,
+  type,
+  section,
+  weight,
+  completion_threshold,
+  passing_score,
+  retired
+)
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.ordinal,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired
+FROM (
+  SELECT
+    JSON_EXTRACT(contents_json.value, '$[0]') AS id,
+    JSON_EXTRACT(contents_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(contents_json.value, '$[2]') AS ordinal,
+    JSON_EXTRACT(contents_json.value, '$[3]') AS title,
+    JSON_EXTRACT(contents_json.value, '$[4]') AS type,
+    JSON_EXTRACT(contents_json.value, '$[5]') AS section,
+    JSON_EXTRACT(contents_json.value, '$[6]') AS weight,
+    JSON_EXTRACT(contents_json.value, '$[7]') AS completion_threshold,
+    JSON_EXTRACT(contents_json.value, '$[8]') AS passing_score,
+    JSON_EXTRACT(contents_json.value, '$[9]') AS retired
+  FROM JSON_EACH(?) AS contents_json
+) AS contents
+WHERE
+  1 = 1
+ORDER BY
+  contents.id ON CONFLICT(id) DO UPDATE SET ordinal = excluded.ordinal, title = excluded.title, type = excluded.type, section = excluded.section, weight = excluded.weight, completion_threshold = excluded.completion_threshold, passing_score = excluded.passing_score, retired = excluded.retired
+WHERE
+  contents.module_id = excluded.module_id
+RETURNING id;
+
+-- publishing._store (4): Store a module with its contents and instructors; return whether it is new.
+DELETE FROM module_instructors
+WHERE
+  module_instructors.module_id = ?;
+
+-- publishing._store (5): Store a module with its contents and instructors; return whether it is new.
+INSERT INTO module_instructors (
+  module_id,
+  user_id,
+  ordinal
+)
+VALUES
+  (?, ?, ?);
+
+-- recount.denominators: Count the module's current contents and their weights again.
+UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
+FROM (
+  SELECT
+    modules.id AS module_id,
+    CAST(COALESCE(SUM(contents.weight), ?) AS INTEGER) AS total_weight,
+    COUNT(contents.id) AS total_contents
+  FROM modules
+  LEFT OUTER JOIN contents
+    ON contents.module_id = modules.id AND contents.retired = 0 AND contents.weight > ?
+  WHERE
+    modules.id = ?
+  GROUP BY
+    modules.id
+) AS denominators
+WHERE
+  modules.id = denominators.module_id;
+
+-- catalog.queries.published: Read the modules that there are as they were last published.
+SELECT
+  module_instructors.module_id,
+  module_instructors.user_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id IN (?)
+ORDER BY
+  module_instructors.ordinal;
+
+-- catalog.queries.published (2): Read the modules that there are as they were last published.
+SELECT
+  contents.module_id,
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id IN (?) AND contents.retired = 0
+ORDER BY
+  contents.ordinal;
+
+-- catalog.queries.published (3): Read the modules that there are as they were last published.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+WHERE
+  modules.id IN (?)
+ORDER BY
+  modules.id;
+
+COMMIT;
+
+
+-- POST /api/progress, with an Idempotency-Key
+-- ===========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- idempotency.replay: Return the answer that is stored under a key; 422 where the key was given to another request.
+SELECT
+  stored_answers.fingerprint,
+  stored_answers.status,
+  stored_answers.body,
+  stored_answers.learner_id,
+  stored_answers.stored_at
+FROM stored_answers
+WHERE
+  stored_answers.caller_id = ? AND stored_answers."key" = ?;
+
+-- statements.lock_modules_of_contents: Share the locks of the modules to which the contents of the keys belong.
+SELECT DISTINCT
+  contents.module_id
+FROM (
+  SELECT
+    JSON_EXTRACT(keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
+    JSON_EXTRACT(keys_json.value, '$[2]') AS day,
+    JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
+    JSON_EXTRACT(keys_json.value, '$[4]') AS place
+  FROM JSON_EACH(?) AS keys_json
+) AS keys
+JOIN contents
+  ON contents.id = keys.content_id;
+
+-- statements.lock_enrollments_of_contents: Lock the enrollments of the keys, make those that are missing, and return
+-- the keys of the new ones.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  status,
+  enrolled_at,
+  enrolled_by_update,
+  counted,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds
+)
+SELECT
+  learners.user_id AS user_id,
+  learners.module_id AS module_id,
+  ? AS status,
+  learners.enrolled_at AS enrolled_at,
+  ? AS enrolled_by_update,
+  NOT (
+    ? = 1
+    AND (
+      EXISTS(
+        SELECT
+          *
+        FROM module_instructors
+        WHERE
+          module_instructors.module_id = learners.module_id
+          AND module_instructors.user_id = learners.user_id
+      )
+    )
+  ) AS counted,
+  ? AS weighted_sum,
+  ? AS completed_contents,
+  ? AS time_spent_seconds
+FROM (
+  SELECT
+    updates.user_id AS user_id,
+    updates.module_id AS module_id,
+    updates.enrolled_at AS enrolled_at,
+    updates.nth AS nth
+  FROM (
+    SELECT
+      keys.user_id AS user_id,
+      contents.module_id AS module_id,
+      keys.enrolled_at AS enrolled_at,
+      ROW_NUMBER() OVER (PARTITION BY keys.user_id, contents.module_id ORDER BY keys.place) AS nth
+    FROM (
+      SELECT
+        JSON_EXTRACT(keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
+        JSON_EXTRACT(keys_json.value, '$[2]') AS day,
+        JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
+        JSON_EXTRACT(keys_json.value, '$[4]') AS place
+      FROM JSON_EACH(?) AS keys_json
+    ) AS keys
+    JOIN contents
+      ON contents.id = keys.content_id
+  ) AS updates
+  WHERE
+    updates.nth = 1
+) AS learners
+WHERE
+  1 = 1
+ORDER BY
+  learners.user_id,
+  learners.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = enrollments.status
+WHERE
+  0
+RETURNING user_id, module_id;
+
+-- statements.read: Read all that updates of the keys build on; a value that is not stored is null.
+SELECT
+  keys.user_id,
+  keys.content_id,
+  contents.module_id,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired,
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id AS user_id_1,
+  enrollments.module_id AS module_id_1,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted,
+  progress_records.id,
+  progress_records.user_id AS user_id_2,
+  progress_records.module_id AS module_id_2,
+  progress_records.content_id AS content_id_1,
+  progress_records.started_at,
+  progress_records.last_activity_at AS last_activity_at_1,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds AS time_spent_seconds_1,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at AS completed_at_1,
+  progress_records.reached_at,
+  progress_records.passed_at,
+  activity_days.user_id AS user_id_3,
+  activity_days.module_id AS module_id_3,
+  activity_days.day,
+  activity_days.time_spent_seconds AS time_spent_seconds_2
+FROM (
+  SELECT
+    JSON_EXTRACT(keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
+    JSON_EXTRACT(keys_json.value, '$[2]') AS day,
+    JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
+    JSON_EXTRACT(keys_json.value, '$[4]') AS place
+  FROM JSON_EACH(?) AS keys_json
+) AS keys
+JOIN contents
+  ON contents.id = keys.content_id
+JOIN modules
+  ON modules.id = contents.module_id
+LEFT OUTER JOIN enrollments
+  ON enrollments.user_id = keys.user_id AND enrollments.module_id = contents.module_id
+LEFT OUTER JOIN progress_records
+  ON progress_records.user_id = keys.user_id
+  AND progress_records.content_id = keys.content_id
+LEFT OUTER JOIN activity_days
+  ON activity_days.day = keys.day
+  AND activity_days.user_id = keys.user_id
+  AND activity_days.module_id = contents.module_id;
+
+-- statements.store: Store records, enrollments, days and tallies: in one statement where the database takes that.
+INSERT INTO progress_records (
+  id,
+  user_id,
+  module_id,
+  content_id,
+  started_at,
+  last_activity_at,
+  furthest_percentage,
+  time_spent_seconds,
+  score,
+  max_score,
+  position,
+  position_at,
+  completed_at,
+  reached_at,
+  passed_at,
+  progress_percentage
+)
+SELECT
+  records.id,
+  records.user_id,
+  records.module_id,
+  records.content_id,
+  records.started_at,
+  records.last_activity_at,
+  records.furthest_percentage,
+  records.time_spent_seconds,
+  records.score,
+  records.max_score,
+  records.position,
+  records.position_at,
+  records.completed_at,
+  records.reached_at,
+  records.passed_at,
+  records.progress_percentage
+FROM (
+  SELECT
+    JSON_EXTRACT(records_json.value, '$[0]') AS id,
+    JSON_EXTRACT(records_json.value, '$[1]') AS user_id,
+    JSON_EXTRACT(records_json.value, '$[2]') AS module_id,
+    JSON_EXTRACT(records_json.value, '$[3]') AS content_id,
+    JSON_EXTRACT(records_json.value, '$[4]') AS started_at,
+    JSON_EXTRACT(records_json.value, '$[5]') AS last_activity_at,
+    JSON_EXTRACT(records_json.value, '$[6]') AS furthest_percentage,
+    JSON_EXTRACT(records_json.value, '$[7]') AS time_spent_seconds,
+    JSON_EXTRACT(records_json.value, '$[8]') AS score,
+    JSON_EXTRACT(records_json.value, '$[9]') AS max_score,
+    JSON_EXTRACT(records_json.value, '$[10]') AS position,
+    JSON_EXTRACT(records_json.value, '$[11]') AS position_at,
+    JSON_EXTRACT(records_json.value, '$[12]') AS completed_at,
+    JSON_EXTRACT(records_json.value, '$[13]') AS reached_at,
+    JSON_EXTRACT(records_json.value, '$[14]') AS passed_at,
+    JSON_EXTRACT(records_json.value, '$[15]') AS progress_percentage
+  FROM JSON_EACH(?) AS records_json
+) AS records
+WHERE
+  1 = 1
+ORDER BY
+  records.user_id,
+  records.content_id ON CONFLICT(user_id, content_id) DO UPDATE SET module_id = excluded.module_id, progress_percentage = excluded.progress_percentage, furthest_percentage = excluded.furthest_percentage, time_spent_seconds = excluded.time_spent_seconds, score = excluded.score, max_score = excluded.max_score, position = excluded.position, position_at = excluded.position_at, started_at = excluded.started_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, reached_at = excluded.reached_at, passed_at = excluded.passed_at
+WHERE
+  1 = 1;
+
+-- statements.store (2): Store records, enrollments, days and tallies: in one statement where the database takes that.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  status,
+  enrolled_at,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds,
+  completed_at,
+  last_activity_at,
+  last_content_id,
+  enrolled_by_update,
+  counted
+)
+SELECT
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM (
+  SELECT
+    JSON_EXTRACT(enrollments_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollments_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollments_json.value, '$[2]') AS status,
+    JSON_EXTRACT(enrollments_json.value, '$[3]') AS enrolled_at,
+    JSON_EXTRACT(enrollments_json.value, '$[4]') AS weighted_sum,
+    JSON_EXTRACT(enrollments_json.value, '$[5]') AS completed_contents,
+    JSON_EXTRACT(enrollments_json.value, '$[6]') AS time_spent_seconds,
+    JSON_EXTRACT(enrollments_json.value, '$[7]') AS completed_at,
+    JSON_EXTRACT(enrollments_json.value, '$[8]') AS last_activity_at,
+    JSON_EXTRACT(enrollments_json.value, '$[9]') AS last_content_id,
+    JSON_EXTRACT(enrollments_json.value, '$[10]') AS enrolled_by_update,
+    JSON_EXTRACT(enrollments_json.value, '$[11]') AS counted
+  FROM JSON_EACH(?) AS enrollments_json
+) AS enrollments
+WHERE
+  1 = 1
+ORDER BY
+  enrollments.user_id,
+  enrollments.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = excluded.status, weighted_sum = excluded.weighted_sum, completed_contents = excluded.completed_contents, time_spent_seconds = excluded.time_spent_seconds, enrolled_at = excluded.enrolled_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, last_content_id = excluded.last_content_id, enrolled_by_update = excluded.enrolled_by_update, counted = excluded.counted
+WHERE
+  1 = 1;
+
+-- statements.store (3): Store records, enrollments, days and tallies: in one statement where the database takes that.
+INSERT INTO activity_days (
+  user_id,
+  module_id,
+  day,
+  time_spent_seconds
+)
+SELECT
+  days.user_id,
+  days.module_id,
+  days.day,
+  days.time_spent_seconds
+FROM (
+  SELECT
+    JSON_EXTRACT(days_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(days_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(days_json.value, '$[2]') AS day,
+    JSON_EXTRACT(days_json.value, '$[3]') AS time_spent_seconds
+  FROM JSON_EACH(?) AS days_json
+) AS days
+WHERE
+  1 = 1
+ORDER BY
+  days.user_id,
+  days.module_id,
+  days.day ON CONFLICT(user_id, module_id, day) DO UPDATE SET time_spent_seconds = excluded.time_spent_seconds
+WHERE
+  1 = 1;
+
+-- statements.store_tallies: Add the rows of tallies to those that are stored.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  tallies.module_id,
+  tallies.kind,
+  tallies.item,
+  tallies.part,
+  tallies.learners,
+  tallies.started,
+  tallies.completed,
+  tallies.enrollments_completed,
+  tallies.time_spent_seconds,
+  tallies.weighted_sum,
+  tallies.scored,
+  tallies.score_hundredths
+FROM (
+  SELECT
+    JSON_EXTRACT(tallies_json.value, '$[0]') AS module_id,
+    JSON_EXTRACT(tallies_json.value, '$[1]') AS kind,
+    JSON_EXTRACT(tallies_json.value, '$[2]') AS item,
+    JSON_EXTRACT(tallies_json.value, '$[3]') AS part,
+    JSON_EXTRACT(tallies_json.value, '$[4]') AS learners,
+    JSON_EXTRACT(tallies_json.value, '$[5]') AS started,
+    JSON_EXTRACT(tallies_json.value, '$[6]') AS completed,
+    JSON_EXTRACT(tallies_json.value, '$[7]') AS enrollments_completed,
+    JSON_EXTRACT(tallies_json.value, '$[8]') AS time_spent_seconds,
+    JSON_EXTRACT(tallies_json.value, '$[9]') AS weighted_sum,
+    JSON_EXTRACT(tallies_json.value, '$[10]') AS scored,
+    JSON_EXTRACT(tallies_json.value, '$[11]') AS score_hundredths
+  FROM JSON_EACH(?) AS tallies_json
+) AS tallies
+WHERE
+  1 = 1
+ORDER BY
+  tallies.module_id,
+  tallies.kind,
+  tallies.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+-- idempotency.keep: Store an answer, and whom it names, with the effect that it tells of.
+INSERT INTO stored_answers (
+  caller_id,
+  "key",
+  fingerprint,
+  status,
+  body,
+  learner_id,
+  stored_at
+)
+VALUES
+  (?, ?, ?, ?, ?, ?, ?);
+
+COMMIT;
+
+
+-- POST /api/progress, the same again
+-- ==================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- idempotency.replay, as above
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, a content retired
+-- ======================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- publishing._store, as above
+
+-- publishing._store (3), as above
+
+-- statements.store_contents, as above
+
+-- publishing._store (4), as above
+
+-- publishing._store (5), as above
+
+-- recount.denominators, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that are
+-- complete.
+UPDATE enrollments SET weighted_sum = (
+  enrollments.weighted_sum + gained.weighted_sum
+), completed_contents = (
+  enrollments.completed_contents + gained.completed_contents
+)
+FROM (
+  SELECT
+    progress_records.user_id AS user_id,
+    CAST(COALESCE(SUM(weights.weight * progress_records.progress_percentage), ?) AS INTEGER) AS weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            NOT progress_records.completed_at IS NULL
+          )
+          THEN weights.contents
+          ELSE ?
+        END
+      ),
+      ?
+    ) AS INTEGER) AS completed_contents
+  FROM (
+    SELECT
+      JSON_EXTRACT(weights_json.value, '$[0]') AS id,
+      JSON_EXTRACT(weights_json.value, '$[1]') AS weight,
+      JSON_EXTRACT(weights_json.value, '$[2]') AS contents
+    FROM JSON_EACH(?) AS weights_json
+  ) AS weights
+  JOIN progress_records
+    ON progress_records.module_id = ? AND progress_records.content_id = weights.id
+  GROUP BY
+    progress_records.user_id
+) AS gained
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id = gained.user_id
+  AND (
+    gained.weighted_sum <> ? OR gained.completed_contents <> ?
+  );
+
+-- recount._complete: Complete the enrollments that are complete, and return how many of them count in statistics.
+SELECT
+  COUNT(*) AS count_1
+FROM enrollments
+WHERE
+  enrollments.module_id = ?
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = ?
+        AND enrollments.status IN (?, ?)
+        AND modules.total_contents > ?
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+  AND enrollments.counted = 1;
+
+-- recount._complete (2): Complete the enrollments that are complete, and return how many of them count in statistics.
+UPDATE enrollments SET status = ?, completed_at = ?
+WHERE
+  enrollments.module_id = ?
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = ?
+        AND enrollments.status IN (?, ?)
+        AND modules.total_contents > ?
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  );
+
+-- recount.tallies: Count the tallies of a module again and add what they lack.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  ? AS anon_1,
+  compared.kind,
+  compared.item,
+  ? AS anon_2,
+  compared.recounted_learners - compared.stored_learners AS anon_3,
+  compared.recounted_started - compared.stored_started AS anon_4,
+  compared.recounted_completed - compared.stored_completed AS anon_5,
+  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
+  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
+  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
+  compared.recounted_scored - compared.stored_scored AS anon_9,
+  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS stored_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS stored_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS stored_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS stored_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS stored_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS stored_score_hundredths,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS recounted_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS recounted_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS recounted_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS recounted_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      ? AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = ? AND tallies.kind IN (?, ?)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.status AS TEXT) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1
+    GROUP BY
+      CAST(enrollments.status AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1 AND enrollments.status <> ?
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.recounted_learners - compared.stored_learners <> ?
+  OR compared.recounted_started - compared.stored_started <> ?
+  OR compared.recounted_completed - compared.stored_completed <> ?
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> ?
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> ?
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> ?
+  OR compared.recounted_scored - compared.stored_scored <> ?
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> ?
+ORDER BY
+  compared.kind,
+  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+-- statements.store_tallies, as above
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- POST /api/progress/batch, which completes an enrollment
+-- =======================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules_of_contents, as above
+
+-- statements.lock_enrollments_of_contents, as above
+
+-- statements.read, as above
+
+-- statements.last_completions: Find the last completion of a counted content under each enrollment; contents of the
+-- keys are left out.
+SELECT
+  enrollment_keys.user_id,
+  enrollment_keys.module_id,
+  (
+    SELECT
+      MAX(progress_records.completed_at) AS max_1
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+      AND contents.retired = 0
+      AND contents.weight > ?
+    WHERE
+      progress_records.user_id = enrollment_keys.user_id
+      AND progress_records.module_id = enrollment_keys.module_id
+      AND (
+        NOT (progress_records.user_id, progress_records.content_id) IN (
+          SELECT
+            keys.user_id,
+            keys.content_id
+          FROM (
+            SELECT
+              JSON_EXTRACT(keys_json.value, '$[0]') AS user_id,
+              JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
+              JSON_EXTRACT(keys_json.value, '$[2]') AS day,
+              JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
+              JSON_EXTRACT(keys_json.value, '$[4]') AS place
+            FROM JSON_EACH(?) AS keys_json
+          ) AS keys
+        )
+      )
+  ) AS completed_at
+FROM (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys;
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+COMMIT;
+
+
+-- GET /api/progress/{userId}
+-- ==========================
+
+PRAGMA busy_timeout = 500;
+
+-- progress.queries.dashboard: List a learner's modules, those worked on last first, and find the content on which
+-- they go on.
+SELECT
+  following.module_id,
+  following.content_id,
+  following.title,
+  following.progress_percentage,
+  following.position,
+  following.last_activity_at,
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id AS module_id_1,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at AS last_activity_at_1,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted,
+  modules.title AS title_1
+FROM enrollments
+JOIN modules
+  ON modules.id = enrollments.module_id
+LEFT OUTER JOIN (
+  SELECT
+    contents_1.module_id AS module_id,
+    contents_1.id AS content_id,
+    contents_1.title AS title,
+    COALESCE(progress_records_1.progress_percentage, 0) AS progress_percentage,
+    progress_records_1.position AS position,
+    progress_records_1.last_activity_at AS last_activity_at
+  FROM (
+    SELECT
+      enrollments.module_id AS module_id,
+      enrollments.last_content_id AS last_content_id
+    FROM enrollments
+    JOIN modules
+      ON modules.id = enrollments.module_id
+    WHERE
+      enrollments.user_id = ?
+      AND enrollments.status <> 'dropped'
+      AND (
+        enrollments.completed_contents < modules.total_contents
+        OR enrollments.status IN ('active', 'paused')
+        AND (
+          EXISTS(
+            SELECT
+              contents_1.id
+            FROM contents AS contents_1
+            LEFT OUTER JOIN progress_records AS progress_records_1
+              ON progress_records_1.content_id = contents_1.id AND progress_records_1.user_id = ?
+            WHERE
+              contents_1.module_id = enrollments.module_id
+              AND contents_1.retired = 0
+              AND progress_records_1.completed_at IS NULL
+          )
+        )
+      )
+    ORDER BY
+      enrollments.last_activity_at DESC,
+      enrollments.enrolled_at DESC,
+      enrollments.module_id
+    LIMIT 1
+    OFFSET ?
+  ) AS following_module
+  JOIN contents AS contents_1
+    ON contents_1.module_id = following_module.module_id
+  LEFT OUTER JOIN progress_records AS progress_records_1
+    ON progress_records_1.content_id = contents_1.id AND progress_records_1.user_id = ?
+  LEFT OUTER JOIN contents AS contents_2
+    ON contents_2.id = following_module.last_content_id AND contents_2.retired = 0
+  WHERE
+    contents_1.retired = 0 AND progress_records_1.completed_at IS NULL
+  ORDER BY
+    CASE
+      WHEN (
+        contents_1.id = following_module.last_content_id
+      )
+      THEN ?
+      WHEN (
+        contents_1.weight > ?
+      )
+      THEN ?
+      ELSE ?
+    END,
+    CASE WHEN (
+      contents_1.ordinal > contents_2.ordinal
+    ) THEN ? ELSE ? END,
+    contents_1.ordinal
+  LIMIT 1
+  OFFSET ?
+) AS following
+  ON 1 = 1
+WHERE
+  enrollments.user_id = ?
+ORDER BY
+  enrollments.last_activity_at DESC,
+  enrollments.module_id;
+
+COMMIT;
+
+
+-- GET /api/progress/{userId}/{moduleId}, by an instructor
+-- =======================================================
+
+PRAGMA busy_timeout = 500;
+
+-- auth.teaches
+SELECT
+  module_instructors.module_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id = ? AND module_instructors.user_id = ?;
+
+-- progress.queries.learner_module: Find a module's title and denominators, a learner's enrollment in it, and its
+-- current contents in order.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted,
+  contents.id,
+  contents.title AS title_1,
+  contents.type,
+  contents.section,
+  contents.weight,
+  progress_records.id AS id_1,
+  progress_records.user_id AS user_id_1,
+  progress_records.module_id AS module_id_1,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at AS last_activity_at_1,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds AS time_spent_seconds_1,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at AS completed_at_1,
+  progress_records.reached_at,
+  progress_records.passed_at
+FROM modules
+LEFT OUTER JOIN enrollments
+  ON enrollments.module_id = modules.id AND enrollments.user_id = ?
+LEFT OUTER JOIN contents
+  ON contents.module_id = modules.id AND contents.retired = 0
+LEFT OUTER JOIN progress_records
+  ON progress_records.content_id = contents.id AND progress_records.user_id = ?
+WHERE
+  modules.id = ?
+ORDER BY
+  contents.ordinal;
+
+COMMIT;
+
+
+-- PUT /api/progress/{recordId}/complete
+-- =====================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- progress.queries.record_key: Find whose record, on which content, an id stands for.
+SELECT
+  progress_records.user_id,
+  progress_records.content_id
+FROM progress_records
+WHERE
+  progress_records.id = ?;
+
+-- statements.lock_modules_of_contents, as above
+
+-- statements.lock_enrollments_of_contents, as above
+
+-- statements.read, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}
+-- ==================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = ?;
+
+-- analytics.queries.contents: List a module's current contents in catalog order.
+SELECT
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight
+FROM contents
+WHERE
+  contents.module_id = ? AND contents.retired = 0
+ORDER BY
+  contents.ordinal;
+
+-- analytics.queries.groups: Add up the groups of a module, but for those of times.
+SELECT
+  tallies.kind,
+  tallies.item,
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind IN ('status', 'percentage', 'content')
+GROUP BY
+  tallies.kind,
+  tallies.item;
+
+-- analytics.queries.stalled: Count, by the content of their last update, the unfinished learners without activity
+-- since an instant.
+SELECT
+  SUBSTRING(tallies.item, 12) AS substr_1,
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1
+FROM tallies
+WHERE
+  tallies.module_id = ?
+  AND (
+    tallies.kind = ?
+    AND tallies.item < ?
+    OR tallies.kind = ?
+    AND tallies.item >= ?
+    AND tallies.item < ?
+  )
+GROUP BY
+  1
+UNION ALL
+SELECT
+  enrollments.last_content_id,
+  COUNT(*) AS count_1
+FROM enrollments
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.status IN ('active', 'paused')
+  AND enrollments.counted = 1
+  AND enrollments.last_activity_at >= ?
+  AND enrollments.last_activity_at <= ?
+GROUP BY
+  enrollments.last_content_id;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/learners
+-- ===========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module, as above
+
+-- analytics.roster.page: List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND enrollments.last_activity_at IS NULL
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT ?
+  OFFSET ?
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND NOT enrollments.last_activity_at IS NULL
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT ?
+  OFFSET ?
+) AS anon_2;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/timeline
+-- ===========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module, as above
+
+-- analytics.queries.days: Add up what happened on each day from the first to the last; days without activity are left
+-- out.
+SELECT
+  tallies.kind,
+  tallies.item,
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind = ? AND tallies.item BETWEEN ? AND ?
+GROUP BY
+  tallies.kind,
+  tallies.item;
+
+COMMIT;
+
+
+-- GET /api/catalog/modules, by an instructor
+-- ==========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- catalog.queries.modules: List the modules, or those that an instructor teaches.
+SELECT
+  modules.id,
+  modules.title,
+  modules.total_contents
+FROM modules
+JOIN module_instructors
+  ON modules.id = module_instructors.module_id
+WHERE
+  module_instructors.user_id = ?
+ORDER BY
+  modules.id;
+
+COMMIT;
+
+
+-- GET /api/catalog/modules/{moduleId}
+-- ===================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, other weights
+-- ==================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- publishing._store, as above
+
+-- publishing._store (3), as above
+
+-- statements.store_contents, as above
+
+-- publishing._store (4), as above
+
+-- publishing._store (5), as above
+
+-- recount.denominators, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- recount.reweigh, as above
+
+-- recount._complete, as above
+
+-- recount._complete (2), as above
+
+-- recount.tallies, as above
+
+-- statements.store_tallies, as above
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, a rule relaxed
+-- ===================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- publishing._store, as above
+
+-- publishing._store (3), as above
+
+-- statements.store_contents, as above
+
+-- publishing._store (4), as above
+
+-- publishing._store (5), as above
+
+-- recount.denominators, as above
+
+-- publishing._counted_weights, as above
+
+-- publishing._rules, as above
+
+-- recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+SELECT
+  progress_records.content_id,
+  CAST(COALESCE(
+    SUM(
+      CASE
+        WHEN (
+          (
+            NOT progress_records.user_id IN (
+              SELECT
+                enrollments.user_id
+              FROM enrollments
+              WHERE
+                enrollments.module_id = ? AND enrollments.counted = 0
+            )
+          )
+        )
+        THEN ?
+        ELSE ?
+      END
+    ),
+    ?
+  ) AS INTEGER) AS number
+FROM progress_records
+CROSS JOIN contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.content_id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  )
+GROUP BY
+  progress_records.content_id;
+
+-- recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+UPDATE progress_records SET progress_percentage = ?, completed_at = ?
+FROM contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.content_id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  );
+
+-- recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that are
+-- complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update = 1
+        AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = ?
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN contents.retired = 0
+          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+          ELSE ?
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            contents.retired = 0
+            AND contents.weight > ?
+            AND NOT progress_records.completed_at IS NULL
+          )
+          THEN ?
+          ELSE ?
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = ?
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = ?
+) AS counted
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS NOT counted.weighted_sum
+    OR enrollments.completed_contents IS NOT counted.completed_contents
+  );
+
+-- recount._complete, as above
+
+-- recount._complete (2), as above
+
+-- recount.tallies, as above
+
+-- statements.store_tallies, as above
+
+-- catalog.queries.published, as above
+
+-- catalog.queries.published (2), as above
+
+-- catalog.queries.published (3), as above
+
+COMMIT;
+
+
+-- GET /api/enrollments/{userId}/{moduleId}
+-- ========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- catalog.queries.enrollment: Find an enrollment and its module's denominators.
+SELECT
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM modules
+JOIN enrollments
+  ON enrollments.module_id = modules.id
+WHERE
+  enrollments.user_id = ? AND enrollments.module_id = ?;
+
+COMMIT;
+
+
+-- PUT /api/enrollments/{userId}/{moduleId}, no longer counted
+-- ===========================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules: Share the locks of the modules of the enrollment keys.
+SELECT DISTINCT
+  enrollment_keys.module_id
+FROM (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys;
+
+-- statements.lock_enrollments: Lock the enrollments of the keys, make those that are missing, and return the keys of
+-- the new ones.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  status,
+  enrolled_at,
+  enrolled_by_update,
+  counted,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds
+)
+SELECT
+  learners.user_id AS user_id,
+  learners.module_id AS module_id,
+  ? AS status,
+  learners.enrolled_at AS enrolled_at,
+  ? AS enrolled_by_update,
+  1 AS counted,
+  ? AS weighted_sum,
+  ? AS completed_contents,
+  ? AS time_spent_seconds
+FROM (
+  SELECT
+    enrollment_keys.user_id AS user_id,
+    enrollment_keys.module_id AS module_id,
+    enrollment_keys.enrolled_at AS enrolled_at
+  FROM (
+    SELECT
+      JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+      JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+      JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+    FROM JSON_EACH(?) AS enrollment_keys_json
+  ) AS enrollment_keys
+  WHERE
+    enrollment_keys.module_id IN (
+      SELECT
+        modules.id
+      FROM modules
+    )
+) AS learners
+WHERE
+  1 = 1
+ORDER BY
+  learners.user_id,
+  learners.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = enrollments.status
+WHERE
+  0
+RETURNING user_id, module_id;
+
+-- statements.read_enrollments: Read the enrollments of the keys, each with its module's denominators.
+SELECT
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM modules
+JOIN enrollments
+  ON enrollments.module_id = modules.id
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON enrollments.user_id = enrollment_keys.user_id
+  AND enrollments.module_id = enrollment_keys.module_id;
+
+-- statements.read_records: Read the records under the enrollments of the keys.
+SELECT
+  progress_records.id,
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at,
+  progress_records.reached_at,
+  progress_records.passed_at
+FROM progress_records
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON progress_records.user_id = enrollment_keys.user_id
+  AND progress_records.module_id = enrollment_keys.module_id;
+
+-- statements.read_days: Read the days of activity under the enrollments of the keys.
+SELECT
+  activity_days.user_id,
+  activity_days.module_id,
+  activity_days.day,
+  activity_days.time_spent_seconds
+FROM activity_days
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON activity_days.user_id = enrollment_keys.user_id
+  AND activity_days.module_id = enrollment_keys.module_id;
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+COMMIT;
+
+
+-- GET /api/progress/{userId}/export
+-- =================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- progress.queries.dashboard, as above
+
+-- progress.queries.records: List all of a learner's records by their start, retired contents included, each with its
+-- content's title.
+SELECT
+  contents.title,
+  progress_records.id,
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at,
+  progress_records.reached_at,
+  progress_records.passed_at
+FROM contents
+JOIN progress_records
+  ON progress_records.content_id = contents.id
+WHERE
+  progress_records.user_id = ?
+ORDER BY
+  progress_records.started_at,
+  progress_records.id;
+
+-- progress.queries.activity_days: List a learner's days of activity.
+SELECT
+  activity_days.user_id,
+  activity_days.module_id,
+  activity_days.day,
+  activity_days.time_spent_seconds
+FROM activity_days
+WHERE
+  activity_days.user_id = ?
+ORDER BY
+  activity_days.day,
+  activity_days.module_id;
+
+-- progress.queries.taught_modules: List the modules that the catalog names somebody as an instructor of.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+JOIN module_instructors
+  ON modules.id = module_instructors.module_id
+WHERE
+  module_instructors.user_id = ?
+ORDER BY
+  modules.id;
+
+-- progress.queries.stored_answers: List the answers that are kept for repeats and that somebody was given, or that
+-- name them.
+SELECT
+  stored_answers.caller_id,
+  stored_answers."key",
+  stored_answers.fingerprint,
+  stored_answers.status,
+  stored_answers.body,
+  stored_answers.learner_id,
+  stored_answers.stored_at
+FROM stored_answers
+WHERE
+  stored_answers.caller_id = ?
+  OR stored_answers.learner_id = ?
+  OR stored_answers.learner_id IS NULL
+  AND INSTR(stored_answers.body, ?) > ?
+ORDER BY
+  stored_answers.stored_at,
+  stored_answers."key";
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}
+-- ========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- recorder._remove: Delete a learner's records and days of activity in some modules, and return what was there.
+SELECT
+  modules.total_weight,
+  modules.total_contents,
+  enrollments.user_id,
+  enrollments.module_id,
+  enrollments.status,
+  enrollments.enrolled_at,
+  enrollments.weighted_sum,
+  enrollments.completed_contents,
+  enrollments.time_spent_seconds,
+  enrollments.completed_at,
+  enrollments.last_activity_at,
+  enrollments.last_content_id,
+  enrollments.enrolled_by_update,
+  enrollments.counted
+FROM modules
+JOIN enrollments
+  ON enrollments.module_id = modules.id
+WHERE
+  enrollments.user_id = ?
+  AND enrollments.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+      FROM JSON_EACH(?) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+ORDER BY
+  enrollments.module_id;
+
+-- recorder._delete: Delete a learner's rows in some modules, and return them as values.
+DELETE FROM progress_records
+WHERE
+  progress_records.user_id = ?
+  AND progress_records.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+      FROM JSON_EACH(?) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+RETURNING id, user_id, module_id, content_id, started_at, last_activity_at, furthest_percentage, time_spent_seconds, score, max_score, position, position_at, completed_at, reached_at, passed_at;
+
+-- recorder._delete (2): Delete a learner's rows in some modules, and return them as values.
+DELETE FROM activity_days
+WHERE
+  activity_days.user_id = ?
+  AND activity_days.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+      FROM JSON_EACH(?) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+RETURNING user_id, module_id, day, time_spent_seconds;
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}
+-- =============================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- idempotency.forget: Delete the answers that a user was given, and those that name them.
+DELETE FROM stored_answers
+WHERE
+  stored_answers.caller_id = ?
+  OR stored_answers.learner_id = ?
+  OR stored_answers.learner_id IS NULL
+  AND INSTR(stored_answers.body, ?) > ?;
+
+-- recorder.erase: Delete a learner's enrollments, with all that is recorded under them; return whether there were
+-- any.
+SELECT
+  enrollments.module_id
+FROM enrollments
+WHERE
+  enrollments.user_id = ?;
+
+-- statements.lock_modules, as above
+
+-- recorder._remove, as above
+
+-- recorder._delete, as above
+
+-- recorder._delete (2), as above
+
+-- recorder._delete (3): Delete a learner's rows in some modules, and return them as values.
+DELETE FROM enrollments
+WHERE
+  enrollments.user_id = ?
+  AND enrollments.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+      FROM JSON_EACH(?) AS enrollment_keys_json
+    ) AS enrollment_keys
+  )
+RETURNING user_id, module_id, status, enrolled_at, weighted_sum, completed_contents, time_spent_seconds, completed_at, last_activity_at, last_content_id, enrolled_by_update, counted;
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- idempotency.forget, as above
+
+-- recorder.erase, as above
+
+-- statements.lock_modules, as above
+
+-- recorder._remove, as above
+
+-- recorder._delete, as above
+
+-- recorder._delete (2), as above
+
+-- recorder._delete (3), as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+COMMIT;
+
+
+-- GET /readyz
+-- ===========
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+PRAGMA main.table_info("alembic_version");
+
+-- operations.readiness._revision
+SELECT
+  version_num
+FROM alembic_version;
+
+COMMIT;
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- operations.readiness.fault: Say what keeps the service from its work, or None where nothing does.
+SELECT
+  stored_answers."key"
+FROM stored_answers
+WHERE
+  0 = 1;
+
+-- operations.readiness.fault (2): Say what keeps the service from its work, or None where nothing does.
+UPDATE stored_answers SET fingerprint = ?
+WHERE
+  0 = 1;
+
+COMMIT;
+
+
+-- flask progress verify
+-- =====================
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
+-- connection reads.
+SELECT
+  modules.id
+FROM modules
+ORDER BY
+  modules.id;
+
+-- verification._compare
+SELECT
+  NULL AS anon_1,
+  ? AS anon_2,
+  modules.total_weight AS total_weight_1,
+  denominators.total_weight AS total_weight_2,
+  modules.total_contents AS total_contents_1,
+  denominators.total_contents AS total_contents_2
+FROM modules
+CROSS JOIN (
+  SELECT
+    modules.id AS module_id,
+    CAST(COALESCE(SUM(contents.weight), ?) AS INTEGER) AS total_weight,
+    COUNT(contents.id) AS total_contents
+  FROM modules
+  LEFT OUTER JOIN contents
+    ON contents.module_id = modules.id AND contents.retired = 0 AND contents.weight > ?
+  WHERE
+    modules.id = ?
+  GROUP BY
+    modules.id
+) AS denominators
+WHERE
+  modules.id = denominators.module_id
+  AND (
+    modules.total_weight IS NOT denominators.total_weight
+    OR modules.total_contents IS NOT denominators.total_contents
+  );
+
+-- verification._compare (2)
+SELECT
+  enrollments.user_id,
+  ? AS anon_1,
+  enrollments.weighted_sum AS weighted_sum_1,
+  counted.weighted_sum AS weighted_sum_2,
+  enrollments.completed_contents AS completed_contents_1,
+  counted.completed_contents AS completed_contents_2,
+  enrollments.time_spent_seconds AS time_spent_seconds_1,
+  counted.time_spent_seconds AS time_spent_seconds_2,
+  enrollments.enrolled_at AS enrolled_at_1,
+  counted.enrolled_at AS enrolled_at_2,
+  enrollments.last_activity_at AS last_activity_at_1,
+  counted.last_activity_at AS last_activity_at_2,
+  enrollments.last_content_id AS last_content_id_1,
+  counted.last_content_id AS last_content_id_2,
+  enrollments.status AS status_1,
+  CASE
+    WHEN (
+      enrollments.status IN (?, ?)
+      AND denominators.total_contents > ?
+      AND counted.completed_contents = denominators.total_contents
+    )
+    THEN ?
+    ELSE enrollments.status
+  END AS anon_2
+FROM enrollments
+CROSS JOIN (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update = 1
+        AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = ?
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN contents.retired = 0
+          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+          ELSE ?
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            contents.retired = 0
+            AND contents.weight > ?
+            AND NOT progress_records.completed_at IS NULL
+          )
+          THEN ?
+          ELSE ?
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = ?
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = ?
+) AS counted
+CROSS JOIN (
+  SELECT
+    modules.id AS module_id,
+    CAST(COALESCE(SUM(contents.weight), ?) AS INTEGER) AS total_weight,
+    COUNT(contents.id) AS total_contents
+  FROM modules
+  LEFT OUTER JOIN contents
+    ON contents.module_id = modules.id AND contents.retired = 0 AND contents.weight > ?
+  WHERE
+    modules.id = ?
+  GROUP BY
+    modules.id
+) AS denominators
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id = counted.user_id
+  AND enrollments.module_id = denominators.module_id
+  AND (
+    enrollments.weighted_sum IS NOT counted.weighted_sum
+    OR enrollments.completed_contents IS NOT counted.completed_contents
+    OR enrollments.time_spent_seconds IS NOT counted.time_spent_seconds
+    OR enrollments.enrolled_at IS NOT counted.enrolled_at
+    OR enrollments.last_activity_at IS NOT counted.last_activity_at
+    OR enrollments.last_content_id IS NOT counted.last_content_id
+    OR enrollments.status IS NOT CASE
+      WHEN (
+        enrollments.status IN (?, ?)
+        AND denominators.total_contents > ?
+        AND counted.completed_contents = denominators.total_contents
+      )
+      THEN ?
+      ELSE enrollments.status
+    END
+  );
+
+-- verification._compare (3)
+SELECT
+  progress_records.user_id,
+  progress_records.content_id || ? AS anon_1,
+  progress_records.progress_percentage AS progress_percentage_1,
+  ? AS anon_2
+FROM progress_records
+CROSS JOIN contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.progress_percentage IS NOT ?;
+
+-- verification._compare (4)
+SELECT
+  NULL AS anon_1,
+  compared.kind || ? || compared.item || ? AS anon_2,
+  compared.stored_learners AS stored_learners_1,
+  compared.recounted_learners AS recounted_learners_1,
+  compared.stored_started AS stored_started_1,
+  compared.recounted_started AS recounted_started_1,
+  compared.stored_completed AS stored_completed_1,
+  compared.recounted_completed AS recounted_completed_1,
+  compared.stored_enrollments_completed AS stored_enrollments_completed_1,
+  compared.recounted_enrollments_completed AS recounted_enrollments_completed_1,
+  compared.stored_time_spent_seconds AS stored_time_spent_seconds_1,
+  compared.recounted_time_spent_seconds AS recounted_time_spent_seconds_1,
+  compared.stored_weighted_sum AS stored_weighted_sum_1,
+  compared.recounted_weighted_sum AS recounted_weighted_sum_1,
+  compared.stored_scored AS stored_scored_1,
+  compared.recounted_scored AS recounted_scored_1,
+  compared.stored_score_hundredths AS stored_score_hundredths_1,
+  compared.recounted_score_hundredths AS recounted_score_hundredths_1
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS stored_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS stored_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS stored_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS stored_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS stored_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS stored_score_hundredths,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS recounted_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS recounted_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS recounted_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS recounted_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      ? AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.status AS TEXT) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1
+    GROUP BY
+      CAST(enrollments.status AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1 AND enrollments.status <> ?
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.status IN (?, ?)
+      AND NOT enrollments.last_activity_at IS NULL
+    GROUP BY
+      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.status IN (?, ?)
+      AND NOT enrollments.last_activity_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      ? AS started,
+      ? AS completed,
+      COUNT(*) AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND NOT enrollments.completed_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(progress_records.content_id AS TEXT) AS item,
+      ? AS learners,
+      COUNT(*) AS started,
+      COUNT(progress_records.completed_at) AS completed,
+      ? AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      ? AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(SUM((
+        progress_records.score * ?
+      ) / progress_records.max_score), ?) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(progress_records.content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      COUNT(*) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      ? AS started,
+      COUNT(*) AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND NOT progress_records.completed_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(activity_days.day AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM activity_days
+    WHERE
+      activity_days.module_id = ?
+      AND (
+        NOT activity_days.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(activity_days.day AS TEXT)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.stored_learners IS NOT compared.recounted_learners
+  OR compared.stored_started IS NOT compared.recounted_started
+  OR compared.stored_completed IS NOT compared.recounted_completed
+  OR compared.stored_enrollments_completed IS NOT compared.recounted_enrollments_completed
+  OR compared.stored_time_spent_seconds IS NOT compared.recounted_time_spent_seconds
+  OR compared.stored_weighted_sum IS NOT compared.recounted_weighted_sum
+  OR compared.stored_scored IS NOT compared.recounted_scored
+  OR compared.stored_score_hundredths IS NOT compared.recounted_score_hundredths;
+
+COMMIT;
+
+
+-- flask progress verify --repair, of a learner
+-- ============================================
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- verification.drifts, as above
+
+-- verification._compare, as above
+
+-- verification._compare (2), as above
+
+-- verification._compare (3), as above
+
+-- verification._compare (4), as above
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- verification.repair: Store the recount of a module's totals where they have drifted.
+SELECT
+  enrollments.user_id
+FROM enrollments
+WHERE
+  enrollments.module_id = ? AND enrollments.user_id IN (?, ?)
+ORDER BY
+  enrollments.user_id;
+
+-- recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+SELECT
+  progress_records.content_id,
+  CAST(COALESCE(
+    SUM(
+      CASE
+        WHEN (
+          (
+            NOT progress_records.user_id IN (
+              SELECT
+                enrollments.user_id
+              FROM enrollments
+              WHERE
+                enrollments.module_id = ? AND enrollments.counted = 0
+            )
+          )
+        )
+        THEN ?
+        ELSE ?
+      END
+    ),
+    ?
+  ) AS INTEGER) AS number
+FROM progress_records
+CROSS JOIN contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.user_id IN (?, ?)
+GROUP BY
+  progress_records.content_id;
+
+-- recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+UPDATE progress_records SET progress_percentage = ?, completed_at = ?
+FROM contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.user_id IN (?, ?);
+
+-- recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those that
+-- are complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update = 1
+        AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = ?
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN contents.retired = 0
+          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+          ELSE ?
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            contents.retired = 0
+            AND contents.weight > ?
+            AND NOT progress_records.completed_at IS NULL
+          )
+          THEN ?
+          ELSE ?
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = ?
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = ?
+) AS counted
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id IN (?, ?)
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS NOT counted.weighted_sum
+    OR enrollments.completed_contents IS NOT counted.completed_contents
+    OR enrollments.time_spent_seconds IS NOT counted.time_spent_seconds
+    OR enrollments.enrolled_at IS NOT counted.enrolled_at
+    OR enrollments.last_activity_at IS NOT counted.last_activity_at
+    OR enrollments.last_content_id IS NOT counted.last_content_id
+  );
+
+-- recount._complete (3): Complete the enrollments that are complete, and return how many of them count in statistics.
+SELECT
+  COUNT(*) AS count_1
+FROM enrollments
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id IN (?, ?)
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = ?
+        AND enrollments.status IN (?, ?)
+        AND modules.total_contents > ?
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+  AND enrollments.counted = 1;
+
+-- recount._complete (4): Complete the enrollments that are complete, and return how many of them count in statistics.
+UPDATE enrollments SET status = ?, completed_at = ?
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id IN (?, ?)
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = ?
+        AND enrollments.status IN (?, ?)
+        AND modules.total_contents > ?
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  );
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- recount.tallies (2): Count the tallies of a module again and add what they lack.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  ? AS anon_1,
+  compared.kind,
+  compared.item,
+  ? AS anon_2,
+  compared.recounted_learners - compared.stored_learners AS anon_3,
+  compared.recounted_started - compared.stored_started AS anon_4,
+  compared.recounted_completed - compared.stored_completed AS anon_5,
+  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
+  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
+  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
+  compared.recounted_scored - compared.stored_scored AS anon_9,
+  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS stored_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS stored_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS stored_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS stored_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS stored_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS stored_score_hundredths,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS recounted_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS recounted_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS recounted_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS recounted_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      ? AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.status AS TEXT) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1
+    GROUP BY
+      CAST(enrollments.status AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1 AND enrollments.status <> ?
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.status IN (?, ?)
+      AND NOT enrollments.last_activity_at IS NULL
+    GROUP BY
+      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.status IN (?, ?)
+      AND NOT enrollments.last_activity_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      ? AS started,
+      ? AS completed,
+      COUNT(*) AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND NOT enrollments.completed_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(progress_records.content_id AS TEXT) AS item,
+      ? AS learners,
+      COUNT(*) AS started,
+      COUNT(progress_records.completed_at) AS completed,
+      ? AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      ? AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(SUM((
+        progress_records.score * ?
+      ) / progress_records.max_score), ?) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(progress_records.content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      COUNT(*) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      ? AS started,
+      COUNT(*) AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND NOT progress_records.completed_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(activity_days.day AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM activity_days
+    WHERE
+      activity_days.module_id = ?
+      AND (
+        NOT activity_days.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(activity_days.day AS TEXT)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.recounted_learners - compared.stored_learners <> ?
+  OR compared.recounted_started - compared.stored_started <> ?
+  OR compared.recounted_completed - compared.stored_completed <> ?
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> ?
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> ?
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> ?
+  OR compared.recounted_scored - compared.stored_scored <> ?
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> ?
+ORDER BY
+  compared.kind,
+  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+COMMIT;
+
+COMMIT;
+
+
+-- flask progress verify --repair, of a module
+-- ===========================================
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- verification.drifts, as above
+
+-- verification._compare, as above
+
+-- verification._compare (2), as above
+
+-- verification._compare (3), as above
+
+-- verification._compare (4), as above
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- recount.denominators, as above
+
+-- recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+SELECT
+  progress_records.content_id,
+  CAST(COALESCE(
+    SUM(
+      CASE
+        WHEN (
+          (
+            NOT progress_records.user_id IN (
+              SELECT
+                enrollments.user_id
+              FROM enrollments
+              WHERE
+                enrollments.module_id = ? AND enrollments.counted = 0
+            )
+          )
+        )
+        THEN ?
+        ELSE ?
+      END
+    ),
+    ?
+  ) AS INTEGER) AS number
+FROM progress_records
+CROSS JOIN contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+GROUP BY
+  progress_records.content_id;
+
+-- recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of some
+-- contents and learners.
+UPDATE progress_records SET progress_percentage = ?, completed_at = ?
+FROM contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  );
+
+-- recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those that
+-- are complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+    CASE
+      WHEN (
+        enrollments.enrolled_by_update = 1
+        AND summed.started_at < enrollments.enrolled_at
+      )
+      THEN summed.started_at
+      ELSE enrollments.enrolled_at
+    END AS enrolled_at,
+    summed.last_activity_at AS last_activity_at,
+    CASE
+      WHEN (
+        summed.last_activity_at IS NULL
+      )
+      THEN NULL
+      WHEN (
+        EXISTS(
+          SELECT
+            progress_records.id
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND progress_records.last_activity_at = summed.last_activity_at
+            AND progress_records.content_id = enrollments.last_content_id
+        )
+      )
+      THEN enrollments.last_content_id
+      ELSE (
+        SELECT
+          MAX(progress_records.content_id) AS max_1
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.last_activity_at = summed.last_activity_at
+          AND progress_records.module_id = ?
+      )
+    END AS last_content_id
+  FROM enrollments
+  LEFT OUTER JOIN (
+    SELECT
+      progress_records.user_id AS user_id,
+      SUM(
+        CASE
+          WHEN contents.retired = 0
+          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+          ELSE ?
+        END
+      ) AS weighted_sum,
+      SUM(
+        CASE
+          WHEN (
+            contents.retired = 0
+            AND contents.weight > ?
+            AND NOT progress_records.completed_at IS NULL
+          )
+          THEN ?
+          ELSE ?
+        END
+      ) AS completed_contents,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      MIN(progress_records.started_at) AS started_at,
+      MAX(progress_records.last_activity_at) AS last_activity_at
+    FROM progress_records
+    JOIN contents
+      ON contents.id = progress_records.content_id
+    WHERE
+      progress_records.module_id = ?
+    GROUP BY
+      progress_records.user_id
+  ) AS summed
+    ON summed.user_id = enrollments.user_id
+  WHERE
+    enrollments.module_id = ?
+) AS counted
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS NOT counted.weighted_sum
+    OR enrollments.completed_contents IS NOT counted.completed_contents
+    OR enrollments.time_spent_seconds IS NOT counted.time_spent_seconds
+    OR enrollments.enrolled_at IS NOT counted.enrolled_at
+    OR enrollments.last_activity_at IS NOT counted.last_activity_at
+    OR enrollments.last_content_id IS NOT counted.last_content_id
+  );
+
+-- recount._complete, as above
+
+-- recount._complete (2), as above
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- recount.tallies (2), as above
+
+COMMIT;
+
+COMMIT;
+
+
+-- flask progress purge-keys
+-- =========================
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- idempotency.purge: Delete the answers that no repeat can get any more, and return how many they were.
+DELETE FROM stored_answers
+WHERE
+  stored_answers.stored_at <= ?;
+
+COMMIT;
