@@ -1,7 +1,7 @@
 """The rules of progress: pure functions over values, without a clock or a database.
 
-Percentages of contents are whole numbers from 0 to 100. Scores are counted in ten-thousandths of a point and
-passing scores in hundredths of a per cent, so that every comparison is one of whole numbers.
+Percentages of contents are whole numbers from 0 to 100. Scores are kept in ten-thousandths of a point and passing
+scores in hundredths of a per cent, so that every comparison is exact. docs/contract.md states the rules for callers.
 """
 
 from datetime import date, datetime, timedelta
@@ -11,22 +11,22 @@ from uuid import UUID
 ACTIVE, PAUSED, DROPPED, COMPLETED = STATUSES = ("active", "paused", "dropped", "completed")
 
 POINT = 10_000
-"""Units in which a score of 1 is kept."""
+"""The number of units in which a score of 1 is kept."""
 
 
 class CriteriaNotMet(Exception):
-    """A record was to be completed although its best score does not reach the passing score."""
+    """A record cannot be completed, because its best score does not reach the passing score."""
 
 
 class Module(NamedTuple):
-    """The denominators of a module's progress, over its current contents that have a weight."""
+    """The denominators of a module's progress: of its current contents whose weight is 1 or more."""
 
     total_weight: int
     total_contents: int
 
 
 class Content(NamedTuple):
-    """What the catalog says of a content: whose it is, how it completes and how much it counts."""
+    """The rule of a content in the catalog: its module, when a record completes, and how much the content counts."""
 
     module_id: str
     weight: int
@@ -36,12 +36,12 @@ class Content(NamedTuple):
 
     @property
     def counted_weight(self) -> int:
-        """The weight in the module's progress: none while the content is retired."""
+        """The weight in the module's progress: 0 while the content is retired."""
         return 0 if self.retired else self.weight
 
 
 class Update(NamedTuple):
-    """One report about a learner and a content; what is not reported changes nothing."""
+    """One report about a learner and a content. A field that is not reported changes nothing."""
 
     user_id: str
     content_id: str
@@ -52,7 +52,7 @@ class Update(NamedTuple):
     max_score: int | None = None
     position: str | None = None
     completes: bool = False
-    """Completes the record whatever its percentage."""
+    """Whether the update completes the record, whatever its percentage."""
 
 
 class Record(NamedTuple):
@@ -72,13 +72,13 @@ class Record(NamedTuple):
     position_at: datetime | None = None
     completed_at: datetime | None = None
     reached_at: datetime | None = None
-    """When an update first reached the completion threshold, or completed the record by request."""
+    """The event time of the first update that reached the completion threshold or asked for the completion."""
     passed_at: datetime | None = None
-    """When a score first reached the passing score, where there is one."""
+    """The event time of the first score that reached the passing score, where there is a passing score."""
 
     @property
     def progress_percentage(self) -> int:
-        """The percentage as shown: 100 belongs to completed records alone."""
+        """The percentage that callers see: 100 for completed records, and at most 99 for others."""
         return min(self.furthest_percentage, 99) if self.completed_at is None else 100
 
 
@@ -96,9 +96,9 @@ class Enrollment(NamedTuple):
     completed_at: datetime | None = None
     last_activity_at: datetime | None = None
     last_content_id: str | None = None
-    """The content of the latest update by event time; of equal times, of the one applied later."""
+    """The content of the latest update by event time; among equal times, of the update that was applied later."""
     enrolled_by_update: bool = False
-    """Whether it began with an update, so that the earliest event time is its date, and not the platform's word."""
+    """Whether an update made the enrollment. Then `enrolled_at` is the earliest event time."""
     counted: bool = True
     """Whether the learner is in the module's statistics."""
 
@@ -115,8 +115,9 @@ class ActivityDay(NamedTuple):
 def apply(record: Record, update: Update, content: Content) -> Record:
     """Fold an update into a record.
 
-    The result does not depend on the order, grouping or repetition of the updates, dates included; added time is the
-    exception. Raises CriteriaNotMet where the update asks for a completion that the passing score forbids.
+    The result, dates included, does not depend on the order, grouping or repetition of the updates. Added time is the
+    exception: it is added as often as it is reported. Raises CriteriaNotMet where the update asks for a completion that
+    the passing score forbids.
     """
     at = update.occurred_at
     score, max_score = best_score(record.score, record.max_score, update.score, update.max_score)
@@ -152,8 +153,8 @@ def apply(record: Record, update: Update, content: Content) -> Record:
 def milestones(record: Record, content: Content) -> tuple[datetime | None, datetime | None]:
     """Return when a record reached the content's threshold and its passing score; None where it has not.
 
-    The stored values decide under the rule as it stands. What they reach without a date, since the rule was another
-    one or an earlier version stored them, they had reached by the completion or by the last activity.
+    The stored values decide, under the present rule. They may reach it without a stored date, if the rule was stricter
+    or an earlier version kept no dates. The date is then the latest possible one: the completion, or the last activity.
     """
     by_then = record.completed_at or record.last_activity_at
     is_reached = record.completed_at is not None or record.furthest_percentage >= content.completion_threshold
@@ -162,21 +163,21 @@ def milestones(record: Record, content: Content) -> tuple[datetime | None, datet
 
 
 def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content: Content) -> datetime | None:
-    """Return when the completion rule was fulfilled, the threshold and the passing score; None where it is not."""
+    """Return when the threshold and the passing score were both reached; None where the rule is not fulfilled."""
     if reached_at is None or content.passing_score is None:
         return reached_at
     return None if passed_at is None else max(reached_at, passed_at)
 
 
 def earliest(known: datetime | None, other: datetime) -> datetime:
-    """Return the earlier of two times, the first of which may be missing."""
+    """Return the earlier of two times; the first may be missing."""
     return other if known is None else min(known, other)
 
 
 def best_score(
     score: int | None, max_score: int | None, other: int | None, other_max: int | None
 ) -> tuple[int | None, int | None]:
-    """Return the score with the higher ratio to its maximum; of equal ratios, the one with the larger maximum."""
+    """Return the score with the higher ratio to its maximum; of equal ratios, the score with the larger maximum."""
     if other is None or other_max is None:
         return score, max_score
     if score is None or max_score is None:
@@ -188,14 +189,14 @@ def best_score(
 
 
 def is_passed(score: int | None, max_score: int | None, passing_score: int | None) -> bool:
-    """Tell whether a score reaches the passing score; where there is none, everything passes."""
+    """Tell whether a score reaches the passing score. Without a passing score everything passes."""
     if passing_score is None:
         return True
     return score is not None and max_score is not None and score * 10_000 >= passing_score * max_score
 
 
 def count(enrollment: Enrollment, before: Record, after: Record, update: Update, content: Content) -> Enrollment:
-    """Carry an update's change of a record over to its enrollment's totals and dates."""
+    """Carry the change of a record by an update over to the totals and dates of its enrollment."""
     at, last = update.occurred_at, enrollment.last_activity_at
     is_latest = last is None or at >= last
     return enrollment._replace(
@@ -210,14 +211,14 @@ def count(enrollment: Enrollment, before: Record, after: Record, update: Update,
 
 
 def completes(before: Record | Enrollment | None, after: Record | Enrollment) -> bool:
-    """Tell whether this change is the completion."""
+    """Tell whether a change is the completion of a record or an enrollment."""
     return (before is None or before.completed_at is None) and after.completed_at is not None
 
 
 def change(
     enrollment: Enrollment, status: str | None, enrolled_at: datetime | None, counted: bool | None = None
 ) -> Enrollment:
-    """Change what is given of an enrollment; a completed one keeps its status."""
+    """Change the given fields of an enrollment; a completed enrollment keeps its status."""
     if status is None or enrollment.status == COMPLETED:
         status = enrollment.status
     if enrolled_at is not None:
@@ -226,7 +227,7 @@ def change(
 
 
 def restart(enrollment: Enrollment) -> Enrollment:
-    """Return an enrollment without its records: one that was completed is active again, others keep their status."""
+    """Return an enrollment as it is without records. If it was completed it is active; else it keeps its status."""
     return Enrollment(
         enrollment.user_id,
         enrollment.module_id,
@@ -243,15 +244,15 @@ def is_complete(enrollment: Enrollment, module: Module) -> bool:
 
 
 def settle(enrollment: Enrollment, module: Module, at: datetime) -> Enrollment:
-    """Complete an enrollment, at the time of the change that makes it complete, where it is to complete."""
+    """Complete an enrollment that is complete, as of a catalog change or a change of status."""
     return enrollment._replace(status=COMPLETED, completed_at=at) if is_complete(enrollment, module) else enrollment
 
 
 def complete(enrollment: Enrollment, was: datetime | None, last: datetime | None) -> Enrollment:
     """Complete an enrollment by updates, as of the last completion of its counted contents.
 
-    Where that was at another time before, as far as was known, an enrollment that completed with it moves earlier with
-    it, never later. One that a catalog change or a change of status has completed keeps that date.
+    `was` is the time of that completion before the updates. An enrollment that was completed at that time moves earlier
+    with it, and never later. An enrollment that a catalog change or a change of status has completed keeps its date.
     """
     if enrollment.completed_at is None:
         return enrollment._replace(status=COMPLETED, completed_at=last or enrollment.last_activity_at)
@@ -261,7 +262,7 @@ def complete(enrollment: Enrollment, was: datetime | None, last: datetime | None
 
 
 def score_hundredths(score: int | None, max_score: int | None) -> int:
-    """Return a score in per cent of its maximum, rounded down, in hundredths; 0 where there is none."""
+    """Return a score in hundredths of a per cent of its maximum, rounded down; 0 where there is no score."""
     return score * 10_000 // max_score if score is not None and max_score else 0
 
 
@@ -276,17 +277,14 @@ def week_of(instant: datetime) -> date:
 
 
 def rounded_down(numerator: int, denominator: int) -> float | None:
-    """Divide, rounding down to two decimals; None where there is nothing to divide by.
-
-    The one rounding rule: nothing reads 100 before it is complete.
-    """
+    """Divide and round down to two decimals, so that 100 means complete; None for a divisor of 0."""
     return numerator * 100 // denominator / 100 if denominator else None
 
 
 def module_percentage(enrollment: Enrollment, module: Module) -> float:
-    """Return a module's progress, in per cent as shown.
+    """Return a module's progress in per cent, as callers see it.
 
-    Without any weight there is nothing to divide by: it is all done where the enrollment is completed, else none.
+    A module without any weight has no percentage: 100 stands for a completed enrollment, and 0 for others.
     """
     if not module.total_weight:
         return 100.0 if enrollment.status == COMPLETED else 0.0
@@ -294,5 +292,5 @@ def module_percentage(enrollment: Enrollment, module: Module) -> float:
 
 
 def score_percentage(score: int | None, max_score: int | None) -> float | None:
-    """Return a score in per cent of its maximum, as shown."""
+    """Return a score in per cent of its maximum, as callers see it."""
     return None if score is None else score_hundredths(score, max_score) / 100

@@ -62,7 +62,7 @@ class Learning(NamedTuple):
         )
 
     def difference(self, other: "Learning") -> "Learning":
-        """Return what is not the same in the other; all of a learner whose enrollment counts in only one of the two."""
+        """Return the part that differs from the other, and all of learners who count in only one of the two."""
         turned = {
             key
             for key, enrollment in self.enrollments.items()
@@ -77,7 +77,7 @@ class Learning(NamedTuple):
     def shares(
         self, modules: Mapping[str, Module], enrollments: Mapping[EnrollmentKey, Enrollment]
     ) -> Iterator[tallies.Share]:
-        """Yield what all of this counts in the tallies of the modules, under the learners' enrollments."""
+        """Yield the shares of all this in the tallies of the modules; learners who do not count have none."""
         for enrollment in self.enrollments.values():
             if enrollment.counted:
                 yield from tallies.of_enrollment(enrollment, modules[enrollment.module_id])

@@ -1,4 +1,4 @@
-"""Publishing a module: storing its contents as the platform now has them, and counting again what depends on them."""
+"""Publishing a module: its contents are stored, and the figures that depend on them are counted again."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -35,7 +35,7 @@ class PublishedModule(NamedTuple):
 
 
 def publish(connection: Connection, module: PublishedModule, *, now: datetime, is_locked: bool = False) -> bool:
-    """Publish a module with all its contents, and recount its enrollments where what counts has changed.
+    """Publish a module with all its contents, and recount its enrollments where weights or rules have changed.
 
     Contents left out are retired. With `is_locked` the caller holds the module already (`locks.hold_modules`). Returns
     whether the module is new. Raises ContentElsewhere.

@@ -29,7 +29,7 @@ from progress_service.statements import Statements
 from progress_service.values import ENROLLMENT, MODULE, columns, values
 
 TALLY_PARTS = 8
-"""In how many rows a tally is kept, so that writers of one module seldom wait for one another."""
+"""The number of rows of each tally. A writer adds to a random row, so that writers of a module seldom meet."""
 
 
 class Refused(Exception):
@@ -105,7 +105,7 @@ def _lock_enrollments(
 
 
 def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> tuple[Catalog, Learning]:
-    """Read what the updates build on, under the locks: what is read before its lock may be outdated when it is held."""
+    """Read everything that the updates build on. The locks are held: rows that are read before may be outdated."""
     catalog, found = Catalog({}, {}), Learning.nothing()
     for row in Statements.of(connection).read.run(connection, **rows):
         key, content, module, enrollment, record, day = values(
@@ -239,7 +239,7 @@ def erase(connection: Connection, user_id: str) -> bool:
 
 
 def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> Recorded:
-    """Delete a learner's records and days of activity in some modules, and return what was there."""
+    """Delete a learner's records and days of activity in some modules, and return them with the enrollments."""
     sql = Statements.of(connection)
     rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
     locks.share_modules(connection, sql.lock_modules, rows)
@@ -277,7 +277,7 @@ def _module_ids(sql: Statements) -> Select[Any]:
 
 
 def _store(connection: Connection, recorded: Recorded) -> Recorded:
-    """Write what has changed, and carry it over to the tallies."""
+    """Write the records, enrollments and days that have changed, and carry the changes over to the tallies."""
     sql = Statements.of(connection)
     before, after, modules = recorded
     removed, added = before.difference(after), after.difference(before)

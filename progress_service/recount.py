@@ -1,4 +1,4 @@
-"""Totals and tallies counted again from what is recorded, set-based: for catalog changes, and for `verification`.
+"""Totals and tallies counted again from the records, set-based: for catalog changes, and for `verification`.
 
 The callers hold the module alone, or share it and hold the enrollments that they name (see `locks`).
 """
@@ -42,7 +42,7 @@ TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id")
 Weights = Mapping[str, int]
 """The weights of a module's counted contents, by their ids."""
 Share = tuple[str, Select[Any]]
-"""The kind of some groups, and what one table adds to them."""
+"""The kind of some groups, and a selection of the numbers that one table adds to them."""
 
 
 def denominators(connection: Connection, module_id: str) -> None:
@@ -158,10 +158,10 @@ def completions(
 
 
 def tallies(connection: Connection, module_id: str, kinds: Collection[str] = KINDS) -> None:
-    """Count the tallies of a module again and add what they lack.
+    """Count the tallies of a module again and add the difference.
 
-    Updates may run on meanwhile: they only add, so that the lack is the same at any moment. Another repair may not run,
-    since both would add the same.
+    Updates may run on meanwhile: they only add, so that the difference is the same at any moment. Another repair may
+    not run, since both would add the same.
     """
     compared = compared_tallies(module_id, kinds)
     lacking = [compared.c[f"recounted_{name}"] - compared.c[f"stored_{name}"] for name in Counts._fields]
@@ -237,7 +237,7 @@ def recounted_totals(module_id: str) -> Subquery:
 
 
 def compared_tallies(module_id: str, kinds: Collection[str]) -> Subquery:
-    """Set what is stored of each group beside its recount."""
+    """Select the stored numbers of each group beside their recount."""
     stored = select(
         literal(False).label("recounted"), Tally.kind, Tally.item, *(getattr(Tally, name) for name in Counts._fields)
     ).where(Tally.module_id == module_id, Tally.kind.in_(kinds))
@@ -309,7 +309,7 @@ def _shares_of_days(module_id: str) -> Iterator[Share]:
 
 
 def _share(module_id: str, kind: str, item: Any, table: Any, *where: Any, **counts: Any) -> Share:
-    """Select what the rows of a table add to the groups of a kind."""
+    """Select the numbers that the rows of a table add to the groups of a kind."""
     item = cast(item, String)
     columns = (counts.get(name, literal(0)).label(name) for name in Counts._fields)
     share = select(literal(True).label("recounted"), literal(kind).label("kind"), item.label("item"), *columns)

@@ -76,7 +76,7 @@ class Statements:
 
     @cached_property
     def keys(self) -> Rows:
-        """Rows: what updates are about, each learner, content and day once, with the first update's time and place."""
+        """Rows: each learner, content and day of the updates once, with the time and the place of the first update."""
         others = {"day": Date(), "enrolled_at": UtcDateTime(), "place": BigInteger()}
         return self._rows("keys", ProgressRecord, "user_id", "content_id", **others)
 
@@ -227,7 +227,7 @@ class Statements:
 
     @cached_property
     def weights(self) -> Rows:
-        """Rows: contents with what they gain in weight, and in the number of counted contents: -1, 0 or 1."""
+        """Rows: contents with their gain in weight, and in the number of counted contents (-1, 0 or 1)."""
         return Rows(self._dialect, "weights", id=IDENTIFIER, weight=BigInteger(), contents=BigInteger())
 
     @cached_property

@@ -24,7 +24,7 @@ STATUS, PERCENTAGE, CONTENT, LAST_WEEK, LAST_DAY, DAY = KINDS = (
 
 
 class Counts(NamedTuple):
-    """What learners add up to in a group; which of them mean something depends on the kind of group."""
+    """The sums over the learners of a group; the kind of the group decides which of them are kept."""
 
     learners: int = 0
     started: int = 0
@@ -37,11 +37,11 @@ class Counts(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Learners of a module with something in common.
+    """Learners of a module with something in common, which the item names.
 
-    Of kind STATUS those with a status, PERCENTAGE those not dropped at a whole per cent, CONTENT those who started a
-    content, LAST_WEEK and LAST_DAY the active and paused whose last update was in a week or on a day, and on which
-    content, DAY what happened on a day.
+    STATUS: a status. PERCENTAGE: a whole per cent of progress, of learners who are not dropped. CONTENT: a content that
+    they started. LAST_WEEK, LAST_DAY: the week or day and the content of their last update, of active and paused
+    learners. DAY: the day on which something happened.
     """
 
     module_id: str
@@ -53,7 +53,7 @@ Share = tuple[Group, Counts]
 
 
 class Changes(dict[Group, Counts]):
-    """What the groups of some modules gain and lose."""
+    """The numbers that groups gain or lose."""
 
     def replace(self, before: Iterable[Share], after: Iterable[Share]) -> None:
         """Take out what counted before and add what counts now."""

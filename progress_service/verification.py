@@ -1,4 +1,4 @@
-"""Proof that what is stored equals a recount, and the repair of what differs: `flask progress verify`."""
+"""Proof that the stored figures equal a recount, and the repair of those that differ: `flask progress verify`."""
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
@@ -94,7 +94,7 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
 
 
 def repair_tallies(connection: Connection, module_id: str) -> None:
-    """Add to a module's tallies what they lack, one repair after another; updates run on."""
+    """Bring a module's tallies to their recount; updates run on, and other repairs of the module wait."""
     locks.hold_repairs(connection, module_id)  # before the statement that counts, so that it sees the other's repair
     _share(connection, module_id)
     recount.tallies(connection, module_id)

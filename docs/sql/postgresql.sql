@@ -883,7 +883,7 @@ WHERE
     )
   );
 
--- recount.tallies: Count the tallies of a module again and add what they lack.
+-- recount.tallies: Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -2366,7 +2366,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_modules, as above
 
--- recorder._remove: Delete a learner's records and days of activity in some modules, and return what was there.
+-- recorder._remove: Delete a learner's records and days of activity in some modules, and return them with the
+-- enrollments.
 SELECT
   modules.total_weight,
   modules.total_contents,
@@ -3498,7 +3499,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL
 
 -- locks._lock_table (2), as above
 
--- recount.tallies (2): Count the tallies of a module again and add what they lack.
+-- recount.tallies (2): Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,

@@ -680,7 +680,7 @@ WHERE
     )
   );
 
--- recount.tallies: Count the tallies of a module again and add what they lack.
+-- recount.tallies: Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -1928,7 +1928,8 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- recorder._remove: Delete a learner's records and days of activity in some modules, and return what was there.
+-- recorder._remove: Delete a learner's records and days of activity in some modules, and return them with the
+-- enrollments.
 SELECT
   modules.total_weight,
   modules.total_contents,
@@ -2895,7 +2896,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- recount.tallies (2): Count the tallies of a module again and add what they lack.
+-- recount.tallies (2): Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
