@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from progress_service import keys
 from progress_service.config import ConfigurationError
-from progress_service.errors import Problem, forbidden, render
+from progress_service.errors import FORBIDDEN, UNAUTHORIZED, Problem, render
 from progress_service.extensions import jwt
 from progress_service.models import ModuleInstructor
 from progress_service.prepared import Prepared
@@ -94,9 +94,9 @@ def identify() -> Caller:
         raise _invalid_token("The token does not name the caller.")
     role = _strongest_role(claims)
     if role is None:
-        raise forbidden("The token's role has no rights here.")
+        raise Problem(FORBIDDEN, "The token's role has no rights here.")
     if not is_user_id(user_id):
-        raise forbidden("What the token names the caller is not an identifier of a user.")
+        raise Problem(FORBIDDEN, "What the token names the caller is not an identifier of a user.")
     return Caller(user_id, role)
 
 
@@ -131,7 +131,7 @@ def admit(caller: Caller, policy: Policy) -> Reach:
     """Return how far the caller reaches; 403 where the role has no part in the operation."""
     reach: Reach = getattr(policy, caller.role)
     if not reach:
-        raise forbidden(f"The role {caller.role} may not do this.")
+        raise Problem(FORBIDDEN, f"The role {caller.role} may not do this.")
     return reach
 
 
@@ -143,7 +143,7 @@ def authorize(
         return
     if TAUGHT in reach and module is not None and teaches(connection, caller, module):
         return
-    raise forbidden("This is not yours to see or change.")
+    raise Problem(FORBIDDEN, "This is not yours to see or change.")
 
 
 def teaches(connection: Connection, caller: Caller, module: str) -> bool:
@@ -196,4 +196,4 @@ def _invalid_token(detail: str) -> Problem:
 
 
 def _unauthorized(detail: str, challenge: str) -> Problem:
-    return Problem(401, detail, headers={"WWW-Authenticate": challenge})
+    return Problem(UNAUTHORIZED, detail, headers={"WWW-Authenticate": challenge})

@@ -24,7 +24,7 @@ from progress_service.auth import Role
 from progress_service.calculations import Update
 from progress_service.catalog import queries
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
-from progress_service.errors import Fault
+from progress_service.errors import REFUSALS, Fault
 from progress_service.learning import EnrollmentChange
 from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.publishing import PublishedModule
@@ -70,7 +70,8 @@ def load_catalog(file: BinaryIO) -> None:
             try:
                 publishing.publish(connection, module, now=now, is_locked=True)
             except ContentElsewhere as refused:
-                faults = [Fault(module.contents[place].id, str(refused.__doc__)) for place in refused.places]
+                detail = REFUSALS[type(refused)].detail
+                faults = [Fault(module.contents[place].id, detail) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
 
     storage.write(work, unhurried=True)

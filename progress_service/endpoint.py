@@ -17,7 +17,16 @@ from werkzeug.datastructures import MIMEAccept
 
 from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
-from progress_service.errors import Fault, Problem, invalid, malformed, not_found
+from progress_service.errors import (
+    MALFORMED_REQUEST,
+    NOT_FOUND,
+    PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    VALIDATION_FAILED,
+    Fault,
+    Problem,
+    ProblemType,
+)
 from progress_service.serialization import encode
 from progress_service.validation import (
     MOST_FAULTS,
@@ -88,7 +97,7 @@ class Operation:
     query: Schema
     answers: Mapping[int, Schema | None]
     text: str | None
-    problems: Collection[str]
+    problems: Collection[ProblemType]
 
 
 class NoQuery(StrictSchema):
@@ -103,7 +112,7 @@ def endpoint(
     query: Schema | None = None,
     answers: Mapping[int, Schema | None],
     text: str | None = None,
-    problems: Collection[str] = (),
+    problems: Collection[ProblemType] = (),
     check_whose: Callable[[Call], None] | None = None,
     look_further: Callable[[Call], list[Fault]] | None = None,
     unhurried: bool = False,
@@ -113,7 +122,7 @@ def endpoint(
 
     GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
     answer is given, and may run again where it loses a race. `text` is the type of what a view may `Stream` instead,
-    `problems` are the slugs of refusals of its own. `check_whose` refuses a body that is not the caller's to send; no
+    `problems` are the refusals of its own. `check_whose` refuses a body that is not the caller's to send; no
     answer is replayed before. `look_further` names what is wrong with the fields of a right shape where others are of a
     wrong one, so that all of it is told at once. `unhurried` views may take longer than others; the answers of those of
     a `single_statement` are made of one, and need no transaction.
@@ -145,7 +154,7 @@ def endpoint(
                     faults += storage.read(
                         lambda connection: look_further(call(connection, valid)), single_statement=True
                     )
-                raise invalid(faults[:MOST_FAULTS]) from error
+                raise Problem(VALIDATION_FAILED, faults=faults[:MOST_FAULTS]) from error
             key = name and idempotency.Key.of(request, caller, name)
 
             def work(connection: Connection) -> Response:
@@ -158,7 +167,7 @@ def endpoint(
                 replayed = key and idempotency.replay(connection, key, now)
                 if replayed:
                     if replayed.learner and not this.reaches(replayed.learner):
-                        raise not_found()
+                        raise Problem(NOT_FOUND)
                     return replayed.response
                 answer = view(this, **path)
                 response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
@@ -221,7 +230,7 @@ def _check_path(path: Mapping[str, str]) -> None:
         except ValidationError as error:
             faults += [Fault(f"/{PATH_PARTS[name].data_key}", detail) for detail in error.messages]
     if faults:
-        raise not_found("There can be nothing here: the path has no proper identifier.", faults)
+        raise Problem(NOT_FOUND, "There can be nothing here: the path has no proper identifier.", faults=faults)
 
 
 def _prefers(text: str) -> bool:
@@ -245,7 +254,7 @@ def _load_query(schema: Schema, *, is_whole: bool) -> Any:
     except ValidationError as error:
         faults += faults_of(error)
     if faults:
-        raise malformed("A query parameter is unknown or wrong.", faults)
+        raise Problem(MALFORMED_REQUEST, "A query parameter is unknown or wrong.", faults=faults)
     return loaded
 
 
@@ -262,26 +271,28 @@ def _read_object(required: bool) -> dict[str, Any]:
     for name, plain in PLAIN_CODINGS.items():
         if {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - plain:
             raise Problem(
-                415, f"The body must be sent as it is, without a {name}.", headers={"Accept-Encoding": "identity"}
+                UNSUPPORTED_MEDIA_TYPE,
+                f"The body must be sent as it is, without a {name}.",
+                headers={"Accept-Encoding": "identity"},
             )
     limit = current_app.config["MAX_CONTENT_LENGTH"]
     request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
     try:
         body = request.get_data()
     except ParseException as error:
-        raise malformed("The body is not sent in chunks as it says.") from error
+        raise Problem(MALFORMED_REQUEST, "The body is not sent in chunks as it says.") from error
     if len(body) > limit:
-        raise Problem(413, f"The body must have at most {limit} bytes.")
+        raise Problem(PAYLOAD_TOO_LARGE, f"The body must have at most {limit} bytes.")
     if request.content_length not in (None, len(body)):
-        raise malformed("The body is shorter than it says.")
+        raise Problem(MALFORMED_REQUEST, "The body is shorter than it says.")
     if not body and not required:
         return {}
     if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-        raise Problem(415, "The body must be application/json in UTF-8.")
+        raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8.")
     try:
         value = parse_json(body)
     except ValueError as error:
-        raise malformed("The body is not valid JSON.") from error
+        raise Problem(MALFORMED_REQUEST, "The body is not valid JSON.") from error
     if not isinstance(value, dict):
-        raise malformed("The body must be a JSON object.")
+        raise Problem(MALFORMED_REQUEST, "The body must be a JSON object.")
     return value

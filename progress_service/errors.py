@@ -1,6 +1,8 @@
 """Every refusal and fault as a problem document (RFC 9457), made in one place."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from traceback import walk_tb
@@ -11,19 +13,76 @@ from flask import Flask, Response, current_app, g
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-SLUGS = {
-    400: "malformed-request",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not-found",
-    405: "method-not-allowed",
-    413: "payload-too-large",
-    415: "unsupported-media-type",
-    422: "validation-failed",
-    500: "internal-error",
-    503: "unavailable",
-}
-"""The slug of a problem that is named by its status alone."""
+from progress_service.calculations import CriteriaNotMet
+from progress_service.recorder import ContentElsewhere, NotEnrolled, Refused, UnknownContent, UnknownModule
+
+PROBLEM_TYPES: list["ProblemType"] = []
+"""Every type of problem, by status. The first one of a status also names what Flask itself refuses with that status."""
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """A type of problem: the slug that its URI ends in, its status, and when a request is answered with it."""
+
+    slug: str
+    status: int
+    when: str
+    detail: str | None = None
+    """What the caller is told by a problem that has no sentence of its own."""
+
+    def __post_init__(self) -> None:
+        PROBLEM_TYPES.append(self)
+
+
+_PARTLY_WRONG = "The request is understood, but parts of it are wrong."
+
+MALFORMED_REQUEST = ProblemType(
+    "malformed-request", 400, "no JSON object, an unknown, repeated or wrong query parameter, a bad cursor or key"
+)
+UNAUTHORIZED = ProblemType("unauthorized", 401, "no token, or a bad one")
+FORBIDDEN = ProblemType("forbidden", 403, "not the caller's to see or change")
+NOT_ENROLLED = ProblemType(
+    "not-enrolled",
+    403,
+    "the learner is not enrolled, and updates enroll nobody here",
+    "Learners must be enrolled first.",
+)
+NOT_FOUND = ProblemType(
+    "not-found", 404, "nothing is there, or it is another learner's record", "There is nothing here."
+)
+METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "the path has other methods, which `Allow` lists")
+COMPLETION_CRITERIA_NOT_MET = ProblemType(
+    "completion-criteria-not-met", 409, "the best score does not reach the passing score"
+)
+CONTENT_BELONGS_ELSEWHERE = ProblemType(
+    "content-belongs-elsewhere", 409, "a content is another module's", "A content belongs to one module for ever."
+)
+PAYLOAD_TOO_LARGE = ProblemType("payload-too-large", 413, "the body is over 1 MiB")
+UNSUPPORTED_MEDIA_TYPE = ProblemType(
+    "unsupported-media-type", 415, "the body is not `application/json` in UTF-8, or is coded, as by gzip"
+)
+VALIDATION_FAILED = ProblemType(
+    "validation-failed",
+    422,
+    "fields are wrong or unknown; each is named, with contents that are not in the catalog",
+    _PARTLY_WRONG,
+)
+UNKNOWN_CONTENT = ProblemType(
+    "unknown-content", 422, "contents are not in the catalog, and nothing else is wrong", _PARTLY_WRONG
+)
+IDEMPOTENCY_KEY_REUSED = ProblemType(
+    "idempotency-key-reused",
+    422,
+    "the key was given to another request",
+    "This Idempotency-Key was given to another request.",
+)
+INTERNAL_ERROR = ProblemType("internal-error", 500, "a fault of the service")
+UNAVAILABLE = ProblemType(
+    "unavailable",
+    503,
+    "the database is away or too busy; try again",
+    "The service cannot answer right now; try again.",
+)
 
 
 class Fault(NamedTuple):
@@ -34,20 +93,19 @@ class Fault(NamedTuple):
 
 
 class Problem(HTTPException):
-    """A refusal that the caller can understand: its status, slug, what is wrong and where."""
+    """A refusal that the caller can understand: its type, what is wrong and where."""
 
     def __init__(
         self,
-        status: int,
-        detail: str,
+        kind: ProblemType,
+        detail: str | None = None,
         *,
-        slug: str | None = None,
         faults: Iterable[Fault] = (),
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.code = status
-        self.slug = slug or SLUGS[status]
+        super().__init__(detail or kind.detail)
+        self.kind = kind
+        self.code = kind.status
         self.faults = tuple(faults)
         self.headers = headers or {}
 
@@ -55,24 +113,40 @@ class Problem(HTTPException):
         return [*super().get_headers(*args, **kwargs), *self.headers.items()]
 
 
-def malformed(detail: str, faults: Iterable[Fault] = ()) -> Problem:
-    return Problem(400, detail, faults=faults)
+def unavailable(seconds: int = 1, detail: str | None = None) -> Problem:
+    return Problem(UNAVAILABLE, detail, headers={"Retry-After": str(max(1, seconds))})
 
 
-def forbidden(detail: str, *, slug: str | None = None, faults: Iterable[Fault] = ()) -> Problem:
-    return Problem(403, detail, slug=slug, faults=faults)
+class Refusal(NamedTuple):
+    """How callers are told of an exception of the rules."""
+
+    kind: ProblemType
+    detail: str
+    """The sentence about each refused item, or about the request where no item is pointed to."""
+    field: str = ""
+    """The field of an item that the sentence is about."""
 
 
-def not_found(detail: str = "There is nothing here.", faults: Iterable[Fault] = ()) -> Problem:
-    return Problem(404, detail, faults=faults)
+REFUSALS: dict[type[Exception], Refusal] = {
+    UnknownContent: Refusal(UNKNOWN_CONTENT, "The content is not in the catalog.", "/contentId"),
+    NotEnrolled: Refusal(NOT_ENROLLED, "The learner is not enrolled in the content's module.", "/contentId"),
+    ContentElsewhere: Refusal(CONTENT_BELONGS_ELSEWHERE, "The content belongs to another module.", "/id"),
+    UnknownModule: Refusal(NOT_FOUND, "There is no such module."),
+    CriteriaNotMet: Refusal(COMPLETION_CRITERIA_NOT_MET, "The best score does not reach the content's passing score."),
+}
 
 
-def invalid(faults: Iterable[Fault], *, slug: str = "validation-failed") -> Problem:
-    return Problem(422, "The request is understood, but parts of it are wrong.", slug=slug, faults=faults)
-
-
-def unavailable(seconds: int = 1, detail: str = "The service cannot answer right now; try again.") -> Problem:
-    return Problem(503, detail, headers={"Retry-After": str(max(1, seconds))})
+@contextmanager
+def refused_at(pointer: str = "") -> Iterator[None]:
+    """Raise the problem that a refusal means to callers; `{}` in the pointer to an item stands for its index."""
+    try:
+        yield
+    except tuple(REFUSALS) as refused:
+        kind, detail, field = REFUSALS[type(refused)]
+        if isinstance(refused, Refused) and field:
+            faults = [Fault(pointer.format(place) + field, detail) for place in refused.places]
+            raise Problem(kind, faults=faults) from refused
+        raise Problem(kind, detail) from refused
 
 
 def register(app: Flask) -> None:
@@ -94,7 +168,7 @@ def render(error: HTTPException) -> Response:
 
 def document(error: HTTPException) -> dict[str, Any]:
     status = error.code or 500
-    slug = error.slug if isinstance(error, Problem) else SLUGS.get(status) or _slugify(status)
+    slug = error.kind.slug if isinstance(error, Problem) else _slug(status)
     problem = {
         "type": f"urn:progress-service:problem:{slug}",
         "title": slug.replace("-", " ").capitalize(),
@@ -132,5 +206,7 @@ def _trace(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__ or error.__context__
 
 
-def _slugify(status: int) -> str:
-    return HTTPStatus(status).phrase.lower().replace(" ", "-")
+def _slug(status: int) -> str:
+    """Name the problem of an exception that Flask raises."""
+    slugs = (kind.slug for kind in PROBLEM_TYPES if kind.status == status)
+    return next(slugs, HTTPStatus(status).phrase.lower().replace(" ", "-"))

@@ -13,7 +13,7 @@ from flask import Request, Response
 from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, func, insert, or_, select
 
 from progress_service.auth import Caller
-from progress_service.errors import Problem, malformed
+from progress_service.errors import IDEMPOTENCY_KEY_REUSED, MALFORMED_REQUEST, Problem
 from progress_service.models import StoredAnswer
 from progress_service.prepared import Prepared
 from progress_service.serialization import encode
@@ -65,7 +65,7 @@ def name_of(request: Request) -> str | None:
     if name is None or request.method not in ("POST", "PUT"):
         return None
     if not _KEY.fullmatch(name):
-        raise malformed("The Idempotency-Key must have 1 to 255 visible ASCII characters.")
+        raise Problem(MALFORMED_REQUEST, "The Idempotency-Key must have 1 to 255 visible ASCII characters.")
     return name
 
 
@@ -82,7 +82,7 @@ def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
             connection.execute(delete(StoredAnswer).filter_by(**ours))
             return None
         if fingerprint != key.fingerprint:
-            raise Problem(422, "This Idempotency-Key was given to another request.", slug="idempotency-key-reused")
+            raise Problem(IDEMPOTENCY_KEY_REUSED)
         replayed = {"Idempotency-Replayed": "true"}
         return Replay(Response(body, status, replayed, content_type="application/json"), learner)
     return None

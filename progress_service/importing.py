@@ -25,7 +25,7 @@ from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection, insert, select
 
 from progress_service import storage
-from progress_service.errors import Fault
+from progress_service.errors import REFUSALS, Fault
 from progress_service.models import ImportedChunk
 from progress_service.recorder import Refused
 from progress_service.validation import Instant, Number, faults_of, parse_first_json, parse_json, written_number
@@ -302,6 +302,6 @@ def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
     try:
         return storage.write(work)
     except Refused as refused:
-        fault = str(refused.__doc__)
+        detail = REFUSALS[type(refused)].detail
         bad = [chunk[place] for place in refused.places]
-        raise BadLines(*((line.number, Fault(line.pointer, fault)) for line in bad)) from refused
+        raise BadLines(*((line.number, Fault(line.pointer, detail)) for line in bad)) from refused

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from inspect import cleandoc
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +21,10 @@ from flask import Flask
 from marshmallow import Schema, fields
 from werkzeug.routing import Rule
 
+from progress_service import errors
 from progress_service.auth import ANY, OWN, TAUGHT, Caller, Policy, Reach, Role
 from progress_service.endpoint import Operation
+from progress_service.errors import ProblemType
 from progress_service.validation import (
     LONGEST_IDENTIFIER,
     Identifier,
@@ -57,24 +60,6 @@ Keeps how far each learner is with every content of every module, and adds it up
   answer, or a 5xx.
 """
 READING = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
-
-SLUGS = {
-    "malformed-request": (400, "no JSON object, an unknown, repeated or wrong query parameter, a bad cursor or key"),
-    "unauthorized": (401, "no token, or a bad one"),
-    "forbidden": (403, "not the caller's to see or change"),
-    "not-enrolled": (403, "the learner is not enrolled, and updates enroll nobody here"),
-    "not-found": (404, "nothing is there, or it is another learner's record"),
-    "completion-criteria-not-met": (409, "the best score does not reach the passing score"),
-    "content-belongs-elsewhere": (409, "a content is another module's"),
-    "payload-too-large": (413, "the body is over 1 MiB"),
-    "unsupported-media-type": (415, "the body is not `application/json` in UTF-8, or is coded, as by gzip"),
-    "validation-failed": (422, "fields are wrong or unknown; each is named, with contents that are not in the catalog"),
-    "unknown-content": (422, "contents are not in the catalog, and nothing else is wrong"),
-    "idempotency-key-reused": (422, "the key was given to another request"),
-    "internal-error": (500, "a fault of the service"),
-    "unavailable": (503, "the database is away or too busy; try again"),
-}
-"""The status of every problem that an operation can answer with, and when it does."""
 
 PROBLEM: Json = {
     "type": "object",
@@ -134,7 +119,7 @@ class Open(NamedTuple):
 
     content_type: str
     schema: Json
-    problems: Iterable[str] = ()
+    problems: Iterable[ProblemType] = ()
 
 
 def _status(status: str) -> Json:
@@ -143,7 +128,7 @@ def _status(status: str) -> Json:
 
 OPEN = {
     "operations.healthz": Open("application/json", _status("ok")),
-    "operations.readyz": Open("application/json", _status("ready"), ["unavailable"]),
+    "operations.readyz": Open("application/json", _status("ready"), [errors.UNAVAILABLE]),
     "operations.read_description": Open("application/json", {"type": "object"}),
     "operations.read_docs": Open("text/html", {"type": "string"}),
 }
@@ -343,17 +328,17 @@ class _Document:
         shown = {call["name"]: {"value": call[part]} for call in calls if status is None or call["status"] == status}
         return {"examples": shown} if shown else {}
 
-    def _refusals(self, slugs: Iterable[str]) -> dict[str, str]:
+    def _refusals(self, kinds: Iterable[ProblemType]) -> dict[str, str]:
         """Name the answers to which problems lead, by status, and describe those that are new."""
-        refusals = {}
-        for status, group in groupby(sorted(slugs, key=lambda slug: SLUGS[slug][0]), key=lambda slug: SLUGS[slug][0]):
+        refusals, by_status = {}, attrgetter("status")
+        for status, group in groupby(sorted(kinds, key=by_status), key=by_status):
             here = list(group)
-            refusals[str(status)] = name = "Or".join(slug.title().replace("-", "") for slug in here)
+            refusals[str(status)] = name = "Or".join(kind.slug.title().replace("-", "") for kind in here)
             if name not in self.components.responses:
-                examples = {slug: {"value": self.examples["problems"][slug]} for slug in here}
+                examples = {kind.slug: {"value": self.examples["problems"][kind.slug]} for kind in here}
                 content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
                 described = {
-                    "description": "; ".join(f"`{slug}`: {SLUGS[slug][1]}" for slug in here) + ".",
+                    "description": "; ".join(f"`{kind.slug}`: {kind.when}" for kind in here) + ".",
                     "headers": self._headers(*PROBLEM_HEADERS.get(status, [])),
                     "content": {"application/problem+json": content},
                 }
@@ -409,17 +394,17 @@ def _body(operation: Operation) -> Schema:
     return body if isinstance(body, Schema) else body(Caller("", Role.ADMIN))
 
 
-def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[str]:
-    """Yield the slugs of every refusal and fault that an operation can answer with."""
-    yield from ("malformed-request", "unauthorized", "forbidden")
+def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[ProblemType]:
+    """Yield every problem that an operation can answer with."""
+    yield from (errors.MALFORMED_REQUEST, errors.UNAUTHORIZED, errors.FORBIDDEN)
     if rule.arguments:
-        yield "not-found"
+        yield errors.NOT_FOUND
     if operation.body:
-        yield from ("payload-too-large", "unsupported-media-type", "validation-failed")
+        yield from (errors.PAYLOAD_TOO_LARGE, errors.UNSUPPORTED_MEDIA_TYPE, errors.VALIDATION_FAILED)
     yield from operation.problems
     if method in ("POST", "PUT"):
-        yield "idempotency-key-reused"
-    yield from ("internal-error", "unavailable")
+        yield errors.IDEMPOTENCY_KEY_REUSED
+    yield from (errors.INTERNAL_ERROR, errors.UNAVAILABLE)
 
 
 def _roles(policy: Policy) -> str:

@@ -33,10 +33,7 @@ TALLY_PARTS = 8
 
 
 class Refused(Exception):
-    """A request cannot be applied because of what stands at some places in it; nothing may be committed.
-
-    The docstring of each kind says, to the caller, what is wrong at each place.
-    """
+    """Some items of a request cannot be applied; `places` are their indexes. Nothing may be committed."""
 
     def __init__(self, places: Sequence[int]) -> None:
         self.places = places

@@ -30,7 +30,7 @@ NAMES = {"student": "sam", "instructor": "ines", "admin": "ada", "service": "lms
 LEARNERS, MODULES, CONTENTS = ["sam", "tom"], ["sql-basics"], ["sql-welcome", "sql-joins", "sql-quiz"]
 
 SAID_IN_WORDS = {
-    "Is not in the catalog.",
+    "The content is not in the catalog.",
     "Must not be more than maxScore.",
     "Must have at most 4 decimals.",
     "Must have at most 2 decimals.",

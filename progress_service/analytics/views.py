@@ -18,7 +18,7 @@ from progress_service.analytics.schemas import (
 )
 from progress_service.auth import READ_STATISTICS
 from progress_service.endpoint import Answer, Call, Stream, endpoint
-from progress_service.errors import not_found
+from progress_service.errors import NOT_FOUND, Problem
 
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 
@@ -68,7 +68,7 @@ def read_timeline(call: Call, module_id: str) -> Answer:
 def _module(call: Call, module_id: str) -> TitledModule:
     module = queries.module(call.connection, module_id)
     if module is None:
-        raise not_found("There is no such module.")
+        raise Problem(NOT_FOUND, "There is no such module.")
     return module
 
 

@@ -18,10 +18,16 @@ from progress_service.catalog.schemas import (
 )
 from progress_service.documents import enrollment_document
 from progress_service.endpoint import Answer, Call, endpoint
-from progress_service.errors import Fault, Problem, invalid, not_found
-from progress_service.learning import EnrollmentChange, Recorded
+from progress_service.errors import (
+    CONTENT_BELONGS_ELSEWHERE,
+    NOT_FOUND,
+    VALIDATION_FAILED,
+    Fault,
+    Problem,
+    refused_at,
+)
+from progress_service.learning import EnrollmentChange
 from progress_service.publishing import PublishedModule
-from progress_service.recorder import ContentElsewhere, UnknownModule
 from progress_service.serialization import encode
 from progress_service.validation import parse_json
 
@@ -44,7 +50,7 @@ def read_module(call: Call, module_id: str) -> Answer:
     """Read a module as it was last published."""
     document = queries.module_document(call.connection, module_id)
     if document is None:
-        raise not_found("There is no such module.")
+        raise Problem(NOT_FOUND, "There is no such module.")
     return Answer(document)
 
 
@@ -53,7 +59,7 @@ def read_module(call: Call, module_id: str) -> Answer:
     WRITE_CATALOG,
     body=ModuleSchema(),
     answers={201: MODULE, 200: MODULE},
-    problems=["content-belongs-elsewhere"],
+    problems=[CONTENT_BELONGS_ELSEWHERE],
     unhurried=True,
 )
 def publish_module(call: Call, module_id: str) -> Answer:
@@ -62,7 +68,8 @@ def publish_module(call: Call, module_id: str) -> Answer:
     201 where the module is new, 200 otherwise. What is retired counts again when it returns. What was read of a module
     may be sent back.
     """
-    created = publish(call, PublishedModule(module_id, **call.body))
+    with refused_at("/contents/{}"):
+        created = publishing.publish(call.connection, PublishedModule(module_id, **call.body), now=call.now)
     return Answer(queries.module_document(call.connection, module_id), 201 if created else 200)
 
 
@@ -72,7 +79,7 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Read an enrollment."""
     found = queries.enrollment(call.connection, user_id, module_id)
     if found is None:
-        raise not_found("There is no such enrollment.")
+        raise Problem(NOT_FOUND, "There is no such enrollment.")
     return Answer(_document(*found))
 
 
@@ -83,7 +90,9 @@ def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 
     201 where the enrollment is new, 200 otherwise. What was read of it may be sent back.
     """
-    enrolled = enroll(call, EnrollmentChange(user_id, module_id, **call.body["change"]))
+    change = EnrollmentChange(user_id, module_id, **call.body["change"])
+    with refused_at():
+        enrolled = recorder.enroll(call.connection, [change], now=call.now)
     (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
     _check_told(call.body["told"], _document(enrolled.before.enrollments.get(key, enrollment), module))
     return Answer(_document(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
@@ -98,20 +107,4 @@ def _check_told(told: Mapping[str, Any], document: Mapping[str, Any]) -> None:
     known = parse_json(encode(document))
     wrong = [name for name, value in told.items() if isinstance(value, bool) or value != known[name]]
     if wrong:
-        raise invalid(Fault(f"/{name}", "Cannot be set, and is not so.") for name in wrong)
-
-
-def publish(call: Call, module: PublishedModule) -> bool:
-    try:
-        return publishing.publish(call.connection, module, now=call.now)
-    except ContentElsewhere as refused:
-        faults = [Fault(f"/contents/{place}/id", "Belongs to another module.") for place in refused.places]
-        detail = "A content belongs to one module for ever."
-        raise Problem(409, detail, slug="content-belongs-elsewhere", faults=faults) from refused
-
-
-def enroll(call: Call, change: EnrollmentChange) -> Recorded:
-    try:
-        return recorder.enroll(call.connection, [change], now=call.now)
-    except UnknownModule as refused:
-        raise not_found("There is no such module.") from refused
+        raise Problem(VALIDATION_FAILED, faults=[Fault(f"/{name}", "Cannot be set, and is not so.") for name in wrong])

@@ -8,10 +8,20 @@ from flask import Blueprint, current_app
 
 from progress_service import idempotency, recorder
 from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
-from progress_service.calculations import CriteriaNotMet, Update
+from progress_service.calculations import Update
 from progress_service.documents import enrollment_document, record_document
 from progress_service.endpoint import NOTHING, Answer, Call, endpoint
-from progress_service.errors import Fault, Problem, forbidden, invalid, not_found
+from progress_service.errors import (
+    COMPLETION_CRITERIA_NOT_MET,
+    FORBIDDEN,
+    NOT_ENROLLED,
+    NOT_FOUND,
+    REFUSALS,
+    UNKNOWN_CONTENT,
+    Fault,
+    Problem,
+    refused_at,
+)
 from progress_service.learning import Recorded
 from progress_service.progress import queries
 from progress_service.progress.documents import dashboard_document, export_document, module_document
@@ -26,12 +36,11 @@ from progress_service.progress.schemas import (
     batch_schema,
     update_schema,
 )
-from progress_service.recorder import NotEnrolled, Refused, UnknownContent
+from progress_service.recorder import UnknownContent
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 RECORDED = RecordedSchema()
-UNKNOWN_CONTENT = "Is not in the catalog."
-UPDATE_PROBLEMS = ("not-enrolled", "unknown-content")
+UPDATE_PROBLEMS = (NOT_ENROLLED, UNKNOWN_CONTENT)
 
 
 def _updates(call: Call) -> list[tuple[str, Mapping[str, Any]]]:
@@ -57,7 +66,7 @@ def _check_whose(call: Call) -> None:
         if is_alien
     ]
     if alien:
-        raise forbidden("This is not yours to report.", faults=alien)
+        raise Problem(FORBIDDEN, "This is not yours to report.", faults=alien)
 
 
 def _find_unknown_contents(call: Call) -> list[Fault]:
@@ -68,7 +77,8 @@ def _find_unknown_contents(call: Call) -> list[Fault]:
         if "content_id" in body and call.reaches(body.get("user_id", call.caller.id))
     ]
     known = queries.known_contents(call.connection, {content_id for _, content_id in named}) if named else set()
-    return [Fault(f"{place}/contentId", UNKNOWN_CONTENT) for place, content_id in named if content_id not in known]
+    detail = REFUSALS[UnknownContent].detail
+    return [Fault(f"{place}/contentId", detail) for place, content_id in named if content_id not in known]
 
 
 @progress.post("")
@@ -101,7 +111,7 @@ def send_update(call: Call) -> Answer:
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
     updates = call.body["updates"]
-    recorded = _record(call, updates, place="/updates/{}")
+    recorded = _record(call, updates, pointer="/updates/{}")
     return Answer(
         {
             "received": len(updates),
@@ -119,18 +129,18 @@ def send_batch(call: Call) -> Answer:
     body=EffortSchema(),
     body_required=False,
     answers={200: RECORDED},
-    problems=["not-enrolled", "completion-criteria-not-met"],
+    problems=[NOT_ENROLLED, COMPLETION_CRITERIA_NOT_MET],
     check_whose=_check_whose,
 )
 def complete_record(call: Call, record_id: str) -> Answer:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
     key = queries.record_key(call.connection, record_id)
     if key is None or not call.reaches(key.user_id):
-        raise not_found()
+        raise Problem(NOT_FOUND)
     recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
     (record,) = recorded.after.records.values()
     if record.id != UUID(record_id):  # it went away while this waited for its learner
-        raise not_found()
+        raise Problem(NOT_FOUND)
     return _answer(recorded)
 
 
@@ -160,7 +170,7 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
     found = queries.learner_module(call.connection, user_id, module_id)
     if found is None:
-        raise not_found("There is no such module.")
+        raise Problem(NOT_FOUND, "There is no such module.")
     return Answer(module_document(module_id, *found))
 
 
@@ -182,30 +192,17 @@ def erase_learner(call: Call, user_id: str) -> Answer:
     return NOTHING
 
 
-def _record(call: Call, bodies: Sequence[Mapping[str, Any]], place: str = "") -> Recorded:
-    """Record what a request reports; a refusal points to the updates in the body."""
+def _record(call: Call, bodies: Sequence[Mapping[str, Any]], pointer: str = "") -> Recorded:
+    """Record what a request reports; `pointer` is where the body has its updates."""
     defaults = {"user_id": call.caller.id, "occurred_at": call.now}
-    updates = [Update(**{**defaults, **body}) for body in bodies]
-
-    def faults(refused: Refused, detail: str) -> list[Fault]:
-        return [Fault(place.format(index) + "/contentId", detail) for index in refused.places]
-
-    try:
+    with refused_at(pointer):
         return recorder.record(
             call.connection,
-            updates,
+            [Update(**{**defaults, **body}) for body in bodies],
             auto_enroll=current_app.config["AUTO_ENROLL"],
             now=call.now,
             by_instructor=call.caller.role is Role.INSTRUCTOR,
         )
-    except UnknownContent as refused:
-        raise invalid(faults(refused, UNKNOWN_CONTENT), slug="unknown-content") from refused
-    except NotEnrolled as refused:
-        not_enrolled = faults(refused, "The learner is not enrolled in this content's module.")
-        raise forbidden("Learners must be enrolled first.", slug="not-enrolled", faults=not_enrolled) from refused
-    except CriteriaNotMet as refused:
-        detail = "The best score does not reach the content's passing score."
-        raise Problem(409, detail, slug="completion-criteria-not-met") from refused
 
 
 def _answer(recorded: Recorded) -> Answer:
