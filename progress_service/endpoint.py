@@ -1,55 +1,40 @@
-"""What every operation does before and after its view, in the contract's order of refusals.
+"""The guards of the routes, and the one way that every guarded request takes.
 
-The token, the role, the shape of the request, whose data it is; then the view, in one transaction; then the answer.
+Under its route each view says who may call it, and then what it takes, answers and refuses. These decorators only
+declare; `handle` does what they declare, in the contract's order of refusals.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import wraps
-from typing import Any, NamedTuple
+from functools import partial, wraps
+from typing import Any, NamedTuple, TypeVar
 
-from flask import Response, current_app, request
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+import flask
+from flask import Response, request
+from flask.typing import RouteCallable
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
-from werkzeug.datastructures import MIMEAccept
 
 from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
-from progress_service.errors import (
-    MALFORMED_REQUEST,
-    NOT_FOUND,
-    PAYLOAD_TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
-    VALIDATION_FAILED,
-    Fault,
-    Problem,
-    ProblemType,
-)
+from progress_service.errors import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
+from progress_service.requests import check_path, prefers, read_object, read_query
 from progress_service.serialization import encode
-from progress_service.validation import (
-    MOST_FAULTS,
-    Identifier,
-    ModuleId,
-    StrictSchema,
-    UserId,
-    faults_of,
-    parse_json,
-)
+from progress_service.validation import MOST_FAULTS, StrictSchema, faults_of
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Call:
-    """One authorized call: who makes it, with what, when, and the transaction that it runs in."""
+    """One call of a view: who makes it, when, with what query and body, and the transaction that it runs in."""
 
-    connection: Connection
     caller: Caller
     reach: Reach
     now: datetime
-    body: Any
     query: Mapping[str, Any]
     wants_text: bool
+    body: Any
+    connection: Connection
 
     def reaches(self, learner: str) -> bool:
         """Tell whether a learner is within the caller's reach."""
@@ -57,136 +42,213 @@ class Call:
 
 
 class Answer(NamedTuple):
-    """What a view answers."""
+    """An answer with a document, or with nothing but its status."""
 
     document: Mapping[str, Any] | None
     status: int = 200
     learner: str | None = None
-    """Whom the document names, so that erasing them finds it where it is stored for repeats; None if several people."""
+    """The learner named in the document, so that erasing that learner also deletes the stored copy. None if several."""
 
 
 class Stream(NamedTuple):
-    """What a view answers bit by bit: its transaction lasts as long."""
+    """An answer that is sent bit by bit, in a transaction that lasts as long."""
 
     text: Iterator[str]
     content_type: str
-
-
-NOTHING = Answer(None, 204)
-PATH_PARTS = {
-    "user_id": UserId(data_key="userId"),
-    "module_id": ModuleId(data_key="moduleId"),
-    "record_id": Identifier(data_key="recordId"),
-}
-PAGING = ("limit", "cursor")
-"""The query parameters of what is read page by page."""
-PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"", "chunked", "identity"}}
-"""The codings of bodies that are what they say: gunicorn does not decode others, but passes them on."""
-
-View = Callable[..., Answer | Stream]
-BodySchema = Schema | Callable[[Caller], Schema]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What is declared of a view: who may call it, what it takes, and what it answers."""
-
-    policy: Policy
-    body: BodySchema | None
-    body_required: bool
-    query: Schema
-    answers: Mapping[int, Schema | None]
-    text: str | None
-    problems: Collection[ProblemType]
 
 
 class NoQuery(StrictSchema):
     """An operation without query parameters."""
 
 
-def endpoint(
-    policy: Policy,
-    *,
-    body: BodySchema | None = None,
-    body_required: bool = True,
-    query: Schema | None = None,
-    answers: Mapping[int, Schema | None],
-    text: str | None = None,
-    problems: Collection[ProblemType] = (),
-    check_whose: Callable[[Call], None] | None = None,
-    look_further: Callable[[Call], list[Fault]] | None = None,
-    unhurried: bool = False,
-    single_statement: bool = False,
-) -> Callable[[View], Callable[..., Response]]:
-    """Turn a view of a `Call` into a guarded route.
+NOTHING = Answer(None, 204)
+NO_QUERY = NoQuery()
+View = Callable[..., Answer | Stream]
+OpenView = Callable[[], Response]
+Declared = TypeVar("Declared", bound=Callable[..., Any])
+BodySchema = Schema | Callable[[Caller], Schema]
+AnswerSchema = Schema | dict[str, Any] | None
+"""A schema of ours, a JSON Schema, or None for an answer without a document."""
 
-    GET runs on one snapshot of the database; everything else runs in one transaction that is committed before the
-    answer is given, and may run again where it loses a race. `text` is the type of what a view may `Stream` instead,
-    `problems` are the refusals of its own. `check_whose` refuses a body that is not the caller's to send; no
-    answer is replayed before. `look_further` names what is wrong with the fields of a right shape where others are of a
-    wrong one, so that all of it is told at once. `unhurried` views may take longer than others; the answers of those of
-    a `single_statement` are made of one, and need no transaction.
-    """
-    operation = Operation(policy, body, body_required, query or NoQuery(), answers, text, problems)
 
-    def decorate(view: View) -> Callable[..., Response]:
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Everything that the decorators of a view declare, and that the OpenAPI document tells."""
+
+    policy: Policy | None
+    """Whose data each role may touch; None where the route is open to all."""
+    answers: Mapping[int, AnswerSchema]
+    content_type: str = "application/json"
+    text: str | None = None
+    links: Mapping[str, Any] = field(default_factory=dict)
+    query: Schema = NO_QUERY
+    body: BodySchema | None = None
+    body_required: bool = True
+    authorize_body: Callable[[Call], None] | None = None
+    more_faults: Callable[[Call], list[Fault]] | None = None
+    problems: tuple[ProblemType, ...] = ()
+    single_statement: bool = False
+    catalog_timeout: bool = False
+
+
+class Blueprint(flask.Blueprint):
+    """A blueprint of Flask that takes no route without a guard."""
+
+    def add_url_rule(
+        self,
+        rule: str,
+        endpoint: str | None = None,
+        view_func: RouteCallable | None = None,
+        provide_automatic_options: bool | None = None,
+        **options: Any,
+    ) -> None:
+        if not hasattr(view_func, "operation"):
+            name = getattr(view_func, "__name__", rule)
+            raise TypeError(f"{name} declares no policy: put @requires_token(…) or @open_to_all under its route")
+        super().add_url_rule(rule, endpoint, view_func, provide_automatic_options, **options)
+
+
+def requires_token(policy: Policy) -> Callable[[View], Callable[..., Response]]:
+    """Let only those call a view whose token gives them a role with a part in the policy, and only within its reach."""
+
+    def guard(view: View) -> Callable[..., Response]:
+        operation = _operation(view, policy)
+
         @wraps(view)
         def guarded(**path: str) -> Response:
-            caller = auth.identify()
-            reach = auth.admit(caller, policy)
-            now = datetime.now(UTC)
-            is_read = request.method in ("GET", "HEAD")
-            if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:
-                path["user_id"] = caller.id
-            _check_path(path)
-            wants_text = operation.text is not None and _prefers(operation.text)
-            parameters = _load_query(operation.query, is_whole=wants_text)
+            return handle(operation, policy, view, path)
 
-            def call(connection: Connection, body: Any) -> Call:
-                return Call(connection, caller, reach, now, body, parameters, wants_text)
-
-            name = idempotency.name_of(request)
-            try:
-                loaded = _load_body(operation, caller)
-            except ValidationError as error:
-                faults, valid = faults_of(error), error.valid_data
-                if look_further:
-                    faults += storage.read(
-                        lambda connection: look_further(call(connection, valid)), single_statement=True
-                    )
-                raise Problem(VALIDATION_FAILED, faults=faults[:MOST_FAULTS]) from error
-            key = name and idempotency.Key.of(request, caller, name)
-
-            def work(connection: Connection) -> Response:
-                if "user_id" in path or "module_id" in path:
-                    learner, module = path.get("user_id"), path.get("module_id")
-                    auth.authorize(connection, caller, reach, learner=learner, module=module)
-                this = call(connection, loaded)
-                if check_whose:
-                    check_whose(this)
-                replayed = key and idempotency.replay(connection, key, now)
-                if replayed:
-                    if replayed.learner and not this.reaches(replayed.learner):
-                        raise Problem(NOT_FOUND)
-                    return replayed.response
-                answer = view(this, **path)
-                response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
-                if operation.text:
-                    response.vary.add("Accept")
-                if key and isinstance(answer, Answer):
-                    idempotency.keep(connection, key, response, answer.learner, now)
-                return response
-
-            if is_read and operation.text:
-                return _end_with(*storage.read_on(work))
-            if is_read:
-                return storage.read(work, unhurried=unhurried, single_statement=single_statement)
-            return storage.write(work, unhurried=unhurried)
-
-        guarded.operation = operation  # type: ignore[attr-defined]  # read by the OpenAPI document, and by the test of every route's policy
+        vars(guarded)["operation"] = operation
         return guarded
 
-    return decorate
+    return guard
+
+
+def open_to_all(view: OpenView) -> OpenView:
+    """Let everybody call a view, with no token or with any; it makes its response by itself."""
+    vars(view)["operation"] = _operation(view, None)
+    return view
+
+
+def takes(
+    body: BodySchema,
+    *,
+    required: bool = True,
+    authorize: Callable[[Call], None] | None = None,
+    more_faults: Callable[[Call], list[Fault]] | None = None,
+) -> Callable[[Declared], Declared]:
+    """Declare the schema of a body, or a function that returns it for a caller.
+
+    `authorize` raises a problem for a body that is not the caller's to send. Where a body is not of the right shape,
+    `more_faults` gets what is right of it, and returns what else is wrong, so that the caller learns all of it at once.
+    """
+    return _declare(body=body, body_required=required, authorize_body=authorize, more_faults=more_faults)
+
+
+def takes_query(query: Schema) -> Callable[[Declared], Declared]:
+    """Declare the query parameters; a view without this declaration takes none."""
+    return _declare(query=query)
+
+
+def answers(
+    schema: AnswerSchema, *statuses: int, content_type: str = "application/json", or_text: str | None = None
+) -> Callable[[Declared], Declared]:
+    """Declare the document of the answers with these statuses, and the type of text that may be streamed instead."""
+    return _declare(answers=dict.fromkeys(statuses, schema), content_type=content_type, text=or_text)
+
+
+def refuses(*problems: ProblemType) -> Callable[[Declared], Declared]:
+    """Declare the problems that no other declaration implies."""
+    return _declare(problems=problems)
+
+
+def leads_to(links: Mapping[str, Any]) -> Callable[[Declared], Declared]:
+    """Declare what can be asked next with the answer: OpenAPI's link objects, by the id of the operation."""
+    return _declare(links=links)
+
+
+def single_statement(view: Declared) -> Declared:
+    """Declare that a view reads by one statement, which needs no transaction to be of one moment."""
+    return _declare(single_statement=True)(view)
+
+
+def catalog_timeout(view: Declared) -> Declared:
+    """Declare that the statements of a view may take as long as a catalog change may."""
+    return _declare(catalog_timeout=True)(view)
+
+
+def _declare(**declared: Any) -> Callable[[Declared], Declared]:
+    def declare(view: Declared) -> Declared:
+        if hasattr(view, "operation"):
+            raise TypeError(f"{view.__name__} is guarded already: put its guard above everything else that it declares")
+        vars(view).setdefault("declared", {}).update(declared)
+        return view
+
+    return declare
+
+
+def _operation(view: Callable[..., Any], policy: Policy | None) -> Operation:
+    return Operation(policy, **vars(view).pop("declared", {}))
+
+
+def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str]) -> Response:
+    """Answer a request; the order of these lines is the order of refusals.
+
+    GET runs on one snapshot of the database. Everything else runs in one transaction, which is committed before the
+    answer is given, and may run again where it loses a race.
+    """
+    caller = auth.identify()  # 401
+    reach = auth.admit(caller, policy)  # 403: the role
+    if _is_read() and path.get("user_id") == "me" and policy.student is Reach.OWN:
+        path["user_id"] = caller.id
+    check_path(path)  # 404
+    wants_text = operation.text is not None and prefers(operation.text)
+    query = read_query(operation.query, is_paged=not wants_text)  # 400
+    now = datetime.now(UTC)
+    call_with = partial(Call, caller, reach, now, query, wants_text)
+    name = idempotency.name_of(request)  # 400
+    body = _read_body(operation, caller, call_with)  # 400, 413, 415, 422
+    key = name and idempotency.Key.of(request, caller, name)
+
+    def work(connection: Connection) -> Response:
+        call = call_with(body, connection)
+        if "user_id" in path or "module_id" in path:  # 403: whose data
+            auth.authorize(connection, caller, reach, learner=path.get("user_id"), module=path.get("module_id"))
+        if operation.authorize_body:  # 403
+            operation.authorize_body(call)
+        replayed = key and idempotency.replay(connection, key, now)  # 422
+        if replayed:
+            if replayed.learner and not call.reaches(replayed.learner):
+                raise Problem(NOT_FOUND)
+            return replayed.response
+        answer = view(call, **path)  # 403, 404, 409, 422: the content
+        response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
+        if operation.text:
+            response.vary.add("Accept")
+        if key and isinstance(answer, Answer):
+            idempotency.keep(connection, key, response, answer.learner, now)
+        return response
+
+    if not _is_read():
+        return storage.write(work, unhurried=operation.catalog_timeout)
+    if operation.text:
+        return _end_with(*storage.read_on(work))
+    return storage.read(work, single_statement=operation.single_statement)
+
+
+def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, Connection], Call]) -> Any:
+    """Load the body, if the operation takes one; a refusal names everything that is wrong with it."""
+    if operation.body is None:
+        return None
+    schema = operation.body if isinstance(operation.body, Schema) else operation.body(caller)
+    body = read_object(required=operation.body_required)
+    try:
+        return schema.load(body)
+    except ValidationError as error:
+        faults, valid, more_faults = faults_of(error), error.valid_data, operation.more_faults
+        if more_faults:
+            faults += storage.read(lambda connection: more_faults(call_with(valid, connection)), single_statement=True)
+        raise Problem(VALIDATION_FAILED, faults=faults[:MOST_FAULTS]) from error
 
 
 def respond(answer: Answer) -> Response:
@@ -221,78 +283,5 @@ def _end_with(response: Response, end: Callable[[], None]) -> Response:
     return ending
 
 
-def _check_path(path: Mapping[str, str]) -> None:
-    """Refuse a path with an identifier that nobody and nothing can have."""
-    faults = []
-    for name, value in path.items():
-        try:
-            PATH_PARTS[name].deserialize(value)
-        except ValidationError as error:
-            faults += [Fault(f"/{PATH_PARTS[name].data_key}", detail) for detail in error.messages]
-    if faults:
-        raise Problem(NOT_FOUND, "There can be nothing here: the path has no proper identifier.", faults=faults)
-
-
-def _prefers(text: str) -> bool:
-    """Tell whether the caller would rather have this type of text than JSON, whatever parameters they give it."""
-    ranges = [(item.partition(";")[0].strip(), quality) for item, quality in request.accept_mimetypes]
-    return MIMEAccept(ranges).best_match(["application/json", text]) == text
-
-
-def _load_query(schema: Schema, *, is_whole: bool) -> Any:
-    """Load the query parameters; what is answered whole has no pages."""
-    faults = [Fault(f"/{name}", "Is given more than once.") for name, given in request.args.lists() if len(given) > 1]
-    if is_whole:
-        faults += [
-            Fault(f"/{name}", "A table is whole: it has no limit and no cursor.")
-            for name in PAGING
-            if name in request.args
-        ]
-    loaded = None
-    try:
-        loaded = schema.load(request.args.to_dict())
-    except ValidationError as error:
-        faults += faults_of(error)
-    if faults:
-        raise Problem(MALFORMED_REQUEST, "A query parameter is unknown or wrong.", faults=faults)
-    return loaded
-
-
-def _load_body(operation: Operation, caller: Caller) -> Any:
-    """Load the body, if the operation has one; raises ValidationError for what is not of its shape."""
-    if operation.body is None:
-        return None
-    schema = operation.body if isinstance(operation.body, Schema) else operation.body(caller)
-    return schema.load(_read_object(operation.body_required))
-
-
-def _read_object(required: bool) -> dict[str, Any]:
-    """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
-    for name, plain in PLAIN_CODINGS.items():
-        if {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - plain:
-            raise Problem(
-                UNSUPPORTED_MEDIA_TYPE,
-                f"The body must be sent as it is, without a {name}.",
-                headers={"Accept-Encoding": "identity"},
-            )
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
-    request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
-    try:
-        body = request.get_data()
-    except ParseException as error:
-        raise Problem(MALFORMED_REQUEST, "The body is not sent in chunks as it says.") from error
-    if len(body) > limit:
-        raise Problem(PAYLOAD_TOO_LARGE, f"The body must have at most {limit} bytes.")
-    if request.content_length not in (None, len(body)):
-        raise Problem(MALFORMED_REQUEST, "The body is shorter than it says.")
-    if not body and not required:
-        return {}
-    if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-        raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8.")
-    try:
-        value = parse_json(body)
-    except ValueError as error:
-        raise Problem(MALFORMED_REQUEST, "The body is not valid JSON.") from error
-    if not isinstance(value, dict):
-        raise Problem(MALFORMED_REQUEST, "The body must be a JSON object.")
-    return value
+def _is_read() -> bool:
+    return request.method in ("GET", "HEAD")

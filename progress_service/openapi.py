@@ -12,7 +12,7 @@ from inspect import cleandoc
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -114,55 +114,6 @@ PARAMETERS: dict[str, Json] = {
 }
 
 
-class Open(NamedTuple):
-    """What a route without a token answers."""
-
-    content_type: str
-    schema: Json
-    problems: Iterable[ProblemType] = ()
-
-
-def _status(status: str) -> Json:
-    return {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "const": status}}}
-
-
-OPEN = {
-    "operations.healthz": Open("application/json", _status("ok")),
-    "operations.readyz": Open("application/json", _status("ready"), [errors.UNAVAILABLE]),
-    "operations.read_description": Open("application/json", {"type": "object"}),
-    "operations.read_docs": Open("text/html", {"type": "string"}),
-}
-PLAIN = Open("text/plain", {"type": "string"})
-"""What is answered without a token where nothing else is said."""
-
-_ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}
-_ENROLLMENT = {"userId": "$response.body#/userId", "moduleId": "$response.body#/moduleId"}
-_MODULE = {"moduleId": "$response.body#/id"}
-_RECORDED: dict[str, Json] = {
-    "completeRecord": {"parameters": {"recordId": "$response.body#/progress/id"}},
-    "readDashboard": {"parameters": {"userId": "$response.body#/progress/userId"}},
-    "readLearnerModule": {"parameters": _ENROLLED},
-    "readEnrollment": {"parameters": _ENROLLED},
-    "readStatistics": {"parameters": {"moduleId": _ENROLLED["moduleId"]}},
-}
-LINKS: dict[str, dict[str, Json]] = {
-    "publishModule": {
-        "readModule": {"parameters": _MODULE},
-        "readStatistics": {"parameters": _MODULE},
-        "readRoster": {"parameters": _MODULE},
-        "sendUpdate": {"requestBody": {"contentId": "$response.body#/contents/0/id"}},
-    },
-    "changeEnrollment": {
-        "readEnrollment": {"parameters": _ENROLLMENT},
-        "readLearnerModule": {"parameters": _ENROLLMENT},
-        "readRoster": {"parameters": {"moduleId": _ENROLLMENT["moduleId"]}},
-    },
-    "sendUpdate": _RECORDED,
-    "completeRecord": _RECORDED,
-}
-"""What can be asked next, with what an answer tells."""
-
-
 class Converter(OpenAPIConverter):
     """Describes our own fields, and schemas with what fields cannot say."""
 
@@ -220,9 +171,9 @@ class _Document:
     def written(self) -> Json:
         self._add_components()
         routes = [rule for rule in self.app.url_map.iter_rules() if not rule.endpoint.endswith(".static")]
-        bodies = [one for rule in routes if (one := self._declared(rule)) and one.body]
-        for operation in bodies:
-            self._reference(_body(operation))
+        for operation in (_declared(self.app, rule) for rule in routes):
+            if operation.body:
+                self._reference(_body(operation))
         requests = set(self.components.schemas)
         for rule in routes:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
@@ -251,35 +202,23 @@ class _Document:
         for name, parameter in PARAMETERS.items():
             self.components.parameter(name, parameter["in"], {"name": name, **parameter})
 
-    def _declared(self, rule: Rule) -> Operation | None:
-        return getattr(self.app.view_functions[rule.endpoint], "operation", None)
-
     def _operation(self, rule: Rule, method: str) -> Json:
-        operation, view = self._declared(rule), self.app.view_functions[rule.endpoint]
+        operation, view = _declared(self.app, rule), self.app.view_functions[rule.endpoint]
         blueprint, _, name = rule.endpoint.rpartition(".")
         operation_id = _camel(name)
         summary, _, description = cleandoc(view.__doc__ or name).partition("\n\n")
         described: Json = {"operationId": operation_id, "tags": [blueprint], "summary": summary}
-        if operation is None:
-            opened = OPEN.get(rule.endpoint, PLAIN)
-            content = {opened.content_type: {"schema": opened.schema}}
-            answers = {"200": {"description": "Success.", "headers": self._headers(), "content": content}}
-            return described | {
-                "security": [],
-                "parameters": ["X-Request-ID"],
-                "responses": answers | self._refusals(opened.problems),
-            }
-        described["description"] = "\n\n".join(filter(None, [description, _roles(operation.policy)]))
-        described["security"] = [{"bearer": []}]
+        if operation.policy:
+            described["description"] = "\n\n".join(filter(None, [description, _roles(operation.policy)]))
+        described["security"] = [{"bearer": []}] if operation.policy else []
         described["parameters"] = [
-            *(self._path_parameter(one, method, operation.policy) for one in _PART.findall(rule.rule)),
+            *(self._path_parameter(name, method, operation.policy) for name in _PART.findall(rule.rule)),
             *self.converter.schema2parameters(operation.query, location="query"),
             *(["Idempotency-Key"] if method in ("POST", "PUT") else []),
             "X-Request-ID",
         ]
         if operation.body:
-            schema = self._reference(_body(operation))
-            content = {"schema": schema, **self._shown(operation_id, "request")}
+            content = {"schema": self._reference(_body(operation)), **self._shown(operation_id, "request")}
             described["requestBody"] = {
                 "required": operation.body_required,
                 "content": {"application/json": content},
@@ -288,7 +227,7 @@ class _Document:
         described["responses"] = answers | self._refusals(_problems(rule, method, operation))
         return described
 
-    def _path_parameter(self, name: str, method: str, policy: Policy) -> str:
+    def _path_parameter(self, name: str, method: str, policy: Policy | None) -> str:
         """Describe a part of a path, and return the name of its description."""
         title = _camel(name)
         kinds: dict[str, fields.Field[Any]] = {
@@ -299,7 +238,7 @@ class _Document:
         schema = self.converter.field2property(kinds[name])
         described = {"schema": schema, "example": self.examples["parameters"][title]}
         component = title
-        if name == "user_id" and method == "GET" and policy.student is OWN:
+        if name == "user_id" and method == "GET" and policy and policy.student is OWN:
             component = f"{title}OrMe"
             schema["not"] = {"enum": [one for one in schema["not"]["enum"] if one != "me"]}
             described["description"] = "The learner; `me` stands for the caller."
@@ -313,13 +252,12 @@ class _Document:
         schema = operation.answers[status]
         if schema:
             shown = self._shown(operation_id, "answer", status)
-            content = {"application/json": {"schema": self._reference(schema), **shown}}
+            content = {operation.content_type: {"schema": self._answer_schema(schema), **shown}}
             if operation.text:
                 content[operation.text] = {"schema": {"type": "string"}}
             described["content"] = content
-        links = LINKS.get(operation_id)
-        if links:
-            described["links"] = {target: {"operationId": target, **link} for target, link in links.items()}
+        if operation.links:
+            described["links"] = {target: {"operationId": target, **link} for target, link in operation.links.items()}
         return described
 
     def _shown(self, operation_id: str, part: str, status: int | None = None) -> Json:
@@ -344,6 +282,9 @@ class _Document:
                 }
                 self.components.response(name, described)
         return refusals
+
+    def _answer_schema(self, schema: Schema | Json) -> Json:
+        return self._reference(schema) if isinstance(schema, Schema) else schema
 
     def _reference(self, schema: Schema) -> Json:
         """Refer to the description of a schema, which is made when it is first asked for."""
@@ -387,6 +328,11 @@ def _keywords(field: fields.Field[Any]) -> Json:
     return {}
 
 
+def _declared(app: Flask, rule: Rule) -> Operation:
+    operation: Operation = vars(app.view_functions[rule.endpoint])["operation"]
+    return operation
+
+
 def _body(operation: Operation) -> Schema:
     """Return the schema of a body; where callers' bodies differ it is the widest."""
     body = operation.body
@@ -396,6 +342,9 @@ def _body(operation: Operation) -> Schema:
 
 def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[ProblemType]:
     """Yield every problem that an operation can answer with."""
+    if operation.policy is None:
+        yield from operation.problems
+        return
     yield from (errors.MALFORMED_REQUEST, errors.UNAUTHORIZED, errors.FORBIDDEN)
     if rule.arguments:
         yield errors.NOT_FOUND

@@ -9,6 +9,9 @@ import jwt
 import pytest
 from flask import Flask
 
+from progress_service.auth import READ_DASHBOARD
+from progress_service.endpoint import NOTHING, Answer, Blueprint, Call, answers, requires_token, takes_query
+from progress_service.progress.schemas import DashboardQuery
 from tests.callers import KEY, Caller, bearing, handmade, token
 from tests.conftest import Callers, Publish, Statements, stored
 
@@ -127,12 +130,37 @@ def test_every_route_declares_the_rights_that_the_contract_gives(app: Flask) -> 
     table = []
     for rule in app.url_map.iter_rules():
         operation = getattr(app.view_functions[rule.endpoint], "operation", None)
-        reaches = [str(reach.name).lower() for reach in operation.policy] if operation else ["undeclared"] * 5
+        reaches = (
+            [str(reach.name).lower() for reach in operation.policy]
+            if operation and operation.policy
+            else ["undeclared"] * 5
+        )
         row = "{:43} {:8} {:11} {:6} {:6} {}".format(rule.rule, *reaches).replace("none", "no  ")
         table += [f"{method:7} {row}" for method in (rule.methods or set()) - {"HEAD"} if rule.rule not in OPEN]
 
     print(*sorted(table), sep="\n")
     assert set(table) == set(RIGHTS.strip().splitlines())
+
+
+def test_a_view_that_declares_no_policy_becomes_no_route() -> None:
+    with pytest.raises(
+        TypeError, match=r"read_notes declares no policy: put @requires_token\(…\) or @open_to_all under"
+    ):
+
+        @Blueprint("notes", __name__).get("/notes")  # type: ignore[type-var]  # the type checker refuses it, too
+        @answers(None, 204)
+        def read_notes(call: Call) -> Answer:
+            return NOTHING
+
+
+def test_nothing_is_declared_above_the_guard_which_would_not_know_it() -> None:
+    with pytest.raises(TypeError, match="read_notes is guarded already"):
+
+        @takes_query(DashboardQuery())
+        @requires_token(READ_DASHBOARD)
+        @answers(None, 204)
+        def read_notes(call: Call) -> Answer:
+            return NOTHING
 
 
 def test_every_route_is_in_the_table_or_open_on_purpose(app: Flask) -> None:

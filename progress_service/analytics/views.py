@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-from flask import Blueprint
-
 from progress_service.analytics import queries, roster
 from progress_service.analytics.documents import listed_learner, roster_csv, statistics_document, timeline_document
 from progress_service.analytics.queries import TitledModule
@@ -17,14 +15,16 @@ from progress_service.analytics.schemas import (
     TimelineSchema,
 )
 from progress_service.auth import READ_STATISTICS
-from progress_service.endpoint import Answer, Call, Stream, endpoint
+from progress_service.endpoint import Answer, Blueprint, Call, Stream, answers, requires_token, takes_query
 from progress_service.errors import NOT_FOUND, Problem
 
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 
 
 @analytics.get("/<module_id>")
-@endpoint(READ_STATISTICS, query=StatisticsQuery(), answers={200: StatisticsSchema()})
+@requires_token(READ_STATISTICS)
+@takes_query(StatisticsQuery())
+@answers(StatisticsSchema(), 200)
 def read_statistics(call: Call, module_id: str) -> Answer:
     """Read a module's statistics."""
     module = _module(call, module_id)
@@ -35,7 +35,9 @@ def read_statistics(call: Call, module_id: str) -> Answer:
 
 
 @analytics.get("/<module_id>/learners")
-@endpoint(READ_STATISTICS, query=RosterQuery(), answers={200: RosterSchema()}, text="text/csv")
+@requires_token(READ_STATISTICS)
+@takes_query(RosterQuery())
+@answers(RosterSchema(), 200, or_text="text/csv")
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
     """List a module's learners, page by page, or all of them as text/csv.
 
@@ -57,7 +59,9 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
 
 
 @analytics.get("/<module_id>/timeline")
-@endpoint(READ_STATISTICS, query=TimelineQuery(), answers={200: TimelineSchema()})
+@requires_token(READ_STATISTICS)
+@takes_query(TimelineQuery())
+@answers(TimelineSchema(), 200)
 def read_timeline(call: Call, module_id: str) -> Answer:
     """Read what happened in a module, day by day."""
     _module(call, module_id)

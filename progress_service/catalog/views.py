@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Blueprint
-
 from progress_service import publishing, recorder
 from progress_service.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
 from progress_service.calculations import Enrollment, Module
@@ -17,7 +15,17 @@ from progress_service.catalog.schemas import (
     PublishedModuleSchema,
 )
 from progress_service.documents import enrollment_document
-from progress_service.endpoint import Answer, Call, endpoint
+from progress_service.endpoint import (
+    Answer,
+    Blueprint,
+    Call,
+    answers,
+    catalog_timeout,
+    leads_to,
+    refuses,
+    requires_token,
+    takes,
+)
 from progress_service.errors import (
     CONTENT_BELONGS_ELSEWHERE,
     NOT_FOUND,
@@ -34,10 +42,24 @@ from progress_service.validation import parse_json
 catalog = Blueprint("catalog", __name__, url_prefix="/api")
 MODULE = PublishedModuleSchema()
 ENROLLMENT = EnrolledSchema()
+MODULE_ID = {"moduleId": "$response.body#/id"}
+AFTER_PUBLISHING = {
+    "readModule": {"parameters": MODULE_ID},
+    "readStatistics": {"parameters": MODULE_ID},
+    "readRoster": {"parameters": MODULE_ID},
+    "sendUpdate": {"requestBody": {"contentId": "$response.body#/contents/0/id"}},
+}
+ENROLLED = {"userId": "$response.body#/userId", "moduleId": "$response.body#/moduleId"}
+AFTER_ENROLLING = {
+    "readEnrollment": {"parameters": ENROLLED},
+    "readLearnerModule": {"parameters": ENROLLED},
+    "readRoster": {"parameters": {"moduleId": ENROLLED["moduleId"]}},
+}
 
 
 @catalog.get("/catalog/modules")
-@endpoint(READ_CATALOG, answers={200: ModuleListSchema()})
+@requires_token(READ_CATALOG)
+@answers(ModuleListSchema(), 200)
 def list_modules(call: Call) -> Answer:
     """List the modules; an instructor's are those that they teach."""
     instructor_id = call.caller.id if call.reach is TAUGHT else None
@@ -45,7 +67,8 @@ def list_modules(call: Call) -> Answer:
 
 
 @catalog.get("/catalog/modules/<module_id>")
-@endpoint(READ_CATALOG, answers={200: MODULE})
+@requires_token(READ_CATALOG)
+@answers(MODULE, 200)
 def read_module(call: Call, module_id: str) -> Answer:
     """Read a module as it was last published."""
     document = queries.module_document(call.connection, module_id)
@@ -55,13 +78,12 @@ def read_module(call: Call, module_id: str) -> Answer:
 
 
 @catalog.put("/catalog/modules/<module_id>")
-@endpoint(
-    WRITE_CATALOG,
-    body=ModuleSchema(),
-    answers={201: MODULE, 200: MODULE},
-    problems=[CONTENT_BELONGS_ELSEWHERE],
-    unhurried=True,
-)
+@requires_token(WRITE_CATALOG)
+@takes(ModuleSchema())
+@answers(MODULE, 201, 200)
+@refuses(CONTENT_BELONGS_ELSEWHERE)
+@leads_to(AFTER_PUBLISHING)
+@catalog_timeout
 def publish_module(call: Call, module_id: str) -> Answer:
     """Publish a module whole: contents that are left out are retired, and every total follows at once.
 
@@ -74,7 +96,8 @@ def publish_module(call: Call, module_id: str) -> Answer:
 
 
 @catalog.get("/enrollments/<user_id>/<module_id>")
-@endpoint(READ_LEARNER_MODULE, answers={200: ENROLLMENT})
+@requires_token(READ_LEARNER_MODULE)
+@answers(ENROLLMENT, 200)
 def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Read an enrollment."""
     found = queries.enrollment(call.connection, user_id, module_id)
@@ -84,7 +107,10 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 
 
 @catalog.put("/enrollments/<user_id>/<module_id>")
-@endpoint(WRITE_CATALOG, body=ChangedEnrollmentSchema(), answers={201: ENROLLMENT, 200: ENROLLMENT})
+@requires_token(WRITE_CATALOG)
+@takes(ChangedEnrollmentSchema())
+@answers(ENROLLMENT, 201, 200)
+@leads_to(AFTER_ENROLLING)
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status.
 

@@ -3,13 +3,14 @@
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
+from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from progress_service import metrics, openapi
-from progress_service.endpoint import Answer, respond
-from progress_service.errors import unavailable
+from progress_service.endpoint import Answer, Blueprint, answers, open_to_all, refuses, respond
+from progress_service.errors import UNAVAILABLE, unavailable
 from progress_service.operations import readiness
 
 # What the page of the documentation needs is served below it.
@@ -36,13 +37,23 @@ PAGE_POLICY = (
 )
 
 
+def _status(status: str) -> dict[str, Any]:
+    """Describe a document with nothing but this status."""
+    return {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "const": status}}}
+
+
 @operations.get("/healthz")
+@open_to_all
+@answers(_status("ok"), 200)
 def healthz() -> Response:
     """Tell that the process lives."""
     return respond(Answer({"status": "ok"}))
 
 
 @operations.get("/readyz")
+@open_to_all
+@answers(_status("ready"), 200)
+@refuses(UNAVAILABLE)
 def readyz() -> Response:
     """Tell whether the database can be reached and written to, and whether this version can work with its schema."""
     if fault := readiness.fault():
@@ -52,18 +63,24 @@ def readyz() -> Response:
 
 
 @operations.get("/metrics")
+@open_to_all
+@answers({"type": "string"}, 200, content_type="text/plain")
 def read_metrics() -> Response:
     """Tell Prometheus how many requests there were, and how long they took."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 
 @operations.get("/openapi.json")
+@open_to_all
+@answers({"type": "object"}, 200)
 def read_description() -> Response:
     """Describe the API: this document."""
     return respond(Answer(openapi.document(current_app)))
 
 
 @operations.get("/docs")
+@open_to_all
+@answers({"type": "string"}, 200, content_type="text/html")
 def read_docs() -> Response:
     """Show this document to people, with nothing from elsewhere."""
     return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": PAGE_POLICY})

@@ -4,13 +4,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import Blueprint, current_app
+from flask import current_app
 
 from progress_service import idempotency, recorder
 from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
 from progress_service.calculations import Update
 from progress_service.documents import enrollment_document, record_document
-from progress_service.endpoint import NOTHING, Answer, Call, endpoint
+from progress_service.endpoint import (
+    NOTHING,
+    Answer,
+    Blueprint,
+    Call,
+    answers,
+    leads_to,
+    refuses,
+    requires_token,
+    single_statement,
+    takes,
+    takes_query,
+)
 from progress_service.errors import (
     COMPLETION_CRITERIA_NOT_MET,
     FORBIDDEN,
@@ -40,7 +52,14 @@ from progress_service.recorder import UnknownContent
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 RECORDED = RecordedSchema()
-UPDATE_PROBLEMS = (NOT_ENROLLED, UNKNOWN_CONTENT)
+ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}
+AFTER_UPDATE = {
+    "completeRecord": {"parameters": {"recordId": "$response.body#/progress/id"}},
+    "readDashboard": {"parameters": {"userId": "$response.body#/progress/userId"}},
+    "readLearnerModule": {"parameters": ENROLLED},
+    "readEnrollment": {"parameters": ENROLLED},
+    "readStatistics": {"parameters": {"moduleId": ENROLLED["moduleId"]}},
+}
 
 
 def _updates(call: Call) -> list[tuple[str, Mapping[str, Any]]]:
@@ -50,7 +69,7 @@ def _updates(call: Call) -> list[tuple[str, Mapping[str, Any]]]:
     return [("", call.body)]
 
 
-def _check_whose(call: Call) -> None:
+def _authorize_updates(call: Call) -> None:
     """Refuse updates of others, and times, from those who report for themselves."""
     alien = [
         Fault(place + pointer, detail)
@@ -82,14 +101,11 @@ def _find_unknown_contents(call: Call) -> list[Fault]:
 
 
 @progress.post("")
-@endpoint(
-    SEND_UPDATES,
-    body=update_schema,
-    answers={201: RECORDED, 200: RECORDED},
-    problems=UPDATE_PROBLEMS,
-    check_whose=_check_whose,
-    look_further=_find_unknown_contents,
-)
+@requires_token(SEND_UPDATES)
+@takes(update_schema, authorize=_authorize_updates, more_faults=_find_unknown_contents)
+@answers(RECORDED, 201, 200)
+@refuses(NOT_ENROLLED, UNKNOWN_CONTENT)
+@leads_to(AFTER_UPDATE)
 def send_update(call: Call) -> Answer:
     """Record an update: 201 where it starts the record, 200 otherwise.
 
@@ -100,14 +116,10 @@ def send_update(call: Call) -> Answer:
 
 
 @progress.post("/batch")
-@endpoint(
-    SEND_UPDATES,
-    body=batch_schema,
-    answers={200: BatchRecordedSchema()},
-    problems=UPDATE_PROBLEMS,
-    check_whose=_check_whose,
-    look_further=_find_unknown_contents,
-)
+@requires_token(SEND_UPDATES)
+@takes(batch_schema, authorize=_authorize_updates, more_faults=_find_unknown_contents)
+@answers(BatchRecordedSchema(), 200)
+@refuses(NOT_ENROLLED, UNKNOWN_CONTENT)
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
     updates = call.body["updates"]
@@ -124,14 +136,11 @@ def send_batch(call: Call) -> Answer:
 
 
 @progress.put("/<record_id>/complete")
-@endpoint(
-    SEND_UPDATES,
-    body=EffortSchema(),
-    body_required=False,
-    answers={200: RECORDED},
-    problems=[NOT_ENROLLED, COMPLETION_CRITERIA_NOT_MET],
-    check_whose=_check_whose,
-)
+@requires_token(SEND_UPDATES)
+@takes(EffortSchema(), required=False, authorize=_authorize_updates)
+@answers(RECORDED, 200)
+@refuses(NOT_ENROLLED, COMPLETION_CRITERIA_NOT_MET)
+@leads_to(AFTER_UPDATE)
 def complete_record(call: Call, record_id: str) -> Answer:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
     key = queries.record_key(call.connection, record_id)
@@ -145,7 +154,10 @@ def complete_record(call: Call, record_id: str) -> Answer:
 
 
 @progress.get("/<user_id>")
-@endpoint(READ_DASHBOARD, query=DashboardQuery(), answers={200: DashboardSchema()}, single_statement=True)
+@requires_token(READ_DASHBOARD)
+@takes_query(DashboardQuery())
+@answers(DashboardSchema(), 200)
+@single_statement
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
     modules, following = queries.dashboard(call.connection, user_id)
@@ -153,7 +165,8 @@ def read_dashboard(call: Call, user_id: str) -> Answer:
 
 
 @progress.get("/<user_id>/export")
-@endpoint(READ_DASHBOARD, answers={200: ExportSchema()})
+@requires_token(READ_DASHBOARD)
+@answers(ExportSchema(), 200)
 def export_learner(call: Call, user_id: str) -> Answer:
     """Read everything that is held about a learner."""
     modules, _ = queries.dashboard(call.connection, user_id)
@@ -165,7 +178,9 @@ def export_learner(call: Call, user_id: str) -> Answer:
 
 
 @progress.get("/<user_id>/<module_id>")
-@endpoint(READ_LEARNER_MODULE, answers={200: ModuleProgressSchema()}, single_statement=True)
+@requires_token(READ_LEARNER_MODULE)
+@answers(ModuleProgressSchema(), 200)
+@single_statement
 def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
     found = queries.learner_module(call.connection, user_id, module_id)
@@ -175,7 +190,8 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
 
 
 @progress.delete("/<user_id>/<module_id>")
-@endpoint(ERASE, answers={204: None})
+@requires_token(ERASE)
+@answers(None, 204)
 def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Start a learner's progress in one module again."""
     recorder.reset(call.connection, user_id, module_id)
@@ -183,7 +199,8 @@ def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
 
 
 @progress.delete("/<user_id>")
-@endpoint(ERASE, answers={204: None})
+@requires_token(ERASE)
+@answers(None, 204)
 def erase_learner(call: Call, user_id: str) -> Answer:
     """Erase every trace of a learner."""
     idempotency.forget(call.connection, user_id)

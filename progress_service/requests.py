@@ -1,0 +1,95 @@
+"""How a request is read: its path, its query and its body, each refused where it is not of the declared shape."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import current_app, request
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from marshmallow import Schema, ValidationError
+from werkzeug.datastructures import MIMEAccept
+
+from progress_service.errors import (
+    MALFORMED_REQUEST,
+    NOT_FOUND,
+    PAYLOAD_TOO_LARGE,
+    UNSUPPORTED_MEDIA_TYPE,
+    Fault,
+    Problem,
+)
+from progress_service.validation import Identifier, ModuleId, UserId, faults_of, parse_json
+
+PATH_PARTS = {
+    "user_id": UserId(data_key="userId"),
+    "module_id": ModuleId(data_key="moduleId"),
+    "record_id": Identifier(data_key="recordId"),
+}
+PAGING = ("limit", "cursor")
+"""The query parameters of an answer that is read page by page."""
+PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"", "chunked", "identity"}}
+"""The codings of a body that can be read as it is: gunicorn passes on all others without decoding them."""
+
+
+def check_path(path: Mapping[str, str]) -> None:
+    """Refuse a path with an identifier that nobody and nothing can have."""
+    faults = []
+    for name, value in path.items():
+        try:
+            PATH_PARTS[name].deserialize(value)
+        except ValidationError as error:
+            faults += [Fault(f"/{PATH_PARTS[name].data_key}", detail) for detail in error.messages]
+    if faults:
+        raise Problem(NOT_FOUND, "There can be nothing here: the path has no proper identifier.", faults=faults)
+
+
+def prefers(text: str) -> bool:
+    """Tell whether the caller prefers this type of text to JSON; parameters of a type do not matter."""
+    ranges = [(item.partition(";")[0].strip(), quality) for item, quality in request.accept_mimetypes]
+    return MIMEAccept(ranges).best_match(["application/json", text]) == text
+
+
+def read_query(schema: Schema, *, is_paged: bool) -> Any:
+    """Load the query parameters; an answer that is not paged takes none for pages."""
+    faults = [Fault(f"/{name}", "Is given more than once.") for name, given in request.args.lists() if len(given) > 1]
+    if not is_paged:
+        faults += [
+            Fault(f"/{name}", "A table is whole: it has no limit and no cursor.")
+            for name in PAGING
+            if name in request.args
+        ]
+    loaded = None
+    try:
+        loaded = schema.load(request.args.to_dict())
+    except ValidationError as error:
+        faults += faults_of(error)
+    if faults:
+        raise Problem(MALFORMED_REQUEST, "A query parameter is unknown or wrong.", faults=faults)
+    return loaded
+
+
+def read_object(*, required: bool) -> dict[str, Any]:
+    """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
+    for name, plain in PLAIN_CODINGS.items():
+        if {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - plain:
+            detail = f"The body must be sent as it is, without a {name}."
+            raise Problem(UNSUPPORTED_MEDIA_TYPE, detail, headers={"Accept-Encoding": "identity"})
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
+    try:
+        body = request.get_data()
+    except ParseException as error:
+        raise Problem(MALFORMED_REQUEST, "The body is not sent in chunks as it says.") from error
+    if len(body) > limit:
+        raise Problem(PAYLOAD_TOO_LARGE, f"The body must have at most {limit} bytes.")
+    if request.content_length not in (None, len(body)):
+        raise Problem(MALFORMED_REQUEST, "The body is shorter than it says.")
+    if not body and not required:
+        return {}
+    if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+        raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8.")
+    try:
+        value = parse_json(body)
+    except ValueError as error:
+        raise Problem(MALFORMED_REQUEST, "The body is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise Problem(MALFORMED_REQUEST, "The body must be a JSON object.")
+    return value
