@@ -63,41 +63,34 @@ AFTER_UPDATE = {
 
 
 def _updates(call: Call) -> list[tuple[str, Mapping[str, Any]]]:
-    """List the updates of a body, or what is right of them, each with its place."""
+    """List the updates of a body, each with the pointer to it."""
     if "updates" in call.body:
-        return [(f"/updates/{index}", one) for index, one in enumerate(call.body["updates"])]
+        return [(f"/updates/{index}", update) for index, update in enumerate(call.body["updates"])]
     return [("", call.body)]
 
 
 def _authorize_updates(call: Call) -> None:
-    """Refuse updates of others, and times, from those who report for themselves."""
-    alien = [
-        Fault(place + pointer, detail)
-        for place, body in _updates(call)
-        for pointer, detail, is_alien in (
-            (
-                "/occurredAt",
-                "Is told by those who report for others.",
-                "occurred_at" in body and not call.caller.may_date,
-            ),
-            ("/userId", "Is somebody else.", not call.reaches(body.get("user_id", call.caller.id))),
-        )
-        if is_alien
-    ]
-    if alien:
-        raise Problem(FORBIDDEN, "This is not yours to report.", faults=alien)
+    """Refuse the updates of others, and the times of updates, from callers who report for themselves only."""
+    faults = []
+    for pointer, update in _updates(call):
+        if "occurred_at" in update and not call.caller.may_date:
+            faults.append(Fault(f"{pointer}/occurredAt", "Only admins and services may send it."))
+        if not call.reaches(update.get("user_id", call.caller.id)):
+            faults.append(Fault(f"{pointer}/userId", "Only admins and services may report for others."))
+    if faults:
+        raise Problem(FORBIDDEN, "This is not yours to report.", faults=faults)
 
 
 def _find_unknown_contents(call: Call) -> list[Fault]:
     """Name the contents of the caller's own updates that are not in the catalog."""
     named = [
-        (place, body["content_id"])
-        for place, body in _updates(call)
-        if "content_id" in body and call.reaches(body.get("user_id", call.caller.id))
+        (pointer, update["content_id"])
+        for pointer, update in _updates(call)
+        if "content_id" in update and call.reaches(update.get("user_id", call.caller.id))
     ]
     known = queries.known_contents(call.connection, {content_id for _, content_id in named}) if named else set()
     detail = REFUSALS[UnknownContent].detail
-    return [Fault(f"{place}/contentId", detail) for place, content_id in named if content_id not in known]
+    return [Fault(f"{pointer}/contentId", detail) for pointer, content_id in named if content_id not in known]
 
 
 @progress.post("")
@@ -111,8 +104,7 @@ def send_update(call: Call) -> Answer:
 
     A learner who is not enrolled is enrolled by it, unless the service is set up otherwise.
     """
-    recorded = _record(call, [call.body])
-    return _answer(recorded)
+    return _answer(_record(call, [call.body]))
 
 
 @progress.post("/batch")
