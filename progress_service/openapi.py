@@ -25,20 +25,7 @@ from progress_service import errors
 from progress_service.auth import ANY, OWN, TAUGHT, Caller, Policy, Reach, Role
 from progress_service.endpoint import Operation
 from progress_service.errors import ProblemType
-from progress_service.validation import (
-    LONGEST_IDENTIFIER,
-    Identifier,
-    Instant,
-    ModuleId,
-    Number,
-    Pattern,
-    Text,
-    Truth,
-    UserId,
-    WrittenDate,
-    WrittenHundredths,
-    WrittenWhole,
-)
+from progress_service.validation import ModuleId, UserId
 
 Json = dict[str, Any]
 
@@ -115,7 +102,7 @@ PARAMETERS: dict[str, Json] = {
 
 
 class Converter(OpenAPIConverter):
-    """Describes our own fields, and schemas with what fields cannot say."""
+    """Adds to a schema's description its docstring, and what its fields cannot say."""
 
     def schema2jsonschema(self, schema: Schema) -> Json:
         said = {"description": cleandoc(schema.__doc__)} if "__doc__" in vars(type(schema)) and schema.__doc__ else {}
@@ -123,14 +110,9 @@ class Converter(OpenAPIConverter):
         return {**said, **described, **getattr(schema, "keywords", {})}
 
     def field2property(self, field: fields.Field[Any]) -> Json:
-        described: Json = _keywords(field) | super().field2property(field)
-        if isinstance(field, Instant):
-            rule = "With an offset, in 1970 or later, and at most 5 minutes ahead."
-            described["description"] = f"{described.get('description', '')} {rule}".strip()
+        described: Json = super().field2property(field)
         if described.get("default", ...) is None:
             del described["default"]
-        if field.allow_none and isinstance(described.get("type"), str):
-            described["type"] = [described["type"], "null"]
         return described
 
 
@@ -297,35 +279,6 @@ class _Document:
 
 _PART = re.compile(r"<(\w+)>")
 _DESCRIPTIONS = {200: "Success.", 201: "Success: something has begun to exist.", 204: "Success, or nothing was there."}
-
-
-def _keywords(field: fields.Field[Any]) -> Json:
-    """Say in JSON Schema what a field of our own accepts."""
-    match field:
-        case Identifier():
-            limits = {"minLength": 1, "maxLength": LONGEST_IDENTIFIER}
-            named: Json = {"type": "string", "pattern": f"^{field.pattern.pattern}$", **limits}
-            return named | ({"not": {"enum": sorted(field.reserved)}} if field.reserved else {})
-        case Pattern():
-            return {"type": "string", "pattern": f"^{field.pattern.pattern}$"}
-        case Text():
-            return {"type": "string", "maxLength": field.limit, "pattern": r"^[^\u0000]*$"}
-        case Number():
-            least = field.least if isinstance(field.least, int) else float(field.least)
-            kind = "number" if field.places or field.floor else "integer"
-            # No `multipleOf` 0.01: with binary fractions, as many validators count, 33.33 would not be one.
-            return {"type": kind, "minimum": least, "maximum": field.most}
-        case Instant():
-            return {"type": "string", "format": "date-time"}
-        case Truth():
-            return {"type": "boolean"}
-        case WrittenWhole():
-            return {"type": "integer", "minimum": field.least, "maximum": field.most}
-        case WrittenHundredths():
-            return {"type": "number", "minimum": 0, "maximum": 100}
-        case WrittenDate():
-            return {"type": "string", "format": "date"}
-    return {}
 
 
 def _declared(app: Flask, rule: Rule) -> Operation:

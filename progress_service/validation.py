@@ -1,6 +1,8 @@
-"""What may stand in a request: strict fields for schemas, and how the faults that they find are named.
+"""Strict fields for the schemas of requests, and the names of the faults that they find.
 
-Nothing is coerced: a number is a JSON number and means the decimal that was written.
+marshmallow's own fields take too much, also those that are called strict: "50" for an integer, 2026-1-3 for a date, a
+time without an offset, and a pattern's `$` lets a line end pass. These fields coerce nothing: a number is a JSON number
+and means the decimal that was written. Each field describes in JSON Schema, in its metadata, what it accepts.
 """
 
 import json
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
@@ -56,7 +58,19 @@ def is_user_id(value: str) -> bool:
     return is_identifier(value) and value not in RESERVED_USER_IDS
 
 
-class Text(fields.Field[str]):
+Value = TypeVar("Value")
+
+
+class StrictField(fields.Field[Value]):
+    """A field that coerces nothing, and describes in JSON Schema what it accepts."""
+
+    accepts: Mapping[str, Any]
+
+    def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(metadata={**self.accepts, **(metadata or {})}, **kwargs)
+
+
+class Text(StrictField[str]):
     """A string of Unicode characters, at most so many; NUL, which databases cannot keep, is refused."""
 
     default_error_messages = {
@@ -66,8 +80,9 @@ class Text(fields.Field[str]):
     }
 
     def __init__(self, limit: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         self.limit = limit
+        self.accepts = {"type": "string", "maxLength": limit, "pattern": r"^[^\u0000]*$"}
+        super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
@@ -79,14 +94,15 @@ class Text(fields.Field[str]):
         return value
 
 
-class Pattern(fields.Field[str]):
+class Pattern(StrictField[str]):
     """A string that matches a regular expression from end to end."""
 
     default_error_messages = {"invalid": "Must be a string.", "pattern": "Must match {pattern}."}
 
-    def __init__(self, pattern: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, pattern: str, *, accepts: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         self.pattern = re.compile(pattern, re.ASCII)
+        self.accepts = {"type": "string", "pattern": f"^{pattern}$", **(accepts or {})}
+        super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
@@ -103,7 +119,9 @@ class Identifier(Pattern):
     reserved: Set[str] = frozenset()
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(_IDENTIFIER.pattern, **kwargs)
+        limits = {"minLength": 1, "maxLength": LONGEST_IDENTIFIER}
+        exceptions = {"not": {"enum": sorted(self.reserved)}} if self.reserved else {}
+        super().__init__(_IDENTIFIER.pattern, accepts={**limits, **exceptions}, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         identifier = super()._deserialize(value, attr, data, **kwargs)
@@ -124,7 +142,7 @@ class ModuleId(Identifier):
     reserved = RESERVED_MODULE_IDS
 
 
-class Number(fields.Field[int]):
+class Number(StrictField[int]):
     """A JSON number in a range, with at most so many decimals; loads as a whole number of its smallest units.
 
     With `places=2`, 33.7 loads as 3370. With `floor=True` the decimals beyond are dropped instead of refused.
@@ -138,9 +156,15 @@ class Number(fields.Field[int]):
     }
 
     def __init__(self, least: int | Decimal, most: int, *, places: int = 0, floor: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         self.least, self.most, self.places, self.floor = least, most, places, floor
         self.unit = Decimal(1).scaleb(-places)
+        # No `multipleOf` 0.01: many validators count in binary fractions, where 33.33 is no multiple of it.
+        self.accepts = {
+            "type": "number" if places or floor else "integer",
+            "minimum": least if isinstance(least, int) else float(least),
+            "maximum": most,
+        }
+        super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if not isinstance(value, int | Decimal) or isinstance(value, bool):
@@ -155,9 +179,10 @@ class Number(fields.Field[int]):
         return int(kept.scaleb(self.places))
 
 
-class Truth(fields.Field[bool]):
+class Truth(StrictField[bool]):
     """True or false in JSON."""
 
+    accepts = {"type": "boolean"}
     default_error_messages = {"invalid": "Must be true or false."}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
@@ -166,17 +191,22 @@ class Truth(fields.Field[bool]):
         return value
 
 
-class Instant(fields.Field[datetime]):
+class Instant(StrictField[datetime]):
     """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast.
 
     A leap second, the 61st of a day's last minute, is taken for the last microsecond before it ends.
     """
 
+    accepts = {"type": "string", "format": "date-time"}
     default_error_messages = {
         "invalid": "Must be a time with an offset, such as 2026-01-31T12:00:00Z.",
         "early": "Must be in 1970 or later.",
         "late": "Must not be more than 5 minutes ahead.",
     }
+
+    def __init__(self, description: str, **kwargs: Any) -> None:
+        rule = "With an offset, in 1970 or later, and at most 5 minutes ahead."
+        super().__init__(metadata={"description": f"{description} {rule}"}, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
@@ -195,14 +225,15 @@ class Instant(fields.Field[datetime]):
         return instant
 
 
-class WrittenWhole(fields.Field[int]):
+class WrittenWhole(StrictField[int]):
     """A whole number in a query parameter."""
 
     default_error_messages = {"invalid": "Must be a whole number from {least} to {most}."}
 
     def __init__(self, least: int, most: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
         self.least, self.most = least, most
+        self.accepts = {"type": "integer", "minimum": least, "maximum": most}
+        super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if not _WRITTEN_WHOLE.fullmatch(value) or not self.least <= int(value) <= self.most:
@@ -210,9 +241,10 @@ class WrittenWhole(fields.Field[int]):
         return int(value)
 
 
-class WrittenHundredths(fields.Field[int]):
+class WrittenHundredths(StrictField[int]):
     """A percentage in a query parameter; loads in hundredths, rounded down as percentages are shown."""
 
+    accepts = {"type": "number", "minimum": 0, "maximum": 100}
     default_error_messages = {"invalid": "Must be a number from 0 to 100."}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
@@ -222,9 +254,10 @@ class WrittenHundredths(fields.Field[int]):
         return int(number // HUNDREDTH)
 
 
-class WrittenDate(fields.Field[date]):
+class WrittenDate(StrictField[date]):
     """A date in a query parameter."""
 
+    accepts = {"type": "string", "format": "date"}
     default_error_messages = {"invalid": "Must be a date, such as 2026-01-31."}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> date:

@@ -140,7 +140,7 @@ class EnrollmentChangeSchema(StrictSchema):
         validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),
         metadata={"description": "Of a new enrollment `active`, if left out."},
     )
-    enrolledAt = Instant(attribute="enrolled_at", metadata={"description": "Of a new enrollment now, if left out."})
+    enrolledAt = Instant("Of a new enrollment now, if left out.", attribute="enrolled_at")
 
 
 class ChangedEnrollmentSchema(EnrollmentChangeSchema):

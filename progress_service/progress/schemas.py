@@ -39,10 +39,7 @@ class EffortSchema(StrictSchema):
         metadata={"description": "The score that could be reached, with up to 4 decimals."},
     )
     position = Text(255, metadata={"description": "Where to resume, in the words of the player."})
-    occurredAt = Instant(
-        attribute="occurred_at",
-        metadata={"description": "When it happened; now, if left out. From admins and services only."},
-    )
+    occurredAt = Instant("When it happened; now, if left out. From admins and services only.", attribute="occurred_at")
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
