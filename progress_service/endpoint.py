@@ -21,6 +21,7 @@ from progress_service.auth import Caller, Policy, Reach
 from progress_service.errors import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
 from progress_service.requests import check_path, prefers, read_object, read_query
 from progress_service.serialization import encode
+from progress_service.storage import CATALOG_TIMEOUT, STATEMENT_TIMEOUT
 from progress_service.validation import MOST_FAULTS, StrictSchema, faults_of
 
 
@@ -88,7 +89,7 @@ class Operation:
     more_faults: Callable[[Call], list[Fault]] | None = None
     problems: tuple[ProblemType, ...] = ()
     single_statement: bool = False
-    catalog_timeout: bool = False
+    timeout: str = STATEMENT_TIMEOUT
 
 
 class Blueprint(flask.Blueprint):
@@ -174,7 +175,7 @@ def single_statement(view: Declared) -> Declared:
 
 def catalog_timeout(view: Declared) -> Declared:
     """Declare that the statements of a view may take as long as a catalog change may."""
-    return _declare(catalog_timeout=True)(view)
+    return _declare(timeout=CATALOG_TIMEOUT)(view)
 
 
 def _declare(**declared: Any) -> Callable[[Declared], Declared]:
@@ -230,7 +231,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
         return response
 
     if not _is_read():
-        return storage.write(work, unhurried=operation.catalog_timeout)
+        return storage.write(work, timeout=operation.timeout)
     if operation.text:
         return _end_with(*storage.read_on(work))
     return storage.read(work, single_statement=operation.single_statement)
@@ -262,7 +263,7 @@ def respond(answer: Answer) -> Response:
 
 def stream(answer: Stream, connection: Connection) -> Response:
     """Answer with text as it is made, on the view's connection."""
-    storage.unhurry(connection)
+    storage.lengthen_timeout(connection)
     return Response(answer.text, content_type=answer.content_type)
 
 

@@ -1,4 +1,7 @@
-"""Transactions: how the service reads and writes, on PostgreSQL and on SQLite."""
+"""Transactions on PostgreSQL and on SQLite: how they begin, how long they wait, and when they are tried again.
+
+docs/architecture.md ("Transactions") explains the waiting places and the retries as a whole.
+"""
 
 import random
 import sqlite3
@@ -21,56 +24,58 @@ from progress_service.prepared import say
 Result = TypeVar("Result")
 
 ATTEMPTS = 6
-"""How often a transaction is tried that loses to another one, or whose connection was gone."""
+"""How often a transaction is tried, if it loses to another transaction or its connection was lost."""
 LONGEST_PAUSE = 0.2
-"""Seconds between two attempts at the most; the pause is random, so that the losers of one race do not meet again."""
+"""Most seconds between two attempts. The pause is random, so that the losers of one race do not meet again."""
 
-# Serialization failure, deadlock, and the races of two first writes: unique and foreign keys.
+# A serialization failure, a deadlock, and the races of two first writes (unique and foreign keys).
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 LOCK_NOT_AVAILABLE = "55P03"
 AT_ONCE = {"postgresql": 0.1, "sqlite": 0.5}
-"""Seconds that every request waits for a lock; to wait longer it needs one of the places for those who wait."""
+"""Seconds that every request may wait for a lock. To wait longer, a request needs one of the waiting places."""
 PLACES, TURN = "places-to-wait", "turn-to-write"
 
-# It was opened to a server that follows another one, or that might only be read; what it has prepared does not fit the
-# tables any more; something is not prepared, or is already.
+# The server can only be read; a prepared statement does not fit the tables any more; a statement is not prepared, or is
+# prepared already.
 UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
-"""What is the fault of a connection: it is given up, and the transaction is tried again on another one."""
+"""Errors that are the fault of a connection: it is given up, and the transaction is tried again on another."""
+STATEMENT_TIMEOUT, CATALOG_TIMEOUT = "STATEMENT_TIMEOUT", "CATALOG_TIMEOUT"
+"""The settings that bound statements: of most transactions, and of those that may take as long as a catalog change."""
 
 
 class NoTurn(TimeoutError):
-    """Other threads have been writing to SQLite for longer than the transaction would wait."""
+    """Other threads have been writing to SQLite for longer than the transaction may wait."""
 
 
-class Manner(NamedTuple):
-    """How a transaction begins, on each kind of database."""
+class Mode(NamedTuple):
+    """How a transaction begins, on each of the databases."""
 
     postgresql: str
     sqlite: str
     is_one_statement: bool = False
-    """It needs no transaction around it where the connection itself has the settings."""
+    """Whether it needs no BEGIN where the connection has the settings already."""
 
 
-READING = Manner("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
-"""How a transaction begins that reads one snapshot."""
-READING_ONCE = Manner("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_one_statement=True)
-"""One statement reads one snapshot."""
-# On SQLite a writer takes the only write lock at once and waits for it: one that has read first cannot wait any more.
-WRITING = Manner("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
-"""How a transaction begins that writes; each of its statements sees what is committed by then."""
-TRYING = Manner(WRITING.postgresql, READING.sqlite)
-"""How a transaction begins that finds out whether it could write, and on SQLite does not wait for other writers."""
+READING = Mode("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
+"""Reads one snapshot by several statements."""
+READING_BY_ONE_STATEMENT = Mode("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_one_statement=True)
+"""Reads one snapshot by one statement."""
+# On SQLite a writer takes the only write lock at its begin: a transaction that has read first cannot wait for it.
+WRITING = Mode("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
+"""Writes; each statement sees what was committed before it."""
+TRYING = Mode(WRITING.postgresql, READING.sqlite)
+"""Finds out whether it could write, and on SQLite does not wait for other writers."""
 
 
 class Timeouts(NamedTuple):
-    """How many seconds a statement of a transaction waits for a lock, and how many it takes; 0: for ever."""
+    """The most seconds that a statement may wait for a lock, and that it may take; 0 is no limit."""
 
     lock: float
     statement: float
 
 
 def prepare(app: Flask) -> None:
-    """Give an application's connections their rules, and let its transactions begin as here, not as the driver does."""
+    """Set up an application's connections, and begin its transactions here instead of in the driver."""
     with app.app_context():
         engine, usual = db.engine, timeouts()
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
@@ -100,8 +105,8 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
 
     @event.listens_for(engine, "connect")
     def prepare_connection(driver: Any, record: ConnectionPoolEntry) -> None:
-        # A pooler that gives a client's transactions to several servers must give the client a key of its own to cancel
-        # them: where the key is the server's, there is no pooler, and what a server is told or prepares it keeps.
+        # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If the
+        # key is the server's own, there is no pooler, and the connection keeps its settings and prepared statements.
         ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
         is_direct = process == driver.info.backend_pid
         record.info.update(is_direct=is_direct, seen=time.monotonic())
@@ -113,18 +118,18 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        begins: Manner = options.get("begins", WRITING)
+        begins: Mode = options.get("begins", WRITING)
         given: Timeouts = options.get("timeouts", usual)
         if not connection.info["is_direct"] or given != at_once:
             say(connection, f"{begins.postgresql}; {settings('SET LOCAL', given)}")
-        elif not begins.is_one_statement:  # what it relies on is set already, as most transactions need it
+        elif not begins.is_one_statement:  # the connection has the settings already
             say(connection, begins.postgresql)
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
         is_unfit = _sqlstate(context.original_exception) in UNFIT_SQLSTATES
         context.is_disconnect = context.is_disconnect or is_unfit
-        # What makes a connection unfit has befallen all of its age; a loss may be of this one alone.
+        # If a connection is unfit, so are all others of its age; a lost connection may be the only one.
         context.invalidate_pool_on_disconnect = is_unfit
 
     @event.listens_for(engine, "invalidate")
@@ -142,17 +147,16 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
             record.info["seen"] = time.monotonic()
 
 
-def timeouts(*, unhurried: bool = False) -> Timeouts:
-    """Return the application's timeouts; those who are `unhurried` have the time that a catalog change may take."""
-    config = current_app.config
-    return Timeouts(config["LOCK_TIMEOUT"], config["CATALOG_TIMEOUT" if unhurried else "STATEMENT_TIMEOUT"])
+def timeouts(statement: str = STATEMENT_TIMEOUT) -> Timeouts:
+    """Return the application's timeouts, with that of statements from the named setting."""
+    return Timeouts(current_app.config["LOCK_TIMEOUT"], current_app.config[statement])
 
 
 @cache
 def settings(set_: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
-    """Return the commands that set what the service relies on, whatever a server, role, URL or pooler has set.
+    """Return the commands, in one message, for the settings that the service relies on.
 
-    Through a pooler they hold for one transaction only; one message takes them all.
+    Servers, roles, URLs and poolers may have set others. Through a pooler a setting lasts for one transaction only.
     """
     values = {
         "lock_timeout": round(1000 * timeouts.lock),
@@ -164,63 +168,66 @@ def settings(set_: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
     return "; ".join(f"{set_} {name} = {value}" for name, value in values.items())
 
 
-def read(work: Callable[[Connection], Result], *, unhurried: bool = False, single_statement: bool = False) -> Result:
-    """Do the work on one snapshot of the database, so that an answer of several statements is not torn.
+def read(
+    work: Callable[[Connection], Result], *, timeout: str = STATEMENT_TIMEOUT, single_statement: bool = False
+) -> Result:
+    """Do the work on one snapshot of the database, so that its statements see the same moment.
 
-    With `unhurried` its statements have the time that a catalog change may take. With `single_statement` the answer is
-    made of one, and spares the database a transaction.
+    `timeout` names the setting that bounds each statement. Work of a `single_statement` needs no BEGIN.
     """
-    return _transact(work, READING_ONCE if single_statement else READING, timeouts(unhurried=unhurried))
+    return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts(timeout))
 
 
 def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
-    """Do the work on one snapshot, and return also what ends it, so that what the work returns may read on."""
+    """Do the work on one snapshot, and return its result with the function that ends the snapshot."""
     result, transaction = _begin(work, READING, timeouts())
     return result, transaction.close
 
 
-def unhurry(connection: Connection) -> None:
-    """Give the statements that follow in this transaction the time that a catalog change may take."""
+def lengthen_timeout(connection: Connection) -> None:
+    """Bound the further statements of this transaction by CATALOG_TIMEOUT."""
     if connection.dialect.name == "postgresql":
-        say(connection, settings("SET LOCAL", timeouts(unhurried=True)))
+        say(connection, settings("SET LOCAL", timeouts(CATALOG_TIMEOUT)))
 
 
-def write(work: Callable[[Connection], Result], *, unhurried: bool = False) -> Result:
-    """Do the work in one transaction and commit it; what has been returned is on disk.
+def write(work: Callable[[Connection], Result], *, timeout: str = STATEMENT_TIMEOUT) -> Result:
+    """Do the work in one transaction and commit it: when this returns, the changes are on disk.
 
-    The work has no effects outside its connection, since it may run more than once.
+    The work may run more than once, so it must have no effects but on its connection. `timeout` names the setting that
+    bounds each statement.
     """
-    return _transact(work, WRITING, timeouts(unhurried=unhurried))
+    return _transact(work, WRITING, timeouts(timeout))
 
 
 def try_writing() -> None:
-    """Write nothing, and raise what a writer would meet: a server that follows another, a file that is read-only."""
+    """Write nothing, but raise the error that a writer would get, such as that of a read-only server or file."""
     _transact(_write_nothing, TRYING, timeouts())
 
 
 def _write_nothing(connection: Connection) -> None:
-    # Where the answers are kept that are repeated: other tables are locked whole by changes of the catalog.
+    # The table of stored answers, since changes of the catalog may lock all others.
     connection.execute(select(StoredAnswer.key).where(false()))
     try:
         connection.execute(update(StoredAnswer).where(false()).values(fingerprint=""))
     except OperationalError as error:
-        # On SQLite one that has read first does not wait for a writer, and where there is one, the file can be written.
+        # On SQLite a transaction that has read first does not wait for a writer; a writer proves that writing works.
         if connection.dialect.name != "sqlite" or not is_locked(error):
             raise
 
 
-def _transact(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> Result:
+def _transact(work: Callable[[Connection], Result], begins: Mode, timeouts: Timeouts) -> Result:
     result, transaction = _begin(work, begins, timeouts)
-    # A commit whose answer was lost may have happened: the caller's Idempotency-Key finds out, not a repeat.
+    # If the connection is lost during COMMIT, the commit may have succeeded: this must not try again. With an
+    # Idempotency-Key the caller may.
     transaction.close()
     return result
 
 
-def _begin(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction; return also what commits and gives up the connection.
+def _begin(work: Callable[[Connection], Result], begins: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction; return the result, and a stack that commits and gives the connection back.
 
-    It waits for others' locks, but of requests no more than half of the threads do so at a time. The other half is left
-    to those who need not wait: probes, readers, writers of other modules and learners.
+    At most half of a worker's threads wait for locks at the same time. The other half is for requests that need not
+    wait: probes, readers, and writers of other modules and learners.
     """
     if not has_request_context():
         patience: int = current_app.config["CATALOG_TIMEOUT"]
@@ -237,8 +244,8 @@ def _begin(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeo
         places.release()
 
 
-def _attempt(work: Callable[[Connection], Result], begins: Manner, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction, again where that may help."""
+def _attempt(work: Callable[[Connection], Result], begins: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction, and try again where that may help."""
     patience = time.monotonic() + max(timeouts.lock, current_app.config["LOCK_TIMEOUT"])
     attempt = 0
     while True:
@@ -247,7 +254,7 @@ def _attempt(work: Callable[[Connection], Result], begins: Manner, timeouts: Tim
             with ExitStack() as transaction:
                 connection = transaction.enter_context(db.engine.connect())
                 connection.execution_options(begins=begins, timeouts=timeouts)
-                # Those who wait for SQLite look at times whether it is free, and are served in no order.
+                # SQLite serves its waiting writers in no order; this lock serves the threads of a worker in turn.
                 if begins.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
                     if not turn.acquire(timeout=timeouts.lock):
                         raise NoTurn
@@ -264,13 +271,13 @@ def _attempt(work: Callable[[Connection], Result], begins: Manner, timeouts: Tim
 def is_transient(error: DBAPIError) -> bool:
     """Tell whether the same transaction may succeed when it is tried again at once.
 
-    It lost a race to another transaction, or its connection, which the pool had kept, was gone or unfit.
+    That is so if it lost a race to another transaction, or if its pooled connection was lost or unfit.
     """
     return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
 
 
 def is_locked(error: DBAPIError | TimeoutError) -> bool:
-    """Tell whether somebody else has held a lock for longer than the transaction would wait."""
+    """Tell whether another transaction has held a lock for longer than this transaction may wait."""
     if isinstance(error, TimeoutError):
         return isinstance(error, NoTurn)
     if isinstance(error.orig, sqlite3.OperationalError):
