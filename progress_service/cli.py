@@ -19,18 +19,18 @@ from flask_jwt_extended import create_access_token
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
-from progress_service import idempotency, importing, locks, openapi, publishing, recorder, storage, verification
+from progress_service import idempotency, importing, locks, publishing, recorder, storage, verification
 from progress_service.auth import Role
 from progress_service.calculations import Update
 from progress_service.catalog import queries
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.errors import REFUSALS, Fault
 from progress_service.learning import EnrollmentChange
+from progress_service.openapi.document import describe
 from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.publishing import PublishedModule
 from progress_service.recorder import ContentElsewhere
 from progress_service.serialization import encode
-from progress_service.storage import CATALOG_TIMEOUT
 from progress_service.validation import faults_of, is_user_id, parse_json
 from progress_service.verification import Drift
 
@@ -43,7 +43,7 @@ progress = AppGroup("progress", help="The learners' progress.")
 
 def register(app: Flask) -> None:
     """Add the commands to an application."""
-    for command in (catalog, progress, token, describe):
+    for command in (catalog, progress, token, print_openapi):
         app.cli.add_command(command)
 
 
@@ -75,7 +75,7 @@ def load_catalog(file: BinaryIO) -> None:
                 faults = [Fault(module.contents[place].id, detail) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
 
-    storage.write(work, timeout=CATALOG_TIMEOUT)
+    storage.write(work, unhurried=True)
     click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
 
 
@@ -85,7 +85,7 @@ def dump_catalog(file: BinaryIO) -> None:
     """Write all modules to a FILE, or to standard output, as `catalog load` reads them."""
 
     def chunks(connection: Connection) -> Iterator[bytes]:
-        storage.lengthen_timeout(connection)
+        storage.unhurry(connection)
         yield b'{"modules": ['
         for number, module in enumerate(queries.catalog(connection)):
             yield (b",\n" if number else b"\n") + encode(module)
@@ -144,12 +144,12 @@ def verify(repair: bool) -> None:
                     click.echo(_describe(drift))
                 if repair:
                     mend = partial(verification.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
-                    storage.write(mend, timeout=CATALOG_TIMEOUT)
+                    storage.write(mend, unhurried=True)
             if repair:
-                storage.write(partial(verification.repair_tallies, module_id=module_id), timeout=CATALOG_TIMEOUT)
+                storage.write(partial(verification.repair_tallies, module_id=module_id), unhurried=True)
         return found
 
-    found = storage.read(work, timeout=CATALOG_TIMEOUT)
+    found = storage.read(work, unhurried=True)
     click.echo(f"{found} figures differ from their recount{' and are repaired' if found and repair else ''}.")
     sys.exit(bool(found))
 
@@ -157,16 +157,15 @@ def verify(repair: bool) -> None:
 @progress.command("purge-keys")
 def purge_keys() -> None:
     """Delete the stored answers of Idempotency-Keys that are older than a day."""
-    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)), timeout=CATALOG_TIMEOUT)
+    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)), unhurried=True)
     click.echo(f"{purged} stored answers deleted.")
 
 
 @click.command("openapi")
 @with_appcontext
-def describe() -> None:
+def print_openapi() -> None:
     """Print the OpenAPI document."""
-    document = openapi.document(current_app)
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), nl=False)
+    click.echo(orjson.dumps(describe(current_app), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), nl=False)
 
 
 @click.command()

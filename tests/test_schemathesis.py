@@ -15,7 +15,7 @@ from schemathesis import Case, GenerationMode
 from schemathesis.schemas import BaseSchema
 from werkzeug.exceptions import HTTPException
 
-from progress_service import openapi
+from progress_service.openapi import document as openapi
 from tests.callers import Caller
 from tests.conftest import empty
 
@@ -108,7 +108,7 @@ class Session:
     """A caller of a role, who looks at every answer."""
 
     def __init__(self, app: Flask, role: str) -> None:
-        self.app, self.role, self.document = app, role, openapi.document(app)
+        self.app, self.role, self.document = app, role, openapi.describe(app)
         self.caller = Caller(app, role, NAMES[role])
         self.record = self.begin()
         self.urls = app.url_map.bind("localhost")

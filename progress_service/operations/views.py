@@ -8,9 +8,10 @@ from typing import Any
 from flask import Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from progress_service import metrics, openapi
+from progress_service import metrics
 from progress_service.endpoint import Answer, Blueprint, answers, open_to_all, refuses, respond
 from progress_service.errors import UNAVAILABLE, unavailable
+from progress_service.openapi.document import describe
 from progress_service.operations import readiness
 
 # What the page of the documentation needs is served below it.
@@ -75,7 +76,7 @@ def read_metrics() -> Response:
 @answers({"type": "object"}, 200)
 def read_description() -> Response:
     """Describe the API: this document."""
-    return respond(Answer(openapi.document(current_app)))
+    return respond(Answer(describe(current_app)))
 
 
 @operations.get("/docs")

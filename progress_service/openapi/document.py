@@ -1,4 +1,4 @@
-"""The OpenAPI document: what callers may rely on, made from what every route declares.
+"""The assembly of the OpenAPI document from what every route declares.
 
 Requests are described as strictly as they are validated. Answers may get new fields, so they are left open.
 """
@@ -22,87 +22,29 @@ from marshmallow import Schema, fields
 from werkzeug.routing import Rule
 
 from progress_service import errors
-from progress_service.auth import ANY, OWN, TAUGHT, Caller, Policy, Reach, Role
+from progress_service.auth import OWN, Caller, Policy, Reach, Role
 from progress_service.endpoint import Operation
 from progress_service.errors import ProblemType
+from progress_service.openapi.words import (
+    ANSWER_HEADERS,
+    BEARER,
+    DESCRIPTIONS,
+    FAULT,
+    INTRODUCTION,
+    PARAMETERS,
+    PROBLEM,
+    PROBLEM_HEADERS,
+    READING,
+    Json,
+)
 from progress_service.validation import ModuleId, UserId
-
-Json = dict[str, Any]
 
 EXAMPLES = Path(__file__).with_name("examples.json")
 """Calls that succeed in this order, with their answers, and a problem document for every slug."""
 
-INTRODUCTION = """\
-Keeps how far each learner is with every content of every module, and adds it up.
-
-- **Numbers** mean the decimal that was written; a numeric string or a boolean is none. `null` is not a value: leave the
-  field out. Derived percentages, rates and averages are rounded down to two decimals, and null where there is nobody.
-- **Bodies** are JSON objects in UTF-8. Of a name that is given twice in an object the last counts.
-- **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
-- **Answers** may get new fields; ignore those that you do not know.
-- **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for a path that is not here (404) and
-  for a method that a path does not have (405, with `Allow`). They come in this order: the token, the role, the shape of
-  the request, whose data it is, the content of the request.
-- **Repeats**: send a POST or PUT with an `Idempotency-Key`, and send it again, with the same key, whenever you got no
-  answer, or a 5xx.
-"""
-READING = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
-
-PROBLEM: Json = {
-    "type": "object",
-    "description": "A refusal or a fault (RFC 9457).",
-    "required": ["type", "title", "status", "detail", "requestId"],
-    "properties": {
-        "type": {"type": "string", "format": "uri", "description": "`urn:progress-service:problem:` and the slug."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "requestId": {"type": "string", "description": "That of `X-Request-ID`."},
-        "errors": {
-            "type": "array",
-            "description": "What is wrong, and where.",
-            "items": {"$ref": "#/components/schemas/Fault"},
-        },
-    },
-}
-FAULT: Json = {
-    "type": "object",
-    "description": "What is wrong at one place of a request.",
-    "required": ["pointer", "detail"],
-    "properties": {
-        "pointer": {
-            "type": "string",
-            "format": "json-pointer",
-            "description": "Into the body (RFC 6901), or `/` and the name of a parameter.",
-        },
-        "detail": {"type": "string"},
-    },
-}
-
-ANSWER_HEADERS = {
-    "X-Request-ID": "The id of the request, in every answer and log line.",
-    "Idempotency-Replayed": "`true` where the answer is that of an earlier request with the same key.",
-    "Retry-After": "Seconds to wait before the next try.",
-    "WWW-Authenticate": "The challenge (RFC 6750).",
-}
-PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}
-
-PARAMETERS: dict[str, Json] = {
-    "Idempotency-Key": {
-        "in": "header",
-        "description": "Makes the request take effect once for its caller and key, for 24 hours.",
-        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$", "minLength": 1, "maxLength": 255},
-    },
-    "X-Request-ID": {
-        "in": "header",
-        "description": "Names the request, with 1 to 128 visible ASCII characters; else it is given a name.",
-        "schema": {"type": "string"},
-    },
-}
-
 
 class Converter(OpenAPIConverter):
-    """Adds to a schema's description its docstring, and what its fields cannot say."""
+    """Adds to the description of a schema its docstring, and what its fields cannot say."""
 
     def schema2jsonschema(self, schema: Schema) -> Json:
         said = {"description": cleandoc(schema.__doc__)} if "__doc__" in vars(type(schema)) and schema.__doc__ else {}
@@ -120,8 +62,8 @@ class Plugin(MarshmallowPlugin):
     Converter = Converter
 
 
-def document(app: Flask) -> Json:
-    """Describe every route of an application; made when it is first asked for."""
+def describe(app: Flask) -> Json:
+    """Return the OpenAPI document of an application, which is made when it is first asked for."""
     if "openapi" not in app.extensions:
         app.extensions["openapi"] = _Document(app).written()
     described: Json = app.extensions["openapi"]
@@ -167,17 +109,7 @@ class _Document:
         return written
 
     def _add_components(self) -> None:
-        self.components.security_scheme(
-            "bearer",
-            {
-                "type": "http",
-                "scheme": "bearer",
-                "bearerFormat": "JWT",
-                "description": "`exp` is required. `sub` is the caller, and `role` one of"
-                f" {', '.join(f'`{role}`' for role in Role)}, or several in a list or with spaces between them, of"
-                " which the last in this order counts. Both claims may have other names.",
-            },
-        )
+        self.components.security_scheme("bearer", BEARER)
         self.components.schema("Problem", PROBLEM).schema("Fault", FAULT)
         for name, description in ANSWER_HEADERS.items():
             self.components.header(name, {"description": description, "schema": {"type": "string"}})
@@ -230,7 +162,7 @@ class _Document:
 
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
         headers = ["Idempotency-Replayed"] if method in ("POST", "PUT") else []
-        described: Json = {"description": _DESCRIPTIONS[status], "headers": self._headers(*headers)}
+        described: Json = {"description": DESCRIPTIONS[status], "headers": self._headers(*headers)}
         schema = operation.answers[status]
         if schema:
             shown = self._shown(operation_id, "answer", status)
@@ -278,7 +210,6 @@ class _Document:
 
 
 _PART = re.compile(r"<(\w+)>")
-_DESCRIPTIONS = {200: "Success.", 201: "Success: something has begun to exist.", 204: "Success, or nothing was there."}
 
 
 def _declared(app: Flask, rule: Rule) -> Operation:

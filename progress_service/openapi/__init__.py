@@ -1,0 +1,1 @@
+"""The OpenAPI document: everything that callers may rely on."""

@@ -1,0 +1,88 @@
+"""The prose and the data of the OpenAPI document that no route declares."""
+
+from typing import Any
+
+from progress_service.auth import ANY, OWN, TAUGHT, Role
+
+Json = dict[str, Any]
+
+INTRODUCTION = """\
+Keeps how far each learner is with every content of every module, and adds it up.
+
+- **Numbers** mean the decimal that was written; a numeric string or a boolean is none. `null` is not a value: leave the
+  field out. Derived percentages, rates and averages are rounded down to two decimals, and null where there is nobody.
+- **Bodies** are JSON objects in UTF-8. Of a name that is given twice in an object the last counts.
+- **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
+- **Answers** may get new fields; ignore those that you do not know.
+- **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for a path that is not here (404) and
+  for a method that a path does not have (405, with `Allow`). They come in this order: the token, the role, the shape of
+  the request, whose data it is, the content of the request.
+- **Repeats**: send a POST or PUT with an `Idempotency-Key`, and send it again, with the same key, whenever you got no
+  answer, or a 5xx.
+"""
+READING = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
+"""How the reach of a role reads."""
+
+PROBLEM: Json = {
+    "type": "object",
+    "description": "A refusal or a fault (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "requestId"],
+    "properties": {
+        "type": {"type": "string", "format": "uri", "description": "`urn:progress-service:problem:` and the slug."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "requestId": {"type": "string", "description": "That of `X-Request-ID`."},
+        "errors": {
+            "type": "array",
+            "description": "What is wrong, and where.",
+            "items": {"$ref": "#/components/schemas/Fault"},
+        },
+    },
+}
+FAULT: Json = {
+    "type": "object",
+    "description": "What is wrong at one place of a request.",
+    "required": ["pointer", "detail"],
+    "properties": {
+        "pointer": {
+            "type": "string",
+            "format": "json-pointer",
+            "description": "Into the body (RFC 6901), or `/` and the name of a parameter.",
+        },
+        "detail": {"type": "string"},
+    },
+}
+
+BEARER: Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "`exp` is required. `sub` is the caller, and `role` one of"
+    f" {', '.join(f'`{role}`' for role in Role)}, or several in a list or with spaces between them, of"
+    " which the last in this order counts. Both claims may have other names.",
+}
+
+DESCRIPTIONS = {200: "Success.", 201: "Success: something has begun to exist.", 204: "Success, or nothing was there."}
+"""The descriptions of answers, by status."""
+ANSWER_HEADERS = {
+    "X-Request-ID": "The id of the request, in every answer and log line.",
+    "Idempotency-Replayed": "`true` where the answer is that of an earlier request with the same key.",
+    "Retry-After": "Seconds to wait before the next try.",
+    "WWW-Authenticate": "The challenge (RFC 6750).",
+}
+PROBLEM_HEADERS = {401: ["WWW-Authenticate"], 503: ["Retry-After"]}
+"""The headers of problems, by status."""
+
+PARAMETERS: dict[str, Json] = {
+    "Idempotency-Key": {
+        "in": "header",
+        "description": "Makes the request take effect once for its caller and key, for 24 hours.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$", "minLength": 1, "maxLength": 255},
+    },
+    "X-Request-ID": {
+        "in": "header",
+        "description": "Names the request, with 1 to 128 visible ASCII characters; else it is given a name.",
+        "schema": {"type": "string"},
+    },
+}
