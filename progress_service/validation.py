@@ -66,8 +66,9 @@ class StrictField(fields.Field[Value]):
 
     accepts: Mapping[str, Any]
 
-    def __init__(self, *, metadata: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(metadata={**self.accepts, **(metadata or {})}, **kwargs)
+    def __init__(self, *, description: str = "", **kwargs: Any) -> None:
+        described = {"description": description} if description else {}
+        super().__init__(metadata={**self.accepts, **described}, **kwargs)
 
 
 class Text(StrictField[str]):
@@ -204,9 +205,9 @@ class Instant(StrictField[datetime]):
         "late": "Must not be more than 5 minutes ahead.",
     }
 
-    def __init__(self, description: str, **kwargs: Any) -> None:
+    def __init__(self, *, description: str, **kwargs: Any) -> None:
         rule = "With an offset, in 1970 or later, and at most 5 minutes ahead."
-        super().__init__(metadata={"description": f"{description} {rule}"}, **kwargs)
+        super().__init__(description=f"{description} {rule}", **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str) or not _RFC_3339.fullmatch(value):

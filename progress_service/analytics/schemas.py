@@ -19,12 +19,12 @@ class StatisticsQuery(StrictSchema):
         365,
         load_default=7,
         attribute="stalled_days",
-        metadata={"description": "After how many days without an update a learner has stalled."},
+        description="After how many days without an update a learner has stalled.",
     )
 
 
 class RosterQuery(StrictSchema):
-    limit = WrittenWhole(1, 200, load_default=50, metadata={"description": "How many learners a page has at most."})
+    limit = WrittenWhole(1, 200, load_default=50, description="How many learners a page has at most.")
     cursor = fields.String(
         metadata={
             "pattern": "^[A-Za-z0-9_-]+$",
@@ -43,16 +43,14 @@ class RosterQuery(StrictSchema):
         load_default=None,
         allow_none=False,
         attribute="inactive_days",
-        metadata={
-            "description": "Only who is neither completed nor dropped, and had no activity for so many days;"
-            " who was never active counts from the enrollment."
-        },
+        description="Only who is neither completed nor dropped, and had no activity for so many days;"
+        " who was never active counts from the enrollment.",
     )
     maxProgress = WrittenHundredths(
         load_default=None,
         allow_none=False,
         attribute="max_progress",
-        metadata={"description": "Only who has at most this `progressPercentage`."},
+        description="Only who has at most this `progressPercentage`.",
     )
 
     @validates_schema(skip_on_field_errors=False)
@@ -66,11 +64,9 @@ class RosterQuery(StrictSchema):
 
 
 class TimelineQuery(StrictSchema):
-    first = WrittenDate(required=True, data_key="from", metadata={"description": "The first day, in UTC."})
+    first = WrittenDate(required=True, data_key="from", description="The first day, in UTC.")
     last = WrittenDate(
-        required=True,
-        data_key="to",
-        metadata={"description": "The last day, not before the first; at most 366 days in all."},
+        required=True, data_key="to", description="The last day, not before the first; at most 366 days in all."
     )
 
     @validates_schema

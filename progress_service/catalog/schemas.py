@@ -35,20 +35,17 @@ class ContentSchema(StrictSchema):
 
     id = Identifier(required=True)
     title = Text(200, required=True)
-    type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True, metadata={"description": "A slug, such as `video`."})
+    type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True, description="A slug, such as `video`.")
     section = Text(200, load_default=None)
     weight = Number(
-        0,
-        10_000,
-        load_default=1,
-        metadata={"description": "How much it counts; with 0 it is tracked and never counted."},
+        0, 10_000, load_default=1, description="How much it counts; with 0 it is tracked and never counted."
     )
     completionThreshold = Number(
         1,
         100,
         load_default=100,
         attribute="completion_threshold",
-        metadata={"description": "The percentage from which on it is completed."},
+        description="The percentage from which on it is completed.",
     )
     passingScore = Number(
         0,
@@ -56,9 +53,7 @@ class ContentSchema(StrictSchema):
         places=2,
         load_default=None,
         attribute="passing_score",
-        metadata={
-            "description": "What the best score must reach too, in per cent of its maximum, with up to two decimals."
-        },
+        description="What the best score must reach too, in per cent of its maximum, with up to two decimals.",
     )
 
     @post_load
@@ -80,7 +75,7 @@ class PathModuleId(ModuleId):
 class ModuleSchema(StrictSchema):
     """A module with all its contents, in order; each content is given once, and so is each instructor."""
 
-    id: ModuleId = PathModuleId(metadata={"description": "That of the path."})
+    id: ModuleId = PathModuleId(description="That of the path.")
     title = Text(200, required=True)
     instructorIds = fields.List(
         UserId(),
@@ -140,7 +135,7 @@ class EnrollmentChangeSchema(StrictSchema):
         validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),
         metadata={"description": "Of a new enrollment `active`, if left out."},
     )
-    enrolledAt = Instant("Of a new enrollment now, if left out.", attribute="enrolled_at")
+    enrolledAt = Instant(attribute="enrolled_at", description="Of a new enrollment now, if left out.")
 
 
 class ChangedEnrollmentSchema(EnrollmentChangeSchema):
@@ -150,7 +145,7 @@ class ChangedEnrollmentSchema(EnrollmentChangeSchema):
         validate=validate.OneOf(STATUSES),
         metadata={"description": "Of a new enrollment `active`, if left out. `completed` only where it is."},
     )
-    counted = Truth(metadata={"description": COUNTED})
+    counted = Truth(description=COUNTED)
     userId, moduleId, completedAt, lastActivityAt = (fields.Raw(allow_none=True, metadata=READ) for _ in range(4))
     progressPercentage, completedContents, totalContents, timeSpentSeconds = (
         fields.Raw(metadata=READ) for _ in range(4)

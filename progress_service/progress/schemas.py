@@ -23,23 +23,25 @@ class EffortSchema(StrictSchema):
     keywords = {"dependentRequired": {given: [missing] for given, missing in SCORE_AND_MAXIMUM.items()}}
 
     timeSpentSeconds = Number(
-        0, 14_400, attribute="time_spent_seconds", metadata={"description": "Seconds to add to the time spent."}
+        0, 14_400, attribute="time_spent_seconds", description="Seconds to add to the time spent."
     )
     score = Number(
         0,
         HIGHEST_SCORE,
         places=4,
-        metadata={"description": "At most `maxScore`, with up to 4 decimals. The best ratio of the two is kept."},
+        description="At most `maxScore`, with up to 4 decimals. The best ratio of the two is kept.",
     )
     maxScore = Number(
         Decimal(1) / POINT,
         HIGHEST_SCORE,
         places=4,
         attribute="max_score",
-        metadata={"description": "The score that could be reached, with up to 4 decimals."},
+        description="The score that could be reached, with up to 4 decimals.",
     )
-    position = Text(255, metadata={"description": "Where to resume, in the words of the player."})
-    occurredAt = Instant("When it happened; now, if left out. From admins and services only.", attribute="occurred_at")
+    position = Text(255, description="Where to resume, in the words of the player.")
+    occurredAt = Instant(
+        attribute="occurred_at", description="When it happened; now, if left out. From admins and services only."
+    )
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
@@ -62,12 +64,9 @@ class UpdateSchema(EffortSchema):
         100,
         floor=True,
         attribute="progress_percentage",
-        metadata={"description": "How far the learner got, in per cent; decimals are dropped. Progress never falls."},
+        description="How far the learner got, in per cent; decimals are dropped. Progress never falls.",
     )
-    userId = UserId(
-        attribute="user_id",
-        metadata={"description": "The learner; the caller, if left out. A service must give it."},
-    )
+    userId = UserId(attribute="user_id", description="The learner; the caller, if left out. A service must give it.")
 
 
 class OthersUpdateSchema(UpdateSchema):
