@@ -75,7 +75,7 @@ def load_catalog(file: BinaryIO) -> None:
                 faults = [Fault(module.contents[place].id, detail) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
 
-    storage.write(work, unhurried=True)
+    storage.write(work)
     click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
 
 
@@ -85,7 +85,6 @@ def dump_catalog(file: BinaryIO) -> None:
     """Write all modules to a FILE, or to standard output, as `catalog load` reads them."""
 
     def chunks(connection: Connection) -> Iterator[bytes]:
-        storage.unhurry(connection)
         yield b'{"modules": ['
         for number, module in enumerate(queries.catalog(connection)):
             yield (b",\n" if number else b"\n") + encode(module)
@@ -144,12 +143,12 @@ def verify(repair: bool) -> None:
                     click.echo(_describe(drift))
                 if repair:
                     mend = partial(verification.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
-                    storage.write(mend, unhurried=True)
+                    storage.write(mend)
             if repair:
-                storage.write(partial(verification.repair_tallies, module_id=module_id), unhurried=True)
+                storage.write(partial(verification.repair_tallies, module_id=module_id))
         return found
 
-    found = storage.read(work, unhurried=True)
+    found = storage.read(work)
     click.echo(f"{found} figures differ from their recount{' and are repaired' if found and repair else ''}.")
     sys.exit(bool(found))
 
@@ -157,7 +156,7 @@ def verify(repair: bool) -> None:
 @progress.command("purge-keys")
 def purge_keys() -> None:
     """Delete the stored answers of Idempotency-Keys that are older than a day."""
-    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)), unhurried=True)
+    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)))
     click.echo(f"{purged} stored answers deleted.")
 
 

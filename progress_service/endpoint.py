@@ -21,7 +21,6 @@ from progress_service.auth import Caller, Policy, Reach
 from progress_service.errors import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
 from progress_service.requests import check_path, prefers, read_object, read_query
 from progress_service.serialization import encode
-from progress_service.storage import CATALOG_TIMEOUT, STATEMENT_TIMEOUT
 from progress_service.validation import MOST_FAULTS, StrictSchema, faults_of
 
 
@@ -58,12 +57,8 @@ class Stream(NamedTuple):
     content_type: str
 
 
-class NoQuery(StrictSchema):
-    """An operation without query parameters."""
-
-
 NOTHING = Answer(None, 204)
-NO_QUERY = NoQuery()
+NO_QUERY = StrictSchema()
 View = Callable[..., Answer | Stream]
 OpenView = Callable[[], Response]
 Declared = TypeVar("Declared", bound=Callable[..., Any])
@@ -89,7 +84,7 @@ class Operation:
     more_faults: Callable[[Call], list[Fault]] | None = None
     problems: tuple[ProblemType, ...] = ()
     single_statement: bool = False
-    timeout: str = STATEMENT_TIMEOUT
+    catalog_timeout: bool = False
 
 
 class Blueprint(flask.Blueprint):
@@ -175,7 +170,7 @@ def single_statement(view: Declared) -> Declared:
 
 def catalog_timeout(view: Declared) -> Declared:
     """Declare that the statements of a view may take as long as a catalog change may."""
-    return _declare(timeout=CATALOG_TIMEOUT)(view)
+    return _declare(catalog_timeout=True)(view)
 
 
 def _declare(**declared: Any) -> Callable[[Declared], Declared]:
@@ -200,7 +195,8 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     """
     caller = auth.identify()  # 401
     reach = auth.admit(caller, policy)  # 403: the role
-    if _is_read() and path.get("user_id") == "me" and policy.student is Reach.OWN:
+    is_read = request.method in ("GET", "HEAD")
+    if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:
         path["user_id"] = caller.id
     check_path(path)  # 404
     wants_text = operation.text is not None and prefers(operation.text)
@@ -230,8 +226,8 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
             idempotency.keep(connection, key, response, answer.learner, now)
         return response
 
-    if not _is_read():
-        return storage.write(work, timeout=operation.timeout)
+    if not is_read:
+        return storage.write(work, catalog_timeout=operation.catalog_timeout)
     if operation.text:
         return _end_with(*storage.read_on(work))
     return storage.read(work, single_statement=operation.single_statement)
@@ -263,7 +259,7 @@ def respond(answer: Answer) -> Response:
 
 def stream(answer: Stream, connection: Connection) -> Response:
     """Answer with text as it is made, on the view's connection."""
-    storage.lengthen_timeout(connection)
+    storage.allow_catalog_timeout(connection)
     return Response(answer.text, content_type=answer.content_type)
 
 
@@ -282,7 +278,3 @@ def _end_with(response: Response, end: Callable[[], None]) -> Response:
     ending = Response(pieces(), headers=response.headers)
     ending.call_on_close(end)  # also where no piece has been taken
     return ending
-
-
-def _is_read() -> bool:
-    return request.method in ("GET", "HEAD")

@@ -39,8 +39,6 @@ PLACES, TURN = "places-to-wait", "turn-to-write"
 # prepared already.
 UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
 """Errors that are the fault of a connection: it is given up, and the transaction is tried again on another."""
-STATEMENT_TIMEOUT, CATALOG_TIMEOUT = "STATEMENT_TIMEOUT", "CATALOG_TIMEOUT"
-"""The settings that bound statements: of most transactions, and of those that may take as long as a catalog change."""
 
 
 class NoTurn(TimeoutError):
@@ -147,9 +145,10 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
             record.info["seen"] = time.monotonic()
 
 
-def timeouts(statement: str = STATEMENT_TIMEOUT) -> Timeouts:
-    """Return the application's timeouts, with that of statements from the named setting."""
-    return Timeouts(current_app.config["LOCK_TIMEOUT"], current_app.config[statement])
+def timeouts(*, catalog_timeout: bool = False) -> Timeouts:
+    """Return the timeouts of a request's transaction; its statements may have the time of a catalog change."""
+    config = current_app.config
+    return Timeouts(config["LOCK_TIMEOUT"], config["CATALOG_TIMEOUT" if catalog_timeout else "STATEMENT_TIMEOUT"])
 
 
 @cache
@@ -168,14 +167,12 @@ def settings(set_: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
     return "; ".join(f"{set_} {name} = {value}" for name, value in values.items())
 
 
-def read(
-    work: Callable[[Connection], Result], *, timeout: str = STATEMENT_TIMEOUT, single_statement: bool = False
-) -> Result:
+def read(work: Callable[[Connection], Result], *, single_statement: bool = False) -> Result:
     """Do the work on one snapshot of the database, so that its statements see the same moment.
 
-    `timeout` names the setting that bounds each statement. Work of a `single_statement` needs no BEGIN.
+    Work of a `single_statement` needs no BEGIN.
     """
-    return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts(timeout))
+    return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts())
 
 
 def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
@@ -184,19 +181,19 @@ def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], 
     return result, transaction.close
 
 
-def lengthen_timeout(connection: Connection) -> None:
-    """Bound the further statements of this transaction by CATALOG_TIMEOUT."""
+def allow_catalog_timeout(connection: Connection) -> None:
+    """Let the further statements of this transaction take as long as a catalog change may."""
     if connection.dialect.name == "postgresql":
-        say(connection, settings("SET LOCAL", timeouts(CATALOG_TIMEOUT)))
+        say(connection, settings("SET LOCAL", timeouts(catalog_timeout=True)))
 
 
-def write(work: Callable[[Connection], Result], *, timeout: str = STATEMENT_TIMEOUT) -> Result:
+def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False) -> Result:
     """Do the work in one transaction and commit it: when this returns, the changes are on disk.
 
-    The work may run more than once, so it must have no effects but on its connection. `timeout` names the setting that
-    bounds each statement.
+    The work may run more than once, so it must have no effects but on its connection. With `catalog_timeout` the
+    statements of a request may take as long as a catalog change may; those of commands always may.
     """
-    return _transact(work, WRITING, timeouts(timeout))
+    return _transact(work, WRITING, timeouts(catalog_timeout=catalog_timeout))
 
 
 def try_writing() -> None:
