@@ -10,6 +10,7 @@ from flask import Response, request
 from progress_service import auth, create_app
 from progress_service.endpoint import Answer, respond
 from progress_service.progress.schemas import update_schema
+from progress_service.validation import parse_json
 
 TIME = "2026-01-31T12:00:00.123456Z"
 RECORDED = {
@@ -50,7 +51,7 @@ app = create_app()
 @app.post("/ceiling")
 def post() -> Response:
     """Verify the token and validate the update."""
-    update_schema(auth.identify()).load(request.get_json())
+    update_schema(auth.identify()).load(parse_json(request.get_data()))
     return respond(Answer(RECORDED))
 
 

@@ -34,7 +34,7 @@ from bench.serving import ROOT, Service, cpu_seconds, environment, memory, migra
 from tests.postgres import PostgresServer
 
 POSTGRESQL, SQLITE = DATABASES = ("postgresql", "sqlite")
-PACKAGES = ("flask", "flask-jwt-extended", "pyjwt", "marshmallow", "sqlalchemy", "psycopg", "orjson", "gunicorn")
+PACKAGES = ("flask", "flask-jwt-extended", "pyjwt", "marshmallow", "sqlalchemy", "psycopg", "msgspec", "gunicorn")
 IMPORT_WSGI = "import time; start = time.perf_counter(); import wsgi; print(time.perf_counter() - start)"
 
 PGBENCH_TIMES = 3

@@ -12,7 +12,6 @@ from progress_service.catalog.views import catalog
 from progress_service.extensions import db, migrate
 from progress_service.operations.views import operations
 from progress_service.progress.views import progress
-from progress_service.serialization import JSONProvider
 
 PACKAGE = Path(__file__).parent
 MIGRATIONS = next(path for path in (PACKAGE / "migrations", PACKAGE.parent / "migrations") if path.is_dir())
@@ -21,7 +20,6 @@ MIGRATIONS = next(path for path in (PACKAGE / "migrations", PACKAGE.parent / "mi
 def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     """Make the application, with settings from the environment and, before them, from the mapping."""
     app = Flask(__name__, static_folder=None)
-    app.json = JSONProvider(app)
     app.url_map.merge_slashes = False  # a path with an empty step is unknown, and redirected to no other
     config.load(app, overrides)
     logs.register(app)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-import orjson
+import msgspec
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from flask_jwt_extended import create_access_token
@@ -164,7 +164,7 @@ def purge_keys() -> None:
 @with_appcontext
 def print_openapi() -> None:
     """Print the OpenAPI document."""
-    click.echo(orjson.dumps(describe(current_app), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE), nl=False)
+    click.echo(msgspec.json.format(encode(describe(current_app)), indent=2))
 
 
 @click.command()

@@ -8,13 +8,13 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NamedTuple
 
-import orjson
 from flask import Flask, Response, current_app, g
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from progress_service.calculations import CriteriaNotMet
 from progress_service.recorder import ContentElsewhere, NotEnrolled, Refused, UnknownContent, UnknownModule
+from progress_service.serialization import encode
 
 PROBLEM_TYPES: list["ProblemType"] = []
 """Every type of problem, by status. The first one of a status also names what Flask itself refuses with that status."""
@@ -162,7 +162,7 @@ def render(error: HTTPException) -> Response:
     response = Response(headers=error.get_response().headers, status=error.code)
     response.headers.remove("Content-Length")
     response.content_type = "application/problem+json"
-    response.set_data(orjson.dumps(document(error)))
+    response.set_data(encode(document(error)))
     return response
 
 

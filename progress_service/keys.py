@@ -11,13 +11,13 @@ from time import monotonic
 from typing import Any
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
-import orjson
 from cryptography.exceptions import UnsupportedAlgorithm
 from flask import current_app
 from jwt import InvalidKeyError, InvalidTokenError, PyJWTError, get_algorithm_by_name
 
 from progress_service.config import ConfigurationError
 from progress_service.errors import unavailable
+from progress_service.validation import parse_json
 
 LIFETIME = 300
 """After so many seconds the provider is asked for its keys again."""
@@ -120,7 +120,7 @@ def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
 
     An id that several keys have names none of them.
     """
-    document = orjson.loads(body)
+    document = parse_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise ValueError("not a JWK Set")
     keys: dict[str, Any] = {}

@@ -7,7 +7,7 @@ row or a thousand. Arrays for each column, the other way on PostgreSQL, take the
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Dialect,
@@ -44,7 +44,7 @@ class Rows:
             raise ValueError("a row does not fit the columns")
         if self._writers:
             given = [[w(v) if w else v for w, v in zip(self._writers, row, strict=True)] for row in given]
-        return {self.name: orjson.dumps(given).decode()}
+        return {self.name: msgspec.json.encode(given).decode()}
 
 
 def _postgresql_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromClause:

@@ -1,20 +1,9 @@
-"""How answers become JSON: by orjson, with times in UTC that end in Z."""
+"""How answers become JSON: compact, in UTF-8, with times in UTC that end in Z."""
 
 from typing import Any
 
-import orjson
-from flask.json.provider import JSONProvider as FlaskJSONProvider
+import msgspec
 
 
-class JSONProvider(FlaskJSONProvider):
-    """JSON as orjson writes and reads it; request bodies are read more strictly, in `validation`."""
-
-    def dumps(self, obj: Any, **kwargs: Any) -> str:
-        return encode(obj).decode()
-
-    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        return orjson.loads(s)
-
-
-def encode(document: Any) -> bytes:
-    return orjson.dumps(document, option=orjson.OPT_UTC_Z)
+def encode(value: Any) -> bytes:
+    return msgspec.json.encode(value)

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import Connection, Select, func, select, tuple_, union_all
 
-from progress_service import calculations
+from progress_service import calculations, serialization
 from progress_service.calculations import ACTIVE, COMPLETED, PAUSED, STATUSES
 from progress_service.models import Enrollment
-from progress_service.validation import is_identifier
+from progress_service.validation import is_identifier, parse_json
 from progress_service.values import ENROLLMENT
 
 USER_ID, PROGRESS, LAST_ACTIVITY = "userId", "progress", "lastActivity"
@@ -96,14 +95,14 @@ def pages(
 
 def encode(order: Order, position: Position) -> str:
     """Write a position as a cursor."""
-    written = orjson.dumps([*order, *position], option=orjson.OPT_UTC_Z)
+    written = serialization.encode([*order, *position])
     return base64.urlsafe_b64encode(written).rstrip(b"=").decode()
 
 
 def decode(cursor: str, order: Order) -> Position:
     """Read a cursor. Raises ValueError for one that was not made here, or for another order."""
     try:
-        *_, key, user_id = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
+        *_, key, user_id = parse_json(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
         position = Position(_key(order.by, key), user_id)
         is_ours = is_identifier(user_id) and encode(order, position) == cursor
     except (TypeError, OverflowError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import orjson
+from msgspec import Raw
 
 from progress_service.calculations import (
     ACTIVE,
@@ -146,5 +146,5 @@ def _stored_answer(user_id: str, answer: Any) -> dict[str, Any]:
         "requestDigest": answer.fingerprint,
         "status": answer.status,
         "storedAt": answer.stored_at,
-        "answer": orjson.Fragment(answer.body) if answer.learner_id == user_id else None,
+        "answer": Raw(answer.body) if answer.learner_id == user_id else None,
     }
