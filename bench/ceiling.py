@@ -3,46 +3,50 @@
 Plain Flask, with the service's own verification of tokens, schema and encoder, inside the service's own application.
 """
 
+from datetime import UTC, datetime
 from functools import cache
+from uuid import UUID
 
 from flask import Response, request
 
 from progress_service import auth, create_app
+from progress_service.documents import EnrollmentDocument, RecordDocument
 from progress_service.endpoint import Answer, respond
+from progress_service.progress.documents import RecordedDocument
 from progress_service.progress.schemas import update_schema
 from progress_service.validation import parse_json
 
-TIME = "2026-01-31T12:00:00.123456Z"
-RECORDED = {
-    "progress": {
-        "id": "019bf3a5-6a00-7000-8000-000000000000",
-        "userId": "student-100",
-        "moduleId": "module-10",
-        "contentId": "module-10-content-1",
-        "status": "in_progress",
-        "progressPercentage": 40,
-        "timeSpentSeconds": 120,
-        "score": None,
-        "maxScore": None,
-        "scorePercentage": None,
-        "position": None,
-        "startedAt": TIME,
-        "completedAt": None,
-        "lastActivityAt": TIME,
-    },
-    "enrollment": {
-        "userId": "student-100",
-        "moduleId": "module-10",
-        "status": "active",
-        "progressPercentage": 2.0,
-        "completedContents": 0,
-        "totalContents": 40,
-        "timeSpentSeconds": 240,
-        "enrolledAt": TIME,
-        "completedAt": None,
-        "lastActivityAt": TIME,
-    },
-}
+TIME = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
+RECORDED = RecordedDocument(
+    progress=RecordDocument(
+        id=UUID("019bf3a5-6a00-7000-8000-000000000000"),
+        user_id="student-100",
+        module_id="module-10",
+        content_id="module-10-content-1",
+        status="in_progress",
+        progress_percentage=40,
+        time_spent_seconds=120,
+        score=None,
+        max_score=None,
+        score_percentage=None,
+        position=None,
+        started_at=TIME,
+        completed_at=None,
+        last_activity_at=TIME,
+    ),
+    enrollment=EnrollmentDocument(
+        user_id="student-100",
+        module_id="module-10",
+        status="active",
+        progress_percentage=2.0,
+        completed_contents=0,
+        total_contents=40,
+        time_spent_seconds=240,
+        enrolled_at=TIME,
+        completed_at=None,
+        last_activity_at=TIME,
+    ),
+)
 """What an update is answered with, as the clients of the bench get it."""
 
 app = create_app()

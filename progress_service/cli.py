@@ -23,6 +23,7 @@ from progress_service import idempotency, importing, locks, publishing, recorder
 from progress_service.auth import Role
 from progress_service.calculations import Update
 from progress_service.catalog import queries
+from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.errors import REFUSALS, Fault
 from progress_service.learning import EnrollmentChange
@@ -87,7 +88,7 @@ def dump_catalog(file: BinaryIO) -> None:
     def chunks(connection: Connection) -> Iterator[bytes]:
         yield b'{"modules": ['
         for number, module in enumerate(queries.catalog(connection)):
-            yield (b",\n" if number else b"\n") + encode(module)
+            yield (b",\n" if number else b"\n") + encode(PublishedModuleDocument.of(module))
         yield b"\n]}\n"
 
     read, end = storage.read_on(chunks)

@@ -1,18 +1,24 @@
-"""Records, enrollments and contents as every answer shows them: the functions that make them, and their schemas."""
+"""Records, enrollments and contents as every answer shows them."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from datetime import datetime
+from typing import Annotated, NamedTuple, Self, TypeVar
+from uuid import UUID
 
-from marshmallow import fields, validate
+from msgspec import Meta
 
 from progress_service import calculations
 from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment, Module, Record
-from progress_service.validation import StrictSchema
+from progress_service.serialization import Document
 
 Item = TypeVar("Item")
 
 IN_PROGRESS, NOT_STARTED = "in_progress", "not_started"
 COUNTED = "Whether the learner is in the module's statistics."
+
+Time = Annotated[datetime, Meta(tz=True)]
+Percentage = Annotated[float, Meta(ge=0, le=100)]
+Counted = Annotated[bool, Meta(description=COUNTED)]
 
 
 class ListedContent(NamedTuple):
@@ -25,105 +31,89 @@ class ListedContent(NamedTuple):
     weight: int
 
 
-class RecordSchema(StrictSchema):
+class ListedContentDocument(Document):
+    """A current content of a module."""
+
+    content_id: str
+    title: str
+    type: str
+    section: str | None
+    weight: int
+
+
+class RecordDocument(Document):
     """How far one learner is with one content."""
 
-    id = fields.UUID(required=True)
-    userId = fields.String(required=True)
-    moduleId = fields.String(required=True)
-    contentId = fields.String(required=True)
-    status = fields.String(required=True, validate=validate.OneOf([IN_PROGRESS, COMPLETED]))
-    progressPercentage = fields.Integer(
-        required=True,
-        validate=validate.Range(0, 100),
-        metadata={"description": "100 once the record is completed, and 99 at most before."},
-    )
-    timeSpentSeconds = fields.Integer(required=True)
-    score = fields.Float(required=True, allow_none=True, metadata={"description": "Of the best ratio to its maximum."})
-    maxScore = fields.Float(required=True, allow_none=True)
-    scorePercentage = fields.Float(
-        required=True,
-        allow_none=True,
-        validate=validate.Range(0, 100),
-        metadata={"description": "The best score in per cent of its maximum, rounded down to two decimals."},
-    )
-    position = fields.String(required=True, allow_none=True)
-    startedAt = fields.AwareDateTime(required=True)
-    completedAt = fields.AwareDateTime(
-        required=True, allow_none=True, metadata={"description": "When the record was completed, which happens once."}
-    )
-    lastActivityAt = fields.AwareDateTime(required=True)
+    id: UUID
+    user_id: str
+    module_id: str
+    content_id: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": [IN_PROGRESS, COMPLETED]})]
+    progress_percentage: Annotated[
+        int, Meta(ge=0, le=100, description="100 once the record is completed, and 99 at most before.")
+    ]
+    time_spent_seconds: int
+    score: Annotated[float | None, Meta(description="Of the best ratio to its maximum.")]
+    max_score: float | None
+    score_percentage: Annotated[
+        Percentage | None, Meta(description="The best score in per cent of its maximum, rounded down to two decimals.")
+    ]
+    position: str | None
+    started_at: Time
+    completed_at: Annotated[Time | None, Meta(description="When the record was completed, which happens once.")]
+    last_activity_at: Time
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        return cls(
+            id=record.id,
+            user_id=record.user_id,
+            module_id=record.module_id,
+            content_id=record.content_id,
+            status=IN_PROGRESS if record.completed_at is None else COMPLETED,
+            progress_percentage=record.progress_percentage,
+            time_spent_seconds=record.time_spent_seconds,
+            score=_points(record.score),
+            max_score=_points(record.max_score),
+            score_percentage=calculations.score_percentage(record.score, record.max_score),
+            position=record.position,
+            started_at=record.started_at,
+            completed_at=record.completed_at,
+            last_activity_at=record.last_activity_at,
+        )
 
 
-class EnrollmentSchema(StrictSchema):
+class EnrollmentDocument(Document):
     """How far one learner is with one module."""
 
-    userId = fields.String(required=True)
-    moduleId = fields.String(required=True)
-    status = fields.String(required=True, validate=validate.OneOf(STATUSES))
-    progressPercentage = fields.Float(
-        required=True,
-        validate=validate.Range(0, 100),
-        metadata={
-            "description": "The mean of the contents' percentages by their weights, rounded down to two decimals."
-        },
-    )
-    completedContents = fields.Integer(required=True)
-    totalContents = fields.Integer(required=True, metadata={"description": "The current contents of weight 1 or more."})
-    timeSpentSeconds = fields.Integer(
-        required=True, metadata={"description": "The sum of the records, those of retired contents included."}
-    )
-    enrolledAt = fields.AwareDateTime(required=True)
-    completedAt = fields.AwareDateTime(
-        required=True,
-        allow_none=True,
-        metadata={"description": "When the module was completed, which is never undone."},
-    )
-    lastActivityAt = fields.AwareDateTime(required=True, allow_none=True)
+    user_id: str
+    module_id: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
+    progress_percentage: Annotated[
+        Percentage,
+        Meta(description="The mean of the contents' percentages by their weights, rounded down to two decimals."),
+    ]
+    completed_contents: int
+    total_contents: Annotated[int, Meta(description="The current contents of weight 1 or more.")]
+    time_spent_seconds: Annotated[int, Meta(description="The sum of the records, those of retired contents included.")]
+    enrolled_at: Time
+    completed_at: Annotated[Time | None, Meta(description="When the module was completed, which is never undone.")]
+    last_activity_at: Time | None
 
-
-def content_document(content: ListedContent) -> dict[str, Any]:
-    return {
-        "contentId": content.id,
-        "title": content.title,
-        "type": content.type,
-        "section": content.section,
-        "weight": content.weight,
-    }
-
-
-def record_document(record: Record) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "userId": record.user_id,
-        "moduleId": record.module_id,
-        "contentId": record.content_id,
-        "status": IN_PROGRESS if record.completed_at is None else COMPLETED,
-        "progressPercentage": record.progress_percentage,
-        "timeSpentSeconds": record.time_spent_seconds,
-        "score": _points(record.score),
-        "maxScore": _points(record.max_score),
-        "scorePercentage": calculations.score_percentage(record.score, record.max_score),
-        "position": record.position,
-        "startedAt": record.started_at,
-        "completedAt": record.completed_at,
-        "lastActivityAt": record.last_activity_at,
-    }
-
-
-def enrollment_document(enrollment: Enrollment, module: Module) -> dict[str, Any]:
-    return {
-        "userId": enrollment.user_id,
-        "moduleId": enrollment.module_id,
-        "status": enrollment.status,
-        "progressPercentage": calculations.module_percentage(enrollment, module),
-        "completedContents": enrollment.completed_contents,
-        "totalContents": module.total_contents,
-        "timeSpentSeconds": enrollment.time_spent_seconds,
-        "enrolledAt": enrollment.enrolled_at,
-        "completedAt": enrollment.completed_at,
-        "lastActivityAt": enrollment.last_activity_at,
-    }
+    @classmethod
+    def of(cls, enrollment: Enrollment, module: Module) -> Self:
+        return cls(
+            user_id=enrollment.user_id,
+            module_id=enrollment.module_id,
+            status=enrollment.status,
+            progress_percentage=calculations.module_percentage(enrollment, module),
+            completed_contents=enrollment.completed_contents,
+            total_contents=module.total_contents,
+            time_spent_seconds=enrollment.time_spent_seconds,
+            enrolled_at=enrollment.enrolled_at,
+            completed_at=enrollment.completed_at,
+            last_activity_at=enrollment.last_activity_at,
+        )
 
 
 def _points(units: int | None) -> float | None:

@@ -20,7 +20,7 @@ from progress_service import auth, idempotency, storage
 from progress_service.auth import Caller, Policy, Reach
 from progress_service.errors import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
 from progress_service.requests import check_path, prefers, read_object, read_query
-from progress_service.serialization import encode
+from progress_service.serialization import Document, encode
 from progress_service.validation import MOST_FAULTS, StrictSchema, faults_of
 
 
@@ -44,7 +44,7 @@ class Call:
 class Answer(NamedTuple):
     """An answer with a document, or with nothing but its status."""
 
-    document: Mapping[str, Any] | None
+    document: Document | None
     status: int = 200
     learner: str | None = None
     """The learner named in the document, so that erasing that learner also deletes the stored copy. None if several."""
@@ -63,8 +63,8 @@ View = Callable[..., Answer | Stream]
 OpenView = Callable[[], Response]
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 BodySchema = Schema | Callable[[Caller], Schema]
-AnswerSchema = Schema | dict[str, Any] | None
-"""A schema of ours, a JSON Schema, or None for an answer without a document."""
+AnswerType = type[Document] | dict[str, Any] | None
+"""The class of the answer's document, a JSON Schema, or None for an answer without a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Operation:
 
     policy: Policy | None
     """Whose data each role may touch; None where the route is open to all."""
-    answers: Mapping[int, AnswerSchema]
+    answers: Mapping[int, AnswerType]
     content_type: str = "application/json"
     text: str | None = None
     links: Mapping[str, Any] = field(default_factory=dict)
@@ -147,10 +147,10 @@ def takes_query(query: Schema) -> Callable[[Declared], Declared]:
 
 
 def answers(
-    schema: AnswerSchema, *statuses: int, content_type: str = "application/json", or_text: str | None = None
+    document: AnswerType, *statuses: int, content_type: str = "application/json", or_text: str | None = None
 ) -> Callable[[Declared], Declared]:
     """Declare the document of the answers with these statuses, and the type of text that may be streamed instead."""
-    return _declare(answers=dict.fromkeys(statuses, schema), content_type=content_type, text=or_text)
+    return _declare(answers=dict.fromkeys(statuses, document), content_type=content_type, text=or_text)
 
 
 def refuses(*problems: ProblemType) -> Callable[[Declared], Declared]:

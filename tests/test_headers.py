@@ -37,7 +37,7 @@ def test_every_answer_is_to_be_kept_by_nobody_and_run_by_no_browser(
     database_url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish("algebra", ["sets"])
-    monkeypatch.setattr(queries, "module_document", lambda *_: 1 / 0)
+    monkeypatch.setattr(queries, "module", lambda *_: 1 / 0)
 
     with application(database_url, TESTING=False) as app:
         for method, path, request, status in ANSWERS:

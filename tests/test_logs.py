@@ -75,7 +75,7 @@ def test_a_fault_is_logged_in_one_line_that_tells_where_it_was_and_quotes_nobody
     publish("algebra", ["sets"])
     capsys.readouterr()
     monkeypatch.setattr(queries, "enrollment", fail)
-    monkeypatch.setattr(queries, "module_document", vanish)
+    monkeypatch.setattr(queries, "module", vanish)
     monkeypatch.setattr(calculations, "count", lambda enrollment, *_: enrollment._replace(completed_contents=-1))
     with application(database_url, TESTING=False) as app:
         service = Caller(app, "service", "lms")

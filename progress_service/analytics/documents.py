@@ -5,49 +5,213 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import accumulate
-from typing import Any
+from typing import Annotated, Any, Self
+
+from msgspec import Meta, field
+from msgspec.structs import astuple
 
 from progress_service.analytics.queries import Groups, TitledModule
-from progress_service.analytics.schemas import ListedLearnerSchema
-from progress_service.calculations import DROPPED, STATUSES, Enrollment, Module, rounded_down
-from progress_service.documents import ListedContent, content_document, enrollment_document, grouped
+from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Enrollment, Module, rounded_down
+from progress_service.documents import Counted, EnrollmentDocument, ListedContent, ListedContentDocument, grouped
+from progress_service.serialization import Document
 from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
 
 
-def statistics_document(
-    titled: TitledModule, contents: Sequence[ListedContent], groups: Groups, stalled: Mapping[str, int]
-) -> dict[str, Any]:
-    """Show a module's statistics."""
-    by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
-    everybody = _sum(by_status.values())
-    staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
-    # Without any weight nobody has a percentage.
-    by_percentage = groups.get(PERCENTAGE, {}) if titled.module.total_weight else {}
-    percentages = [by_percentage.get(str(percentage), NOTHING).learners for percentage in range(101)]
-    shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
-    return {
-        "moduleId": titled.id,
-        "title": titled.title,
-        "learners": {
-            "enrolled": everybody.learners,
-            **{status: counts.learners for status, counts in by_status.items()},
-            "started": everybody.started,
-            "notStarted": everybody.learners - everybody.started,
-        },
-        "completionRate": rounded_down(100 * by_status["completed"].learners, staying.learners),
-        "averageProgressPercentage": rounded_down(staying.weighted_sum, staying.learners * titled.module.total_weight),
-        "medianProgressPercentage": median(percentages),
-        "progressDistribution": [sum(percentages[first : first + 10]) for first in range(0, 101, 10)],
-        "timeSpent": {
-            "totalSeconds": everybody.time_spent_seconds,
-            "averageSecondsPerLearner": rounded_down(everybody.time_spent_seconds, everybody.started),
-        },
-        "contents": [_content(content, counts, stalled.get(content.id, 0)) for content, counts in shown],
-        "byType": [
-            _type(kind, [counts for _, counts in ones])
-            for kind, ones in grouped(shown, lambda one: one[0].type).items()
-        ],
-    }
+class LearnerCountsDocument(Document):
+    """How many learners there are: `enrolled` is the sum of the four statuses, and of `started` and `notStarted`."""
+
+    enrolled: int
+    active: int
+    paused: int
+    dropped: int
+    completed: int
+    started: int
+    not_started: int
+
+    @classmethod
+    def of(cls, by_status: Mapping[str, Counts]) -> Self:
+        everybody = _sum(by_status.values())
+        return cls(
+            enrolled=everybody.learners,
+            **{status: by_status[status].learners for status in STATUSES},
+            started=everybody.started,
+            not_started=everybody.learners - everybody.started,
+        )
+
+
+class TimeSpentDocument(Document):
+    """The time that all learners spent, and its average over those who started."""
+
+    total_seconds: int
+    average_seconds_per_learner: float | None
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        return cls(counts.time_spent_seconds, _average_time(counts))
+
+
+class TypeStatisticsDocument(Document):
+    """What became of a type's contents, over the learners who started them."""
+
+    type: str
+    contents: int
+    started: int
+    completed: int
+    completion_rate: float | None
+    average_time_spent_seconds: float | None
+
+    @classmethod
+    def of(cls, name: str, contents: Sequence[Counts]) -> Self:
+        counts = _sum(contents)
+        return cls(
+            type=name,
+            contents=len(contents),
+            started=counts.started,
+            completed=counts.completed,
+            completion_rate=_completion_rate(counts),
+            average_time_spent_seconds=_average_time(counts),
+        )
+
+
+class ContentStatisticsDocument(ListedContentDocument):
+    """What became of a content, over the learners who started it."""
+
+    started: int
+    completed: int
+    completion_rate: float | None
+    average_time_spent_seconds: float | None
+    average_score_percentage: float | None
+    stalled: Annotated[
+        int,
+        Meta(
+            description="Learners, neither completed nor dropped, whose last update was on this content"
+            " and is at least `stalledDays` old."
+        ),
+    ]
+
+    @classmethod
+    def of(cls, content: ListedContent, counts: Counts, stalled: int) -> Self:
+        return cls(
+            *content,
+            started=counts.started,
+            completed=counts.completed,
+            completion_rate=_completion_rate(counts),
+            average_time_spent_seconds=_average_time(counts),
+            average_score_percentage=rounded_down(counts.score_hundredths, 100 * counts.scored),
+            stalled=stalled,
+        )
+
+
+class StatisticsDocument(Document):
+    """A module's statistics; rate, average, median and distribution run over the learners who are not dropped."""
+
+    module_id: str
+    title: str
+    learners: LearnerCountsDocument
+    completion_rate: float | None
+    average_progress_percentage: float | None
+    median_progress_percentage: Annotated[
+        int | None, Meta(description="Of the percentages rounded down to whole ones; the lower of two middle values.")
+    ]
+    progress_distribution: Annotated[
+        list[int],
+        Meta(
+            min_length=11,
+            max_length=11,
+            description="How many learners are in [0,10), [10,20), … [90,100), and at exactly 100.",
+        ),
+    ]
+    time_spent: TimeSpentDocument
+    contents: list[ContentStatisticsDocument]
+    by_type: list[TypeStatisticsDocument]
+
+    @classmethod
+    def of(
+        cls, titled: TitledModule, contents: Sequence[ListedContent], groups: Groups, stalled: Mapping[str, int]
+    ) -> Self:
+        by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
+        staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
+        # Without any weight nobody has a percentage.
+        by_percentage = groups.get(PERCENTAGE, {}) if titled.module.total_weight else {}
+        percentages = [by_percentage.get(str(percentage), NOTHING).learners for percentage in range(101)]
+        shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
+        by_type = grouped(shown, lambda one: one[0].type)
+        return cls(
+            module_id=titled.id,
+            title=titled.title,
+            learners=LearnerCountsDocument.of(by_status),
+            completion_rate=rounded_down(100 * by_status[COMPLETED].learners, staying.learners),
+            average_progress_percentage=rounded_down(
+                staying.weighted_sum, staying.learners * titled.module.total_weight
+            ),
+            median_progress_percentage=median(percentages),
+            progress_distribution=[sum(percentages[first : first + 10]) for first in range(0, 101, 10)],
+            time_spent=TimeSpentDocument.of(_sum(by_status.values())),
+            contents=[
+                ContentStatisticsDocument.of(content, counts, stalled.get(content.id, 0)) for content, counts in shown
+            ],
+            by_type=[TypeStatisticsDocument.of(name, [counts for _, counts in ones]) for name, ones in by_type.items()],
+        )
+
+
+class ListedLearnerDocument(EnrollmentDocument):
+    """A learner of a module."""
+
+    last_content_id: Annotated[str | None, Meta(description="The content of the learner's latest update.")]
+    counted: Counted
+
+    @classmethod
+    def of(cls, enrollment: Enrollment, module: Module) -> Self:
+        shown = EnrollmentDocument.of(enrollment, module)
+        return cls.extending(shown, last_content_id=enrollment.last_content_id, counted=enrollment.counted)
+
+
+class RosterDocument(Document):
+    """A page of a module's learners; the cursor leads to the next one."""
+
+    items: list[ListedLearnerDocument]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last one.")]
+
+
+class DayDocument(Document):
+    """What happened on one day, by the times of the updates."""
+
+    day: date = field(name="date")
+    active_learners: int
+    contents_started: int
+    contents_completed: int
+    enrollments_completed: int
+    time_spent_seconds: int
+
+    @classmethod
+    def of(cls, day: date, counts: Counts) -> Self:
+        return cls(
+            day=day,
+            active_learners=counts.learners,
+            contents_started=counts.started,
+            contents_completed=counts.completed,
+            enrollments_completed=counts.enrollments_completed,
+            time_spent_seconds=counts.time_spent_seconds,
+        )
+
+
+class TimelineDocument(Document):
+    """What happened in a module, day by day in UTC."""
+
+    days: list[DayDocument]
+
+    @classmethod
+    def of(cls, first: date, last: date, days: Mapping[str, Counts]) -> Self:
+        """Show every day from the first to the last."""
+        dates = (first + timedelta(days=days_on) for days_on in range((last - first).days + 1))
+        return cls([DayDocument.of(day, days.get(str(day), NOTHING)) for day in dates])
+
+
+def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Module) -> Iterator[str]:
+    """Write the learners of a roster as a table (RFC 4180), page by page."""
+    yield _lines([ListedLearnerDocument.__struct_encode_fields__])
+    for page in pages:
+        yield _lines(map(_cell, astuple(ListedLearnerDocument.of(enrollment, module))) for enrollment in page)
 
 
 def median(counts: Sequence[int]) -> int | None:
@@ -56,31 +220,7 @@ def median(counts: Sequence[int]) -> int | None:
     return next((value for value, reached in enumerate(accumulate(counts)) if reached >= half > 0), None)
 
 
-def timeline_document(first: date, last: date, days: Mapping[str, Counts]) -> dict[str, Any]:
-    """Show every day from the first to the last."""
-    dates = (first + timedelta(days=days_on) for days_on in range((last - first).days + 1))
-    return {"days": [_day(day, days.get(str(day), NOTHING)) for day in dates]}
-
-
-def listed_learner(enrollment: Enrollment, module: Module) -> dict[str, Any]:
-    """Show a learner of a roster."""
-    return {
-        **enrollment_document(enrollment, module),
-        "lastContentId": enrollment.last_content_id,
-        "counted": enrollment.counted,
-    }
-
-
-def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Module) -> Iterator[str]:
-    """Write the learners of a roster as a table (RFC 4180), page by page."""
-    names = list(ListedLearnerSchema().fields)
-    yield _lines([names])
-    for page in pages:
-        documents = (listed_learner(enrollment, module) for enrollment in page)
-        yield _lines([[_cell(document[name]) for name in names] for document in documents])
-
-
-def _lines(rows: Iterable[Sequence[Any]]) -> str:
+def _lines(rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue()
@@ -96,35 +236,9 @@ def _sum(parts: Iterable[Counts]) -> Counts:
     return Counts(*map(sum, zip(NOTHING, *parts, strict=True)))
 
 
-def _content(content: ListedContent, counts: Counts, stalled: int) -> dict[str, Any]:
-    return {
-        **content_document(content),
-        **_outcome(counts),
-        "averageScorePercentage": rounded_down(counts.score_hundredths, 100 * counts.scored),
-        "stalled": stalled,
-    }
+def _completion_rate(counts: Counts) -> float | None:
+    return rounded_down(100 * counts.completed, counts.started)
 
 
-def _type(kind: str, counts: Sequence[Counts]) -> dict[str, Any]:
-    return {"type": kind, "contents": len(counts), **_outcome(_sum(counts))}
-
-
-def _outcome(counts: Counts) -> dict[str, Any]:
-    """Show what became of contents, over the learners who started them."""
-    return {
-        "started": counts.started,
-        "completed": counts.completed,
-        "completionRate": rounded_down(100 * counts.completed, counts.started),
-        "averageTimeSpentSeconds": rounded_down(counts.time_spent_seconds, counts.started),
-    }
-
-
-def _day(day: date, counts: Counts) -> dict[str, Any]:
-    return {
-        "date": day,
-        "activeLearners": counts.learners,
-        "contentsStarted": counts.started,
-        "contentsCompleted": counts.completed,
-        "enrollmentsCompleted": counts.enrollments_completed,
-        "timeSpentSeconds": counts.time_spent_seconds,
-    }
+def _average_time(counts: Counts) -> float | None:
+    return rounded_down(counts.time_spent_seconds, counts.started)

@@ -3,17 +3,16 @@
 from datetime import timedelta
 
 from progress_service.analytics import queries, roster
-from progress_service.analytics.documents import listed_learner, roster_csv, statistics_document, timeline_document
+from progress_service.analytics.documents import (
+    ListedLearnerDocument,
+    RosterDocument,
+    StatisticsDocument,
+    TimelineDocument,
+    roster_csv,
+)
 from progress_service.analytics.queries import TitledModule
 from progress_service.analytics.roster import Filters, Order
-from progress_service.analytics.schemas import (
-    RosterQuery,
-    RosterSchema,
-    StatisticsQuery,
-    StatisticsSchema,
-    TimelineQuery,
-    TimelineSchema,
-)
+from progress_service.analytics.schemas import RosterQuery, StatisticsQuery, TimelineQuery
 from progress_service.auth import READ_STATISTICS
 from progress_service.endpoint import Answer, Blueprint, Call, Stream, answers, requires_token, takes_query
 from progress_service.errors import NOT_FOUND, Problem
@@ -24,20 +23,20 @@ analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 @analytics.get("/<module_id>")
 @requires_token(READ_STATISTICS)
 @takes_query(StatisticsQuery())
-@answers(StatisticsSchema(), 200)
+@answers(StatisticsDocument, 200)
 def read_statistics(call: Call, module_id: str) -> Answer:
     """Read a module's statistics."""
     module = _module(call, module_id)
     contents = queries.contents(call.connection, module_id)
     groups = queries.groups(call.connection, module_id)
     stalled = queries.stalled(call.connection, module_id, call.now - timedelta(days=call.query["stalled_days"]))
-    return Answer(statistics_document(module, contents, groups, stalled))
+    return Answer(StatisticsDocument.of(module, contents, groups, stalled))
 
 
 @analytics.get("/<module_id>/learners")
 @requires_token(READ_STATISTICS)
 @takes_query(RosterQuery())
-@answers(RosterSchema(), 200, or_text="text/csv")
+@answers(RosterDocument, 200, or_text="text/csv")
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
     """List a module's learners, page by page, or all of them as text/csv.
 
@@ -51,22 +50,22 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
     filters, limit = _filters(call, module.total_weight), call.query["limit"]
     page = roster.page(call.connection, module_id, filters, order, _after(call, order), limit + 1)
     return Answer(
-        {
-            "items": [listed_learner(enrollment, module) for enrollment in page[:limit]],
-            "nextCursor": roster.encode(order, order.position(page[limit - 1])) if len(page) > limit else None,
-        }
+        RosterDocument(
+            items=[ListedLearnerDocument.of(enrollment, module) for enrollment in page[:limit]],
+            next_cursor=roster.encode(order, order.position(page[limit - 1])) if len(page) > limit else None,
+        )
     )
 
 
 @analytics.get("/<module_id>/timeline")
 @requires_token(READ_STATISTICS)
 @takes_query(TimelineQuery())
-@answers(TimelineSchema(), 200)
+@answers(TimelineDocument, 200)
 def read_timeline(call: Call, module_id: str) -> Answer:
     """Read what happened in a module, day by day."""
     _module(call, module_id)
     first, last = call.query["first"], call.query["last"]
-    return Answer(timeline_document(first, last, queries.days(call.connection, module_id, first, last)))
+    return Answer(TimelineDocument.of(first, last, queries.days(call.connection, module_id, first, last)))
 
 
 def _module(call: Call, module_id: str) -> TitledModule:

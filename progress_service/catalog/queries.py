@@ -2,9 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from progress_service import calculations
 from progress_service.models import Content, Enrollment, Module, ModuleInstructor
@@ -15,26 +14,23 @@ READ_TOGETHER = 500
 """How many modules are read by one statement."""
 
 
-def modules(connection: Connection, instructor_id: str | None) -> list[dict[str, Any]]:
-    """List the modules, or those that an instructor teaches."""
+def modules(connection: Connection, instructor_id: str | None) -> Sequence[Row[str, str, int]]:
+    """List the modules, or those that an instructor teaches: id, title, and number of counted contents."""
     found = select(Module.id, Module.title, Module.total_contents).order_by(Module.id)
     if instructor_id is not None:
         found = found.join(ModuleInstructor).where(ModuleInstructor.user_id == instructor_id)
-    return [
-        {"id": module_id, "title": title, "totalContents": total}
-        for module_id, title, total in connection.execute(found)
-    ]
+    return connection.execute(found).all()
 
 
-def module_document(connection: Connection, module_id: str) -> dict[str, Any] | None:
-    """Show a module as it was last published."""
-    return next(map(_module_document, published(connection, [module_id])), None)
+def module(connection: Connection, module_id: str) -> PublishedModule | None:
+    """Read a module as it was last published."""
+    return next(published(connection, [module_id]), None)
 
 
-def catalog(connection: Connection) -> Iterator[dict[str, Any]]:
-    """Show every module as it was last published, by id."""
+def catalog(connection: Connection) -> Iterator[PublishedModule]:
+    """Read every module as it was last published, by id."""
     module_ids = connection.execute(select(Module.id).order_by(Module.id)).scalars().all()
-    return map(_module_document, published(connection, module_ids))
+    return published(connection, module_ids)
 
 
 def published(connection: Connection, module_ids: Sequence[str]) -> Iterator[PublishedModule]:
@@ -74,24 +70,3 @@ def enrollment(
         module, enrollment = values(row, calculations.Module, calculations.Enrollment)
         return enrollment, module
     return None
-
-
-def _module_document(module: PublishedModule) -> dict[str, Any]:
-    return {
-        "id": module.id,
-        "title": module.title,
-        "instructorIds": module.instructor_ids,
-        "contents": [_content_document(content) for content in module.contents],
-    }
-
-
-def _content_document(content: PublishedContent) -> dict[str, Any]:
-    return {
-        "id": content.id,
-        "title": content.title,
-        "type": content.type,
-        "section": content.section,
-        "weight": content.weight,
-        "completionThreshold": content.completion_threshold,
-        "passingScore": None if content.passing_score is None else content.passing_score / 100,
-    }

@@ -1,4 +1,4 @@
-"""What the platform publishes, and what it reads back."""
+"""What the platform publishes must look like."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from flask import request
 from marshmallow import ValidationError, fields, missing, post_load, validate, validates_schema
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, STATUSES
-from progress_service.documents import COUNTED, EnrollmentSchema
+from progress_service.documents import COUNTED, EnrollmentDocument
 from progress_service.publishing import PublishedContent
 from progress_service.validation import (
     Identifier,
@@ -22,7 +22,7 @@ from progress_service.validation import (
 )
 
 READ = {"readOnly": True}
-TOLD = [name for name in EnrollmentSchema().fields if name not in ("status", "enrolledAt")]
+TOLD = [name for name in EnrollmentDocument.__struct_encode_fields__ if name not in ("status", "enrolledAt")]
 """What answers say of an enrollment and requests cannot set."""
 REPEATED = ["Is given more than once."]
 CONTENTS_LIMIT, TYPES_LIMIT, INSTRUCTORS_LIMIT = 5000, 500, 1000
@@ -160,12 +160,6 @@ class ChangedEnrollmentSchema(EnrollmentChangeSchema):
         return {"change": data, "told": told}
 
 
-class EnrolledSchema(EnrollmentSchema):
-    """An enrollment, and whether it counts."""
-
-    counted = fields.Boolean(required=True, metadata={"description": COUNTED})
-
-
 class IdentifiedModuleSchema(ModuleSchema):
     id = ModuleId(required=True)
 
@@ -181,41 +175,6 @@ class EnrollmentLineSchema(EnrollmentChangeSchema):
 
     userId = UserId(required=True, attribute="user_id")
     moduleId = ModuleId(required=True, attribute="module_id")
-
-
-class PublishedContentSchema(StrictSchema):
-    """A content as last published, with every default filled in."""
-
-    id = fields.String(required=True)
-    title = fields.String(required=True)
-    type = fields.String(required=True)
-    section = fields.String(required=True, allow_none=True)
-    weight = fields.Integer(required=True)
-    completionThreshold = fields.Integer(required=True)
-    passingScore = fields.Float(required=True, allow_none=True)
-
-
-class PublishedModuleSchema(StrictSchema):
-    """A module as last published, with every default filled in."""
-
-    id = fields.String(required=True)
-    title = fields.String(required=True)
-    instructorIds = fields.List(fields.String(), required=True)
-    contents = fields.Nested(PublishedContentSchema, many=True, required=True)
-
-
-class ListedModuleSchema(StrictSchema):
-    """A module, and how many of its contents count."""
-
-    id = fields.String(required=True)
-    title = fields.String(required=True)
-    totalContents = fields.Integer(required=True)
-
-
-class ModuleListSchema(StrictSchema):
-    """The modules that the caller may see."""
-
-    modules = fields.Nested(ListedModuleSchema, many=True, required=True)
 
 
 def _list(original: Any, name: str) -> list[Any]:

@@ -5,16 +5,9 @@ from typing import Any
 
 from progress_service import publishing, recorder
 from progress_service.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
-from progress_service.calculations import Enrollment, Module
 from progress_service.catalog import queries
-from progress_service.catalog.schemas import (
-    ChangedEnrollmentSchema,
-    EnrolledSchema,
-    ModuleListSchema,
-    ModuleSchema,
-    PublishedModuleSchema,
-)
-from progress_service.documents import enrollment_document
+from progress_service.catalog.documents import EnrolledDocument, ModuleListDocument, PublishedModuleDocument
+from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
 from progress_service.endpoint import (
     Answer,
     Blueprint,
@@ -40,8 +33,6 @@ from progress_service.serialization import encode
 from progress_service.validation import parse_json
 
 catalog = Blueprint("catalog", __name__, url_prefix="/api")
-MODULE = PublishedModuleSchema()
-ENROLLMENT = EnrolledSchema()
 MODULE_ID = {"moduleId": "$response.body#/id"}
 AFTER_PUBLISHING = {
     "readModule": {"parameters": MODULE_ID},
@@ -59,28 +50,28 @@ AFTER_ENROLLING = {
 
 @catalog.get("/catalog/modules")
 @requires_token(READ_CATALOG)
-@answers(ModuleListSchema(), 200)
+@answers(ModuleListDocument, 200)
 def list_modules(call: Call) -> Answer:
     """List the modules; an instructor's are those that they teach."""
     instructor_id = call.caller.id if call.reach is TAUGHT else None
-    return Answer({"modules": queries.modules(call.connection, instructor_id)})
+    return Answer(ModuleListDocument.of(queries.modules(call.connection, instructor_id)))
 
 
 @catalog.get("/catalog/modules/<module_id>")
 @requires_token(READ_CATALOG)
-@answers(MODULE, 200)
+@answers(PublishedModuleDocument, 200)
 def read_module(call: Call, module_id: str) -> Answer:
     """Read a module as it was last published."""
-    document = queries.module_document(call.connection, module_id)
-    if document is None:
+    module = queries.module(call.connection, module_id)
+    if module is None:
         raise Problem(NOT_FOUND, "There is no such module.")
-    return Answer(document)
+    return Answer(PublishedModuleDocument.of(module))
 
 
 @catalog.put("/catalog/modules/<module_id>")
 @requires_token(WRITE_CATALOG)
 @takes(ModuleSchema())
-@answers(MODULE, 201, 200)
+@answers(PublishedModuleDocument, 201, 200)
 @refuses(CONTENT_BELONGS_ELSEWHERE)
 @leads_to(AFTER_PUBLISHING)
 @catalog_timeout
@@ -92,24 +83,25 @@ def publish_module(call: Call, module_id: str) -> Answer:
     """
     with refused_at("/contents/{}"):
         created = publishing.publish(call.connection, PublishedModule(module_id, **call.body), now=call.now)
-    return Answer(queries.module_document(call.connection, module_id), 201 if created else 200)
+    (module,) = queries.published(call.connection, [module_id])
+    return Answer(PublishedModuleDocument.of(module), 201 if created else 200)
 
 
 @catalog.get("/enrollments/<user_id>/<module_id>")
 @requires_token(READ_LEARNER_MODULE)
-@answers(ENROLLMENT, 200)
+@answers(EnrolledDocument, 200)
 def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Read an enrollment."""
     found = queries.enrollment(call.connection, user_id, module_id)
     if found is None:
         raise Problem(NOT_FOUND, "There is no such enrollment.")
-    return Answer(_document(*found))
+    return Answer(EnrolledDocument.of(*found))
 
 
 @catalog.put("/enrollments/<user_id>/<module_id>")
 @requires_token(WRITE_CATALOG)
 @takes(ChangedEnrollmentSchema())
-@answers(ENROLLMENT, 201, 200)
+@answers(EnrolledDocument, 201, 200)
 @leads_to(AFTER_ENROLLING)
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status.
@@ -120,15 +112,11 @@ def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     with refused_at():
         enrolled = recorder.enroll(call.connection, [change], now=call.now)
     (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
-    _check_told(call.body["told"], _document(enrolled.before.enrollments.get(key, enrollment), module))
-    return Answer(_document(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
+    _check_told(call.body["told"], EnrolledDocument.of(enrolled.before.enrollments.get(key, enrollment), module))
+    return Answer(EnrolledDocument.of(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
 
 
-def _document(enrollment: Enrollment, module: Module) -> dict[str, Any]:
-    return {**enrollment_document(enrollment, module), "counted": enrollment.counted}
-
-
-def _check_told(told: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+def _check_told(told: Mapping[str, Any], document: EnrolledDocument) -> None:
     """Refuse what a request cannot set where it is not what the caller has read."""
     known = parse_json(encode(document))
     wrong = [name for name, value in told.items() if isinstance(value, bool) or value != known[name]]

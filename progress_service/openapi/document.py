@@ -37,6 +37,7 @@ from progress_service.openapi.words import (
     READING,
     Json,
 )
+from progress_service.serialization import json_schemas, reference
 from progress_service.validation import ModuleId, UserId
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -93,24 +94,20 @@ class _Document:
         self.components = self.spec.components
 
     def written(self) -> Json:
-        self._add_components()
         routes = [rule for rule in self.app.url_map.iter_rules() if not rule.endpoint.endswith(".static")]
-        for operation in (_declared(self.app, rule) for rule in routes):
-            if operation.body:
-                self._reference(_body(operation))
-        requests = set(self.components.schemas)
+        self._add_components(_declared(self.app, rule) for rule in routes)
         for rule in routes:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 self.spec.path(template(rule), operations={method.lower(): self._operation(rule, method)})
-        for name, schema in self.components.schemas.items():
-            if name not in requests:
-                schema.pop("additionalProperties", None)
         written: Json = self.spec.to_dict()
         return written
 
-    def _add_components(self) -> None:
+    def _add_components(self, operations: Iterable[Operation]) -> None:
         self.components.security_scheme("bearer", BEARER)
         self.components.schema("Problem", PROBLEM).schema("Fault", FAULT)
+        answers = [answer for operation in operations for answer in operation.answers.values()]
+        for name, schema in json_schemas(answer for answer in answers if isinstance(answer, type)).items():
+            self.components.schema(name, schema)
         for name, description in ANSWER_HEADERS.items():
             self.components.header(name, {"description": description, "schema": {"type": "string"}})
         for name, parameter in PARAMETERS.items():
@@ -163,10 +160,11 @@ class _Document:
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
         headers = ["Idempotency-Replayed"] if method in ("POST", "PUT") else []
         described: Json = {"description": DESCRIPTIONS[status], "headers": self._headers(*headers)}
-        schema = operation.answers[status]
-        if schema:
+        answer = operation.answers[status]
+        if answer:
             shown = self._shown(operation_id, "answer", status)
-            content = {operation.content_type: {"schema": self._answer_schema(schema), **shown}}
+            schema = reference(answer) if isinstance(answer, type) else answer
+            content = {operation.content_type: {"schema": schema, **shown}}
             if operation.text:
                 content[operation.text] = {"schema": {"type": "string"}}
             described["content"] = content
@@ -196,9 +194,6 @@ class _Document:
                 }
                 self.components.response(name, described)
         return refusals
-
-    def _answer_schema(self, schema: Schema | Json) -> Json:
-        return self._reference(schema) if isinstance(schema, Schema) else schema
 
     def _reference(self, schema: Schema) -> Json:
         """Refer to the description of a schema, which is made when it is first asked for."""

@@ -3,7 +3,7 @@
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from typing import Literal
 
 from flask import Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -13,6 +13,7 @@ from progress_service.endpoint import Answer, Blueprint, answers, open_to_all, r
 from progress_service.errors import UNAVAILABLE, unavailable
 from progress_service.openapi.document import describe
 from progress_service.operations import readiness
+from progress_service.serialization import Document, encode
 
 # What the page of the documentation needs is served below it.
 operations = Blueprint(
@@ -38,29 +39,36 @@ PAGE_POLICY = (
 )
 
 
-def _status(status: str) -> dict[str, Any]:
-    """Describe a document with nothing but this status."""
-    return {"type": "object", "required": ["status"], "properties": {"status": {"type": "string", "const": status}}}
+class HealthDocument(Document):
+    """The process lives."""
+
+    status: Literal["ok"]
+
+
+class ReadinessDocument(Document):
+    """The service can do its work."""
+
+    status: Literal["ready"]
 
 
 @operations.get("/healthz")
 @open_to_all
-@answers(_status("ok"), 200)
+@answers(HealthDocument, 200)
 def healthz() -> Response:
     """Tell that the process lives."""
-    return respond(Answer({"status": "ok"}))
+    return respond(Answer(HealthDocument("ok")))
 
 
 @operations.get("/readyz")
 @open_to_all
-@answers(_status("ready"), 200)
+@answers(ReadinessDocument, 200)
 @refuses(UNAVAILABLE)
 def readyz() -> Response:
     """Tell whether the database can be reached and written to, and whether this version can work with its schema."""
     if fault := readiness.fault():
         current_app.logger.warning("not ready: %s", fault)
         raise unavailable(detail=fault)
-    return respond(Answer({"status": "ready"}))
+    return respond(Answer(ReadinessDocument("ready")))
 
 
 @operations.get("/metrics")
@@ -76,7 +84,7 @@ def read_metrics() -> Response:
 @answers({"type": "object"}, 200)
 def read_description() -> Response:
     """Describe the API: this document."""
-    return respond(Answer(describe(current_app)))
+    return Response(encode(describe(current_app)), content_type="application/json")
 
 
 @operations.get("/docs")

@@ -1,11 +1,12 @@
-"""The dashboard and the view of a module, put together from what the queries found."""
+"""What answers about a learner's progress show, put together from what the queries found."""
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, Self
 
-from msgspec import Raw
+from msgspec import Meta, Raw, field
 
 from progress_service.calculations import (
     ACTIVE,
@@ -17,134 +18,284 @@ from progress_service.calculations import (
     Record,
     rounded_down,
 )
-from progress_service.documents import NOT_STARTED, content_document, enrollment_document, grouped, record_document
+from progress_service.documents import (
+    IN_PROGRESS,
+    NOT_STARTED,
+    Counted,
+    EnrollmentDocument,
+    ListedContentDocument,
+    Percentage,
+    RecordDocument,
+    Time,
+    grouped,
+)
+from progress_service.learning import Recorded
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following
+from progress_service.serialization import Document
 
 
-def dashboard_document(
-    user_id: str, modules: Sequence[EnrolledModule], following: Following | None, status: str | None
-) -> dict[str, Any]:
-    """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
-    return {
-        "userId": user_id,
-        "summary": _summary([one for one in modules if one.enrollment.status != DROPPED]),
-        "continue": _continue(following) if following else None,
-        "modules": [
-            {**enrollment_document(one.enrollment, one.module), "title": one.title}
-            for one in modules
-            if status in (None, one.enrollment.status)
-        ],
-    }
+class RecordedDocument(Document):
+    """A record and its enrollment, as an update has left them."""
+
+    progress: RecordDocument
+    enrollment: EnrollmentDocument
 
 
-def _summary(modules: Sequence[EnrolledModule]) -> dict[str, Any]:
-    enrollments = [one.enrollment for one in modules]
-    weighted = [one for one in modules if one.module.total_weight]
-    sums: Counter[int] = Counter()
-    for one in weighted:
-        sums[one.module.total_weight] += one.enrollment.weighted_sum
-    total = sum((Fraction(weighted_sum, weight) for weight, weighted_sum in sums.items()), Fraction())
-    activity = [one.last_activity_at for one in enrollments if one.last_activity_at]
-    return {
-        "enrolledModules": len(modules),
-        "activeModules": sum(one.status == ACTIVE for one in enrollments),
-        "completedModules": sum(one.status == COMPLETED for one in enrollments),
-        "totalContents": sum(one.module.total_contents for one in modules),
-        "completedContents": sum(one.completed_contents for one in enrollments),
-        "progressPercentage": rounded_down(total.numerator, total.denominator * len(weighted)),
-        "timeSpentSeconds": sum(one.time_spent_seconds for one in enrollments),
-        "lastActivityAt": max(activity, default=None),
-    }
+class BatchRecordedDocument(Document):
+    """What a batch did."""
+
+    received: Annotated[int, Meta(description="How many updates were applied.")]
+    started: Annotated[int, Meta(description="How many records were started.")]
+    completed: Annotated[int, Meta(description="How many records were completed.")]
+    enrollments_completed: int
+
+    @classmethod
+    def of(cls, received: int, recorded: Recorded) -> Self:
+        return cls(received, recorded.started, recorded.completed, recorded.enrollments_completed)
 
 
-def _continue(row: Following) -> dict[str, Any]:
-    return {
-        "moduleId": row.module_id,
-        "contentId": row.content_id,
-        "title": row.title,
-        "progressPercentage": row.progress_percentage,
-        "position": row.position,
-        "lastActivityAt": row.last_activity_at,
-    }
+class SummaryDocument(Document):
+    """The sums of all modules but the dropped ones."""
+
+    enrolled_modules: int
+    active_modules: int
+    completed_modules: int
+    total_contents: int
+    completed_contents: int
+    progress_percentage: Annotated[
+        Percentage | None, Meta(description="The mean of the modules' exact values, rounded down to two decimals.")
+    ]
+    time_spent_seconds: int
+    last_activity_at: Time | None
+
+    @classmethod
+    def of(cls, modules: Sequence[EnrolledModule]) -> Self:
+        enrollments = [one.enrollment for one in modules]
+        weighted = [one for one in modules if one.module.total_weight]
+        sums: Counter[int] = Counter()
+        for one in weighted:
+            sums[one.module.total_weight] += one.enrollment.weighted_sum
+        total = sum((Fraction(weighted_sum, weight) for weight, weighted_sum in sums.items()), Fraction())
+        activity = [one.last_activity_at for one in enrollments if one.last_activity_at]
+        return cls(
+            enrolled_modules=len(modules),
+            active_modules=sum(one.status == ACTIVE for one in enrollments),
+            completed_modules=sum(one.status == COMPLETED for one in enrollments),
+            total_contents=sum(one.module.total_contents for one in modules),
+            completed_contents=sum(one.completed_contents for one in enrollments),
+            progress_percentage=rounded_down(total.numerator, total.denominator * len(weighted)),
+            time_spent_seconds=sum(one.time_spent_seconds for one in enrollments),
+            last_activity_at=max(activity, default=None),
+        )
 
 
-def module_document(
-    module_id: str, title: str, module: Module, enrollment: Enrollment | None, contents: Sequence[ContentProgress]
-) -> dict[str, Any]:
-    """Show a module's contents in order with a learner's records, and their sums by type."""
-    return {
-        "module": {"id": module_id, "title": title},
-        "enrollment": enrollment_document(enrollment, module) if enrollment else None,
-        "contents": [_content(one) for one in contents],
-        "byType": [_type(*ones) for ones in grouped(contents, lambda one: one.content.type).items()],
-    }
+class ContinueDocument(Document):
+    """The content on which the learner goes on; at 0, null and null where they have not started it."""
+
+    module_id: str
+    content_id: str
+    title: str
+    progress_percentage: Annotated[int, Meta(ge=0, le=99)]
+    position: str | None
+    last_activity_at: Time | None
 
 
-def _content(content: ContentProgress) -> dict[str, Any]:
-    record = record_document(content.record) if content.record else None
-    return {
-        **content_document(content.content),
-        "progress": record,
-        "status": record["status"] if record else NOT_STARTED,
-    }
+class TitledEnrollmentDocument(EnrollmentDocument):
+    """How far one learner is with one module, and the module's title."""
+
+    title: str
+
+    @classmethod
+    def of_module(cls, module: EnrolledModule) -> Self:
+        return cls.extending(EnrollmentDocument.of(module.enrollment, module.module), title=module.title)
 
 
-def _type(kind: str, contents: Sequence[ContentProgress]) -> dict[str, Any]:
-    counted = [one for one in contents if one.content.weight > 0]
-    return {
-        "type": kind,
-        "totalContents": len(counted),
-        "completedContents": sum(one.record is not None and one.record.completed_at is not None for one in counted),
-        "timeSpentSeconds": sum(one.record.time_spent_seconds for one in contents if one.record),
-    }
+class DashboardDocument(Document):
+    """A learner's progress in all their modules."""
+
+    user_id: str
+    summary: SummaryDocument
+    resume: ContinueDocument | None = field(name="continue")
+    modules: Annotated[list[TitledEnrollmentDocument], Meta(description="By latest activity, newest first.")]
+
+    @classmethod
+    def of(
+        cls, user_id: str, modules: Sequence[EnrolledModule], following: Following | None, status: str | None
+    ) -> Self:
+        """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
+        return cls(
+            user_id=user_id,
+            summary=SummaryDocument.of([one for one in modules if one.enrollment.status != DROPPED]),
+            resume=ContinueDocument(*following) if following else None,
+            modules=[
+                TitledEnrollmentDocument.of_module(module)
+                for module in modules
+                if status in (None, module.enrollment.status)
+            ],
+        )
 
 
-def export_document(
-    user_id: str,
-    modules: Sequence[EnrolledModule],
-    records: Sequence[tuple[str, Record]],
-    days: Sequence[ActivityDay],
-    taught: Sequence[Any],
-    answers: Sequence[Any],
-) -> dict[str, Any]:
-    """Show all that is stored about a learner."""
-    return {
-        "userId": user_id,
-        "enrollments": [
-            {
-                **enrollment_document(one.enrollment, one.module),
-                "title": one.title,
-                "lastContentId": one.enrollment.last_content_id,
-                "counted": one.enrollment.counted,
-                "enrolledByUpdate": one.enrollment.enrolled_by_update,
-            }
-            for one in modules
-        ],
-        "records": [
-            {
-                **record_document(record),
-                "title": title,
-                "furthestPercentage": record.furthest_percentage,
-                "positionAt": record.position_at,
-                "reachedAt": record.reached_at,
-                "passedAt": record.passed_at,
-            }
-            for title, record in records
-        ],
-        "activityDays": [
-            {"moduleId": day.module_id, "date": day.day, "timeSpentSeconds": day.time_spent_seconds} for day in days
-        ],
-        "teaches": [{"id": module.id, "title": module.title} for module in taught],
-        "storedAnswers": [_stored_answer(user_id, answer) for answer in answers],
-    }
+class ModuleTitleDocument(Document):
+    """A module by its name."""
+
+    id: str
+    title: str
 
 
-def _stored_answer(user_id: str, answer: Any) -> dict[str, Any]:
-    """Show an answer that is kept for repeats; what tells of others, or of several people, is not the learner's own."""
-    return {
-        "idempotencyKey": answer.key,
-        "requestDigest": answer.fingerprint,
-        "status": answer.status,
-        "storedAt": answer.stored_at,
-        "answer": Raw(answer.body) if answer.learner_id == user_id else None,
-    }
+class ContentProgressDocument(ListedContentDocument):
+    """A content of a module, and the learner's record of it, if there is one."""
+
+    progress: RecordDocument | None
+    status: Annotated[str, Meta(extra_json_schema={"enum": [NOT_STARTED, IN_PROGRESS, COMPLETED]})]
+
+    @classmethod
+    def of(cls, content: ContentProgress) -> Self:
+        record = RecordDocument.of(content.record) if content.record else None
+        return cls(*content.content, progress=record, status=record.status if record else NOT_STARTED)
+
+
+class TypeProgressDocument(Document):
+    """The sums of a type's contents: those of weight 0 count for the time only."""
+
+    type: str
+    total_contents: int
+    completed_contents: int
+    time_spent_seconds: int
+
+    @classmethod
+    def of(cls, name: str, contents: Sequence[ContentProgress]) -> Self:
+        counted = [one for one in contents if one.content.weight > 0]
+        return cls(
+            type=name,
+            total_contents=len(counted),
+            completed_contents=sum(one.record is not None and one.record.completed_at is not None for one in counted),
+            time_spent_seconds=sum(one.record.time_spent_seconds for one in contents if one.record),
+        )
+
+
+class ModuleProgressDocument(Document):
+    """A learner's progress in one module, content by content."""
+
+    module: ModuleTitleDocument
+    enrollment: EnrollmentDocument | None
+    contents: list[ContentProgressDocument]
+    by_type: list[TypeProgressDocument]
+
+    @classmethod
+    def of(
+        cls,
+        module_id: str,
+        title: str,
+        module: Module,
+        enrollment: Enrollment | None,
+        contents: Sequence[ContentProgress],
+    ) -> Self:
+        """Show a module's contents in order with a learner's records, and their sums by type."""
+        by_type = grouped(contents, lambda one: one.content.type)
+        return cls(
+            module=ModuleTitleDocument(module_id, title),
+            enrollment=EnrollmentDocument.of(enrollment, module) if enrollment else None,
+            contents=[ContentProgressDocument.of(content) for content in contents],
+            by_type=[TypeProgressDocument.of(name, contents) for name, contents in by_type.items()],
+        )
+
+
+class ExportedEnrollmentDocument(TitledEnrollmentDocument):
+    """An enrollment, with all that is stored of it."""
+
+    last_content_id: str | None
+    counted: Counted
+    enrolled_by_update: Annotated[bool, Meta(description="Whether an update made it, and the earliest one dates it.")]
+
+    @classmethod
+    def of_module(cls, module: EnrolledModule) -> Self:
+        return cls.extending(
+            TitledEnrollmentDocument.of_module(module),
+            last_content_id=module.enrollment.last_content_id,
+            counted=module.enrollment.counted,
+            enrolled_by_update=module.enrollment.enrolled_by_update,
+        )
+
+
+class ExportedRecordDocument(RecordDocument):
+    """A record, with all that is stored of it, and its content's title."""
+
+    title: str
+    furthest_percentage: int
+    position_at: Time | None
+    reached_at: Annotated[
+        Time | None,
+        Meta(description="When the completion threshold was first reached; null also where nothing was kept."),
+    ]
+    passed_at: Annotated[
+        Time | None, Meta(description="When the passing score was first reached; null also where nothing was kept.")
+    ]
+
+    @classmethod
+    def titled(cls, title: str, record: Record) -> Self:
+        return cls.extending(
+            RecordDocument.of(record),
+            title=title,
+            furthest_percentage=record.furthest_percentage,
+            position_at=record.position_at,
+            reached_at=record.reached_at,
+            passed_at=record.passed_at,
+        )
+
+
+class ActivityDayDocument(Document):
+    """A learner's activity in one module on one day, in UTC."""
+
+    module_id: str
+    day: date = field(name="date")
+    time_spent_seconds: int
+
+
+class ExportedAnswerDocument(Document):
+    """An answer that is kept for repeats of its request; null where it tells of somebody else, or of several people."""
+
+    idempotency_key: str
+    request_digest: str
+    status: int
+    stored_at: Time
+    answer: Annotated[Raw, Meta(extra_json_schema={"type": "object"})] | None
+
+    @classmethod
+    def of(cls, user_id: str, answer: Any) -> Self:
+        return cls(
+            idempotency_key=answer.key,
+            request_digest=answer.fingerprint,
+            status=answer.status,
+            stored_at=answer.stored_at,
+            answer=Raw(answer.body) if answer.learner_id == user_id else None,
+        )
+
+
+class ExportDocument(Document):
+    """Everything that is held about a learner."""
+
+    user_id: str
+    enrollments: list[ExportedEnrollmentDocument]
+    records: list[ExportedRecordDocument]
+    activity_days: list[ActivityDayDocument]
+    teaches: list[ModuleTitleDocument]
+    stored_answers: list[ExportedAnswerDocument]
+
+    @classmethod
+    def of(
+        cls,
+        user_id: str,
+        modules: Sequence[EnrolledModule],
+        records: Sequence[tuple[str, Record]],
+        days: Sequence[ActivityDay],
+        taught: Sequence[Any],
+        answers: Sequence[Any],
+    ) -> Self:
+        return cls(
+            user_id=user_id,
+            enrollments=[ExportedEnrollmentDocument.of_module(module) for module in modules],
+            records=[ExportedRecordDocument.titled(title, record) for title, record in records],
+            activity_days=[ActivityDayDocument(day.module_id, day.day, day.time_spent_seconds) for day in days],
+            teaches=[ModuleTitleDocument(module.id, module.title) for module in taught],
+            stored_answers=[ExportedAnswerDocument.of(user_id, answer) for answer in answers],
+        )

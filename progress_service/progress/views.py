@@ -9,7 +9,7 @@ from flask import current_app
 from progress_service import idempotency, recorder
 from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
 from progress_service.calculations import Update
-from progress_service.documents import enrollment_document, record_document
+from progress_service.documents import EnrollmentDocument, RecordDocument
 from progress_service.endpoint import (
     NOTHING,
     Answer,
@@ -36,22 +36,17 @@ from progress_service.errors import (
 )
 from progress_service.learning import Recorded
 from progress_service.progress import queries
-from progress_service.progress.documents import dashboard_document, export_document, module_document
-from progress_service.progress.schemas import (
-    BatchRecordedSchema,
-    DashboardQuery,
-    DashboardSchema,
-    EffortSchema,
-    ExportSchema,
-    ModuleProgressSchema,
-    RecordedSchema,
-    batch_schema,
-    update_schema,
+from progress_service.progress.documents import (
+    BatchRecordedDocument,
+    DashboardDocument,
+    ExportDocument,
+    ModuleProgressDocument,
+    RecordedDocument,
 )
+from progress_service.progress.schemas import DashboardQuery, EffortSchema, batch_schema, update_schema
 from progress_service.recorder import UnknownContent
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
-RECORDED = RecordedSchema()
 ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}
 AFTER_UPDATE = {
     "completeRecord": {"parameters": {"recordId": "$response.body#/progress/id"}},
@@ -96,7 +91,7 @@ def _find_unknown_contents(call: Call) -> list[Fault]:
 @progress.post("")
 @requires_token(SEND_UPDATES)
 @takes(update_schema, authorize=_authorize_updates, more_faults=_find_unknown_contents)
-@answers(RECORDED, 201, 200)
+@answers(RecordedDocument, 201, 200)
 @refuses(NOT_ENROLLED, UNKNOWN_CONTENT)
 @leads_to(AFTER_UPDATE)
 def send_update(call: Call) -> Answer:
@@ -110,27 +105,19 @@ def send_update(call: Call) -> Answer:
 @progress.post("/batch")
 @requires_token(SEND_UPDATES)
 @takes(batch_schema, authorize=_authorize_updates, more_faults=_find_unknown_contents)
-@answers(BatchRecordedSchema(), 200)
+@answers(BatchRecordedDocument, 200)
 @refuses(NOT_ENROLLED, UNKNOWN_CONTENT)
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
     updates = call.body["updates"]
     recorded = _record(call, updates, pointer="/updates/{}")
-    return Answer(
-        {
-            "received": len(updates),
-            "started": recorded.started,
-            "completed": recorded.completed,
-            "enrollmentsCompleted": recorded.enrollments_completed,
-        },
-        learner=call.caller.id,
-    )
+    return Answer(BatchRecordedDocument.of(len(updates), recorded), learner=call.caller.id)
 
 
 @progress.put("/<record_id>/complete")
 @requires_token(SEND_UPDATES)
 @takes(EffortSchema(), required=False, authorize=_authorize_updates)
-@answers(RECORDED, 200)
+@answers(RecordedDocument, 200)
 @refuses(NOT_ENROLLED, COMPLETION_CRITERIA_NOT_MET)
 @leads_to(AFTER_UPDATE)
 def complete_record(call: Call, record_id: str) -> Answer:
@@ -148,17 +135,17 @@ def complete_record(call: Call, record_id: str) -> Answer:
 @progress.get("/<user_id>")
 @requires_token(READ_DASHBOARD)
 @takes_query(DashboardQuery())
-@answers(DashboardSchema(), 200)
+@answers(DashboardDocument, 200)
 @single_statement
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
     modules, following = queries.dashboard(call.connection, user_id)
-    return Answer(dashboard_document(user_id, modules, following, call.query.get("status")))
+    return Answer(DashboardDocument.of(user_id, modules, following, call.query.get("status")))
 
 
 @progress.get("/<user_id>/export")
 @requires_token(READ_DASHBOARD)
-@answers(ExportSchema(), 200)
+@answers(ExportDocument, 200)
 def export_learner(call: Call, user_id: str) -> Answer:
     """Read everything that is held about a learner."""
     modules, _ = queries.dashboard(call.connection, user_id)
@@ -166,19 +153,19 @@ def export_learner(call: Call, user_id: str) -> Answer:
     days = queries.activity_days(call.connection, user_id)
     taught = queries.taught_modules(call.connection, user_id)
     answers = queries.stored_answers(call.connection, user_id)
-    return Answer(export_document(user_id, modules, records, days, taught, answers))
+    return Answer(ExportDocument.of(user_id, modules, records, days, taught, answers))
 
 
 @progress.get("/<user_id>/<module_id>")
 @requires_token(READ_LEARNER_MODULE)
-@answers(ModuleProgressSchema(), 200)
+@answers(ModuleProgressDocument, 200)
 @single_statement
 def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
     found = queries.learner_module(call.connection, user_id, module_id)
     if found is None:
         raise Problem(NOT_FOUND, "There is no such module.")
-    return Answer(module_document(module_id, *found))
+    return Answer(ModuleProgressDocument.of(module_id, *found))
 
 
 @progress.delete("/<user_id>/<module_id>")
@@ -217,8 +204,8 @@ def _record(call: Call, bodies: Sequence[Mapping[str, Any]], pointer: str = "") 
 def _answer(recorded: Recorded) -> Answer:
     """Show the one record that a request has changed, and its enrollment."""
     (record,), (enrollment,) = recorded.after.records.values(), recorded.after.enrollments.values()
-    document = {
-        "progress": record_document(record),
-        "enrollment": enrollment_document(enrollment, recorded.modules[enrollment.module_id]),
-    }
+    document = RecordedDocument(
+        progress=RecordDocument.of(record),
+        enrollment=EnrollmentDocument.of(enrollment, recorded.modules[enrollment.module_id]),
+    )
     return Answer(document, 201 if recorded.started else 200, record.user_id)

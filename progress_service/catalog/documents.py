@@ -1,0 +1,77 @@
+"""What the catalog's answers show: modules as they were last published, and enrollments."""
+
+from collections.abc import Sequence
+from typing import Self
+
+from sqlalchemy import Row
+
+from progress_service.calculations import Enrollment, Module
+from progress_service.documents import Counted, EnrollmentDocument
+from progress_service.publishing import PublishedContent, PublishedModule
+from progress_service.serialization import Document
+
+
+class ListedModuleDocument(Document):
+    """A module, and how many of its contents count."""
+
+    id: str
+    title: str
+    total_contents: int
+
+
+class ModuleListDocument(Document):
+    """The modules that the caller may see."""
+
+    modules: list[ListedModuleDocument]
+
+    @classmethod
+    def of(cls, modules: Sequence[Row[str, str, int]]) -> Self:
+        return cls([ListedModuleDocument(*module) for module in modules])
+
+
+class PublishedContentDocument(Document):
+    """A content as last published, with every default filled in."""
+
+    id: str
+    title: str
+    type: str
+    section: str | None
+    weight: int
+    completion_threshold: int
+    passing_score: float | None
+
+    @classmethod
+    def of(cls, content: PublishedContent) -> Self:
+        return cls(
+            id=content.id,
+            title=content.title,
+            type=content.type,
+            section=content.section,
+            weight=content.weight,
+            completion_threshold=content.completion_threshold,
+            passing_score=None if content.passing_score is None else content.passing_score / 100,
+        )
+
+
+class PublishedModuleDocument(Document):
+    """A module as last published, with every default filled in."""
+
+    id: str
+    title: str
+    instructor_ids: Sequence[str]
+    contents: list[PublishedContentDocument]
+
+    @classmethod
+    def of(cls, module: PublishedModule) -> Self:
+        contents = [PublishedContentDocument.of(content) for content in module.contents]
+        return cls(module.id, module.title, module.instructor_ids, contents)
+
+
+class EnrolledDocument(EnrollmentDocument):
+    """An enrollment, and whether it counts."""
+
+    counted: Counted
+
+    @classmethod
+    def of(cls, enrollment: Enrollment, module: Module) -> Self:
+        return cls.extending(EnrollmentDocument.of(enrollment, module), counted=enrollment.counted)
