@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from flask import Flask, Response, current_app, g
+from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from progress_service.calculations import CriteriaNotMet
 from progress_service.recorder import ContentElsewhere, NotEnrolled, Refused, UnknownContent, UnknownModule
-from progress_service.serialization import encode
+from progress_service.serialization import Document, encode
 
 PROBLEM_TYPES: list["ProblemType"] = []
 """Every type of problem, by status. The first one of a status also names what Flask itself refuses with that status."""
@@ -85,11 +86,30 @@ UNAVAILABLE = ProblemType(
 )
 
 
-class Fault(NamedTuple):
-    """What is wrong at one place of a request, by its JSON pointer."""
+class Fault(Document):
+    """What is wrong at one place of a request."""
 
-    pointer: str
+    pointer: Annotated[
+        str,
+        Meta(
+            description="Into the body (RFC 6901), or `/` and the name of a parameter.",
+            extra_json_schema={"format": "json-pointer"},
+        ),
+    ]
     detail: str
+
+
+class ProblemDocument(Document):
+    """A refusal or a fault (RFC 9457)."""
+
+    type: Annotated[
+        str, Meta(description="`urn:progress-service:problem:` and the slug.", extra_json_schema={"format": "uri"})
+    ]
+    title: str
+    status: int
+    detail: str
+    request_id: Annotated[str, Meta(description="That of `X-Request-ID`.")]
+    errors: Annotated[tuple[Fault, ...] | UnsetType, Meta(description="What is wrong, and where.")] = UNSET
 
 
 class Problem(HTTPException):
@@ -166,19 +186,18 @@ def render(error: HTTPException) -> Response:
     return response
 
 
-def document(error: HTTPException) -> dict[str, Any]:
+def document(error: HTTPException) -> ProblemDocument:
     status = error.code or 500
     slug = error.kind.slug if isinstance(error, Problem) else _slug(status)
-    problem = {
-        "type": f"urn:progress-service:problem:{slug}",
-        "title": slug.replace("-", " ").capitalize(),
-        "status": status,
-        "detail": error.description or HTTPStatus(status).description,
-        "requestId": g.request_id,
-    }
-    if isinstance(error, Problem) and error.faults:
-        problem["errors"] = [fault._asdict() for fault in error.faults]
-    return problem
+    faults = error.faults if isinstance(error, Problem) else ()
+    return ProblemDocument(
+        type=f"urn:progress-service:problem:{slug}",
+        title=slug.replace("-", " ").capitalize(),
+        status=status,
+        detail=error.description or HTTPStatus(status).description,
+        request_id=g.request_id,
+        errors=faults or UNSET,
+    )
 
 
 def render_database_error(error: DBAPIError | TimeoutError) -> Response:

@@ -24,20 +24,18 @@ from werkzeug.routing import Rule
 from progress_service import errors
 from progress_service.auth import OWN, Caller, Policy, Reach, Role
 from progress_service.endpoint import Operation
-from progress_service.errors import ProblemType
+from progress_service.errors import ProblemDocument, ProblemType
 from progress_service.openapi.words import (
     ANSWER_HEADERS,
     BEARER,
     DESCRIPTIONS,
-    FAULT,
     INTRODUCTION,
     PARAMETERS,
-    PROBLEM,
     PROBLEM_HEADERS,
     READING,
     Json,
 )
-from progress_service.serialization import json_schemas, reference
+from progress_service.serialization import Document, json_schemas, reference
 from progress_service.validation import ModuleId, UserId
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -104,9 +102,10 @@ class _Document:
 
     def _add_components(self, operations: Iterable[Operation]) -> None:
         self.components.security_scheme("bearer", BEARER)
-        self.components.schema("Problem", PROBLEM).schema("Fault", FAULT)
-        answers = [answer for operation in operations for answer in operation.answers.values()]
-        for name, schema in json_schemas(answer for answer in answers if isinstance(answer, type)).items():
+        documents: list[type[Document]] = [ProblemDocument]
+        for operation in operations:
+            documents += [answer for answer in operation.answers.values() if isinstance(answer, type)]
+        for name, schema in json_schemas(documents).items():
             self.components.schema(name, schema)
         for name, description in ANSWER_HEADERS.items():
             self.components.header(name, {"description": description, "schema": {"type": "string"}})
@@ -186,7 +185,7 @@ class _Document:
             refusals[str(status)] = name = "Or".join(kind.slug.title().replace("-", "") for kind in here)
             if name not in self.components.responses:
                 examples = {kind.slug: {"value": self.examples["problems"][kind.slug]} for kind in here}
-                content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+                content = {"schema": reference(ProblemDocument), "examples": examples}
                 described = {
                     "description": "; ".join(f"`{kind.slug}`: {kind.when}" for kind in here) + ".",
                     "headers": self._headers(*PROBLEM_HEADERS.get(status, [])),

@@ -23,37 +23,6 @@ Keeps how far each learner is with every content of every module, and adds it up
 READING = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
 """How the reach of a role reads."""
 
-PROBLEM: Json = {
-    "type": "object",
-    "description": "A refusal or a fault (RFC 9457).",
-    "required": ["type", "title", "status", "detail", "requestId"],
-    "properties": {
-        "type": {"type": "string", "format": "uri", "description": "`urn:progress-service:problem:` and the slug."},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "requestId": {"type": "string", "description": "That of `X-Request-ID`."},
-        "errors": {
-            "type": "array",
-            "description": "What is wrong, and where.",
-            "items": {"$ref": "#/components/schemas/Fault"},
-        },
-    },
-}
-FAULT: Json = {
-    "type": "object",
-    "description": "What is wrong at one place of a request.",
-    "required": ["pointer", "detail"],
-    "properties": {
-        "pointer": {
-            "type": "string",
-            "format": "json-pointer",
-            "description": "Into the body (RFC 6901), or `/` and the name of a parameter.",
-        },
-        "detail": {"type": "string"},
-    },
-}
-
 BEARER: Json = {
     "type": "http",
     "scheme": "bearer",
