@@ -105,43 +105,6 @@ def test_each_caller_may_do_what_the_contract_says_and_no_more(
     assert answers == dict(zip(CALLERS, map(int, statuses.split()), strict=True))
 
 
-RIGHTS = """
-PUT     /api/catalog/modules/<module_id>            no       no          no     any    any
-GET     /api/catalog/modules                        no       taught      any    any    any
-GET     /api/catalog/modules/<module_id>            no       taught      any    any    any
-GET     /api/enrollments/<user_id>/<module_id>      own      own|taught  any    any    any
-PUT     /api/enrollments/<user_id>/<module_id>      no       no          no     any    any
-POST    /api/progress                               own      own         no     any    any
-POST    /api/progress/batch                         own      own         no     any    any
-PUT     /api/progress/<record_id>/complete          own      own         no     any    any
-GET     /api/progress/<user_id>                     own      own         any    any    any
-GET     /api/progress/<user_id>/export              own      own         any    any    any
-GET     /api/progress/<user_id>/<module_id>         own      own|taught  any    any    any
-DELETE  /api/progress/<user_id>                     no       no          no     any    any
-DELETE  /api/progress/<user_id>/<module_id>         no       no          no     any    any
-GET     /api/progress/stats/<module_id>             no       taught      any    any    any
-GET     /api/progress/stats/<module_id>/learners    no       taught      any    any    any
-GET     /api/progress/stats/<module_id>/timeline    no       taught      any    any    any
-"""
-"""Section 3 of the contract: whose data students, instructors, auditors, admins and services may touch, by route."""
-
-
-def test_every_route_declares_the_rights_that_the_contract_gives(app: Flask) -> None:
-    table = []
-    for rule in app.url_map.iter_rules():
-        operation = getattr(app.view_functions[rule.endpoint], "operation", None)
-        reaches = (
-            [str(reach.name).lower() for reach in operation.policy]
-            if operation and operation.policy
-            else ["undeclared"] * 5
-        )
-        row = "{:43} {:8} {:11} {:6} {:6} {}".format(rule.rule, *reaches).replace("none", "no  ")
-        table += [f"{method:7} {row}" for method in (rule.methods or set()) - {"HEAD"} if rule.rule not in OPEN]
-
-    print(*sorted(table), sep="\n")
-    assert set(table) == set(RIGHTS.strip().splitlines())
-
-
 def test_a_view_that_declares_no_policy_becomes_no_route() -> None:
     with pytest.raises(
         TypeError, match=r"read_notes declares no policy: put @requires_token\(…\) or @open_to_all under"
