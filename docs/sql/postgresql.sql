@@ -1767,7 +1767,8 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- catalog.queries.modules: List the modules, or those that an instructor teaches.
+-- catalog.queries.modules: List the modules, or those that an instructor teaches: id, title, and number of counted
+-- contents.
 SELECT
   modules.id,
   modules.title,

@@ -1366,7 +1366,8 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- catalog.queries.modules: List the modules, or those that an instructor teaches.
+-- catalog.queries.modules: List the modules, or those that an instructor teaches: id, title, and number of counted
+-- contents.
 SELECT
   modules.id,
   modules.title,
