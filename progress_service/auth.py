@@ -1,4 +1,4 @@
-"""Who is calling, and what each role may do: the contract's table, a policy for each of its rows."""
+"""Who is calling, and what each role may do: a policy for each row of the contract's table."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from progress_service.validation import is_user_id
 
 
 class Role(StrEnum):
-    """Who somebody is to the platform; of several, the last of these counts."""
+    """A caller's role. If a token has several, the strongest counts: the last in this list."""
 
     STUDENT = "student"
     INSTRUCTOR = "instructor"
@@ -29,7 +29,7 @@ class Role(StrEnum):
 
 
 class Reach(Flag):
-    """Whose data a role may touch in an operation."""
+    """Whose data a role may read or change in an operation."""
 
     NONE = 0
     OWN = auto()
@@ -67,19 +67,19 @@ TAUGHT_BY = Prepared(
 
 
 class Caller(NamedTuple):
-    """Who is calling, by the token alone."""
+    """A caller, as the token tells."""
 
     id: str
     role: Role
 
     @property
     def may_date(self) -> bool:
-        """Only those who report for others know when something happened."""
+        """Only admins and services may send `occurredAt`."""
         return self.role in (Role.ADMIN, Role.SERVICE)
 
 
 def identify() -> Caller:
-    """Return who is calling; 401 without a valid token, 403 for a subject or a role that this service does not know."""
+    """Return the caller. Raises 401 without a valid token, and 403 for an unknown role or an impossible subject."""
     # Werkzeug would parse other schemes too, and fails at some of what may stand there.
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
@@ -101,7 +101,7 @@ def identify() -> Caller:
 
 
 def _strongest_role(claims: Mapping[str, Any]) -> Role | None:
-    """Return the role that the token gives: one of a list, or of words separated by spaces, in the provider's names."""
+    """Return the strongest role that a token names: in a list, or separated by spaces, in the provider's words."""
     given = _claim(claims, current_app.config["ROLE_CLAIM"])
     names: Mapping[str, Role] = current_app.extensions["role-names"]
     if isinstance(given, str):
@@ -112,12 +112,12 @@ def _strongest_role(claims: Mapping[str, Any]) -> Role | None:
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> Any:
-    """Return the claim of a name, or at a place such as `realm_access.roles`; None where there is none."""
+    """Return the claim of this name, or at a path such as `realm_access.roles`; None if there is none."""
     return next(_reachable(claims, path.split(".")), None)
 
 
 def _reachable(value: Any, steps: Sequence[str]) -> Iterator[Any]:
-    """Yield what steps lead to in a value; since a name may have dots, several steps may be one, and rather are."""
+    """Yield the values at the end of a path. A name may have dots and take several steps; the longest name is first."""
     if not steps:
         yield value
     elif isinstance(value, dict):
@@ -128,7 +128,7 @@ def _reachable(value: Any, steps: Sequence[str]) -> Iterator[Any]:
 
 
 def admit(caller: Caller, policy: Policy) -> Reach:
-    """Return how far the caller reaches; 403 where the role has no part in the operation."""
+    """Return the reach of the caller's role. Raises 403 for a role that has no part in the operation."""
     reach: Reach = getattr(policy, caller.role)
     if not reach:
         raise Problem(FORBIDDEN, f"The role {caller.role} may not do this.")
@@ -138,7 +138,7 @@ def admit(caller: Caller, policy: Policy) -> Reach:
 def authorize(
     connection: Connection, caller: Caller, reach: Reach, *, learner: str | None, module: str | None = None
 ) -> None:
-    """Refuse with 403 what is out of the caller's reach: another learner's data, a module that they do not teach."""
+    """Raise 403 for data out of the caller's reach: of another learner, or of a module that others teach."""
     if ANY in reach or (OWN in reach and learner == caller.id):
         return
     if TAUGHT in reach and module is not None and teaches(connection, caller, module):
@@ -151,7 +151,7 @@ def teaches(connection: Connection, caller: Caller, module: str) -> bool:
 
 
 def register(app: Flask) -> None:
-    """Bind token verification to an application: every way to a bad token is 401 with a challenge (RFC 6750)."""
+    """Bind token verification to an application. Every bad token leads to 401 with a challenge (RFC 6750)."""
     jwt.init_app(app)
     app.extensions["token-keys"] = keys.finder(app.config)
     app.extensions["role-names"] = _role_names(app.config["ROLE_NAMES"])
@@ -162,7 +162,7 @@ def register(app: Flask) -> None:
 
 
 def _role_names(written: str) -> dict[str, Role]:
-    """Read which role each of an identity provider's names means."""
+    """Read the roles behind an identity provider's names."""
     try:
         pairs = json.loads(written, object_pairs_hook=tuple)
         names = {name: Role(role) for name, role in pairs}

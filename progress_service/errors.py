@@ -29,7 +29,7 @@ class ProblemType:
     status: int
     when: str
     detail: str | None = None
-    """What the caller is told by a problem that has no sentence of its own."""
+    """The sentence of a problem that is raised without one."""
 
     def __post_init__(self) -> None:
         PROBLEM_TYPES.append(self)
@@ -138,11 +138,11 @@ def unavailable(seconds: int = 1, detail: str | None = None) -> Problem:
 
 
 class Refusal(NamedTuple):
-    """How callers are told of an exception of the rules."""
+    """How an exception of the rules is told to callers."""
 
     kind: ProblemType
     detail: str
-    """The sentence about each refused item, or about the request where no item is pointed to."""
+    """The sentence about each refused item; about the request, where there is no `field`."""
     field: str = ""
     """The field of an item that the sentence is about."""
 
@@ -158,7 +158,7 @@ REFUSALS: dict[type[Exception], Refusal] = {
 
 @contextmanager
 def refused_at(pointer: str = "") -> Iterator[None]:
-    """Raise the problem that a refusal means to callers; `{}` in the pointer to an item stands for its index."""
+    """Raise the problem for a refusal of the rules; in the pointer to an item, `{}` stands for the item's index."""
     try:
         yield
     except tuple(REFUSALS) as refused:
@@ -178,7 +178,7 @@ def register(app: Flask) -> None:
 
 
 def render(error: HTTPException) -> Response:
-    """Answer with the problem document of an exception, keeping the exception's own headers."""
+    """Answer with the problem document of an exception, and keep the exception's own headers."""
     response = Response(headers=error.get_response().headers, status=error.code)
     response.headers.remove("Content-Length")
     response.content_type = "application/problem+json"
@@ -201,7 +201,7 @@ def document(error: HTTPException) -> ProblemDocument:
 
 
 def render_database_error(error: DBAPIError | TimeoutError) -> Response:
-    """Answer 503 where the database is away, busy or too slow, 500 where the fault is ours."""
+    """Answer 503 where the database is away, busy or too slow, and 500 for a fault of this service."""
     is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if is_lost or isinstance(error, OperationalError | InterfaceError | TimeoutError):
         current_app.logger.warning("database unavailable: %s", type(error.__cause__ or error).__name__)
@@ -210,13 +210,13 @@ def render_database_error(error: DBAPIError | TimeoutError) -> Response:
 
 
 def render_unexpected(error: Exception) -> Response:
-    """Answer 500 and log what happened where, but not what the exception says: it may quote somebody's data."""
+    """Answer 500, and log the exception's type and place, but not its message, which may quote somebody's data."""
     current_app.logger.error("unexpected error: %s", "; caused by ".join(_trace(error)))
     return render(InternalServerError())
 
 
 def _trace(error: BaseException | None) -> Iterator[str]:
-    """Tell of which kind an exception and each of its causes is, and which lines of code it went through."""
+    """Describe an exception and each of its causes: its type, and the lines of code that it went through."""
     while error is not None:
         frames = ((Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__))
         yield f"{type(error).__name__} at " + " > ".join(

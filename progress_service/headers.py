@@ -1,4 +1,4 @@
-"""The headers of every answer: answers are one caller's data, to be kept by nobody and to be run by no browser."""
+"""The headers of every answer: nobody may cache it, since it is one caller's data, and no browser may run it."""
 
 from flask import Flask, Response
 
@@ -10,7 +10,7 @@ HEADERS = {
 
 
 def register(app: Flask) -> None:
-    """Give every answer these headers, refusals and faults too, where its view has not said otherwise."""
+    """Give these headers to every answer, refusals and faults included, unless its view has set them."""
     app.after_request(_complete)
 
 

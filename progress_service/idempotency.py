@@ -1,6 +1,6 @@
-"""Repeats of a request: its answer is kept under the caller's key, in the transaction of its effect.
+"""Repeats of a request: the answer is stored under the caller's key, in the transaction of the request's effect.
 
-So the effect and the answer are there together or not at all. A repeat that comes while the first request still runs
+So both are stored, or neither. A repeat that comes while the first request still runs
 waits for it, by a lock on the key; it is the first lock that a transaction takes.
 """
 
@@ -40,7 +40,7 @@ KEEP = Prepared(
 
 
 class Key(NamedTuple):
-    """A caller's name for one request, and the digest of what that request says."""
+    """A caller's name for one request, and the digest of that request."""
 
     caller_id: str
     key: str
@@ -53,14 +53,14 @@ class Key(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """The answer that a request got, and whom it names; None if several people."""
+    """A stored answer, and the learner whom it names; None if it names several."""
 
     response: Response
     learner: str | None
 
 
 def name_of(request: Request) -> str | None:
-    """Return the key that a POST or PUT has; 400 where it is not 1 to 255 visible ASCII characters."""
+    """Return the key of a POST or PUT. Raises 400 for anything but 1 to 255 visible ASCII characters."""
     name = request.headers.get("Idempotency-Key")
     if name is None or request.method not in ("POST", "PUT"):
         return None
@@ -70,9 +70,9 @@ def name_of(request: Request) -> str | None:
 
 
 def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
-    """Return the answer that is stored under a key; 422 where the key was given to another request.
+    """Return the answer that is stored under a key. Raises 422 if the key was given to another request.
 
-    Holds the key until the transaction ends. Answers are forgotten after a day.
+    Locks the key until the transaction ends. An answer that is older than a day is deleted.
     """
     ours = {"caller_id": key.caller_id, "key": key.key}
     if connection.dialect.name == "postgresql":
@@ -89,23 +89,23 @@ def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
 
 
 def keep(connection: Connection, key: Key, response: Response, learner_id: str | None, now: datetime) -> None:
-    """Store an answer, and whom it names, with the effect that it tells of."""
+    """Store an answer, and the learner whom it names, in the transaction of the request's effect."""
     answer = {"status": response.status_code, "body": response.get_data(), "learner_id": learner_id, "stored_at": now}
     KEEP.run(connection, **key._asdict(), **answer)
 
 
 def forget(connection: Connection, user_id: str) -> None:
-    """Delete the answers that a user was given, and those that name them."""
+    """Delete the answers to a user, and those that name that user."""
     connection.execute(delete(StoredAnswer).where(about(connection, user_id)))
 
 
 def about(connection: Connection, user_id: str) -> ColumnElement[bool]:
-    """Tell which answers a user was given, and which name them: of those that may name several, the body says whom."""
+    """Select the answers to a user and those that name the user; where an answer may name several, search its body."""
     find = func.pg_catalog.position if connection.dialect.name == "postgresql" else func.instr
     names_them = and_(StoredAnswer.learner_id.is_(None), find(StoredAnswer.body, encode(user_id)) > 0)
     return or_(StoredAnswer.caller_id == user_id, StoredAnswer.learner_id == user_id, names_them)
 
 
 def purge(connection: Connection, now: datetime) -> int:
-    """Delete the answers that no repeat can get any more, and return how many they were."""
+    """Delete the answers that are older than a day, and return their number."""
     return connection.execute(delete(StoredAnswer).where(StoredAnswer.stored_at <= now - LIFETIME)).rowcount

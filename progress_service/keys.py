@@ -1,4 +1,4 @@
-"""The keys that verify tokens: the one that is given, or those that an identity provider publishes, by their ids."""
+"""The keys that verify tokens: the configured one, or those that an identity provider publishes, by their ids."""
 
 import logging
 import math
@@ -20,14 +20,14 @@ from progress_service.errors import unavailable
 from progress_service.validation import parse_json
 
 LIFETIME = 300
-"""After so many seconds the provider is asked for its keys again."""
+"""In seconds; after them the provider is asked for its keys again."""
 COOLDOWN = 30
-"""The provider is asked at most once in so many seconds, however many unknown keys tokens name."""
+"""In seconds, between two requests to the provider, however many unknown keys tokens name."""
 TIMEOUT = 3
-"""So many seconds the provider has to answer."""
+"""In seconds, for the provider to answer."""
 LARGEST_SET = 256 * 1024
 UNFIT = (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm)
-"""What is raised for a key that an algorithm cannot use."""
+"""The exceptions for a key that an algorithm cannot use."""
 
 _JWKS_URL = re.compile(r"https://[^/\s]\S*|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?")
 _HEADERS = {"Accept": "application/json", "User-Agent": "progress-service"}
@@ -39,7 +39,7 @@ for _handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
 
 
 def finder(config: Mapping[str, Any]) -> Callable[[str | None], Any]:
-    """Return what finds the key of a token by the key id that it names."""
+    """Return the function that finds the key of a token by its key id."""
     algorithm = config["JWT_ALGORITHM"]
     if url := config.get("JWT_JWKS_URL"):
         return KeySet(url, algorithm).find
@@ -65,7 +65,7 @@ class KeySet:
         self._lock = Lock()
 
     def find(self, key_id: str | None) -> Any:
-        """Return a key; 401 where the provider has none of this id, 503 where it has never told which it has."""
+        """Return a key. Raises 401 if the provider has no key of this id, and 503 while it has never been reached."""
         if key_id is None:
             raise InvalidTokenError("The token does not name its key.")
         is_known = key_id in (self._keys or ())
@@ -79,7 +79,7 @@ class KeySet:
         return known[key_id]
 
     def _renew(self, patience: float) -> None:
-        """Fetch the keys when it is time; while one thread does, those that have no key wait for it, others go on."""
+        """Fetch the keys when it is time. Meanwhile threads without keys wait; others go on with the keys they have."""
         if self._lock.acquire(timeout=patience):
             try:
                 if monotonic() >= self._next_fetch:
@@ -88,7 +88,7 @@ class KeySet:
                 self._lock.release()
 
     def _fetch(self) -> None:
-        """Replace the keys by those of the provider, or keep them, and ask less and less often, where it gives none."""
+        """Replace the keys by those of the provider. If it gives none, keep them, and ask less and less often."""
         began = monotonic()
         try:
             self._keys = _verifying_keys(_get(self._url, began + TIMEOUT), self._algorithm)
@@ -103,7 +103,7 @@ class KeySet:
 
 
 def _get(url: str, deadline: float) -> bytes:
-    """Read a document that must come at once, in time, and not be long."""
+    """Read a document that must arrive without a redirect, in time, and be short."""
     body = b""
     with _OPENER.open(Request(url, headers=_HEADERS), timeout=TIMEOUT) as response:
         if response.status != 200:
@@ -116,7 +116,7 @@ def _get(url: str, deadline: float) -> bytes:
 
 
 def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
-    """Return, by their ids, the keys of a JWK Set that sign with the algorithm; it may hold others.
+    """Return the keys of a JWK Set that sign with the algorithm, by their ids; other keys are left out.
 
     An id that several keys have names none of them.
     """
@@ -138,7 +138,7 @@ def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
 
 
 def _verifying_key(key: Any, name: str) -> Any:
-    """Return a key ready for use, so that it is parsed once; raises one of UNFIT where it is not one to verify with."""
+    """Parse a key, once for all tokens. Raises one of UNFIT for a key that cannot verify."""
     algorithm = get_algorithm_by_name(name)
     prepared = algorithm.prepare_key(key)
     if hasattr(prepared, "private_bytes"):

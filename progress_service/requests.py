@@ -1,4 +1,4 @@
-"""How a request is read: its path, its query and its body, each refused where it is not of the declared shape."""
+"""Reading a request: path, query and body, each of which is refused if it has not the declared shape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +30,7 @@ PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"",
 
 
 def check_path(path: Mapping[str, str]) -> None:
-    """Refuse a path with an identifier that nobody and nothing can have."""
+    """Raise 404 for a path with an identifier that nobody and nothing can have."""
     faults = []
     for name, value in path.items():
         try:
@@ -52,7 +52,7 @@ def read_query(schema: Schema, *, is_paged: bool) -> Any:
     faults = [Fault(f"/{name}", "Is given more than once.") for name, given in request.args.lists() if len(given) > 1]
     if not is_paged:
         faults += [
-            Fault(f"/{name}", "A table is whole: it has no limit and no cursor.")
+            Fault(f"/{name}", "A table has no pages: it takes no limit and no cursor.")
             for name in PAGING
             if name in request.args
         ]

@@ -20,16 +20,16 @@ from progress_service.errors import Fault
 
 RESERVED_USER_IDS = {"me", "stats", "batch", "events"}
 RESERVED_MODULE_IDS = {"export"}
-"""What stands in paths of a learner where a module may stand."""
+"""Words that stand in paths where a module's identifier may stand."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of this service's clock a caller's clock may be."""
 HUNDREDTH = Decimal("0.01")
 MOST_FAULTS = 10_000
-"""How many faults are named: more than a batch of updates with every field wrong has."""
+"""The number of faults that an answer names at most; a batch whose every field is wrong has fewer."""
 
 LONGEST_IDENTIFIER = 255
-"""How many characters an identifier may have."""
+"""In characters."""
 
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._:@|+~'-]{{0,{LONGEST_IDENTIFIER - 1}}}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -40,11 +40,11 @@ _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class StrictSchema(Schema):
-    """A schema that refuses what it does not know."""
+    """A schema that refuses unknown fields."""
 
     error_messages = {"unknown": "Unknown field."}
     keywords: Mapping[str, Any] = {}
-    """What JSON Schema can say of an object and fields cannot."""
+    """JSON Schema keywords of the object, which its fields cannot tell."""
 
     class Meta:
         unknown = RAISE
@@ -72,7 +72,7 @@ class StrictField(fields.Field[Value]):
 
 
 class Text(StrictField[str]):
-    """A string of Unicode characters, at most so many; NUL, which databases cannot keep, is refused."""
+    """A string of at most `limit` Unicode characters. NUL is refused, because databases cannot store it."""
 
     default_error_messages = {
         "invalid": "Must be a string.",
@@ -114,7 +114,7 @@ class Pattern(StrictField[str]):
 
 
 class Identifier(Pattern):
-    """An identifier that another service gave, which is none of the words that paths use in its place."""
+    """An identifier that another service gave. Words that paths use in its place are refused."""
 
     default_error_messages = {"reserved": "Is a reserved word."}
     reserved: Set[str] = frozenset()
@@ -144,9 +144,9 @@ class ModuleId(Identifier):
 
 
 class Number(StrictField[int]):
-    """A JSON number in a range, with at most so many decimals; loads as a whole number of its smallest units.
+    """A JSON number in a range, with at most `places` decimals. It loads as an integer in units of its last decimal.
 
-    With `places=2`, 33.7 loads as 3370. With `floor=True` the decimals beyond are dropped instead of refused.
+    With `places=2`, 33.7 loads as 3370. With `floor=True` further decimals are dropped instead of refused.
     """
 
     default_error_messages = {
@@ -195,7 +195,7 @@ class Truth(StrictField[bool]):
 class Instant(StrictField[datetime]):
     """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast.
 
-    A leap second, the 61st of a day's last minute, is taken for the last microsecond before it ends.
+    A leap second, the 61st second of a day's last minute, loads as the last microsecond of that minute.
     """
 
     accepts = {"type": "string", "format": "date-time"}
@@ -243,7 +243,7 @@ class WrittenWhole(StrictField[int]):
 
 
 class WrittenHundredths(StrictField[int]):
-    """A percentage in a query parameter; loads in hundredths, rounded down as percentages are shown."""
+    """A percentage in a query parameter. It loads in hundredths, rounded down, as percentages are shown."""
 
     accepts = {"type": "number", "minimum": 0, "maximum": 100}
     default_error_messages = {"invalid": "Must be a number from 0 to 100."}
@@ -276,7 +276,7 @@ def parse_json(body: bytes) -> Any:
 
 
 def parse_first_json(text: str, start: int) -> tuple[Any, int]:
-    """Parse the JSON that begins at a place, as `parse_json` does, and return it with the place behind it."""
+    """Parse the first JSON value from `start` on, as `parse_json` does; return it and the index where it ends."""
     parsed: tuple[Any, int] = _parse(_DECODER.raw_decode, text, start)
     return parsed
 
@@ -296,7 +296,7 @@ _DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant
 
 
 def written_number(text: str) -> int | Decimal | str:
-    """Return the number that a text means, or the text itself where it means none."""
+    """Return the number that a text is, or the text itself if it is no number."""
     try:
         return parse_json(text.encode()) if len(text) < 100 and _WRITTEN_NUMBER.fullmatch(text) else text
     except ValueError:
@@ -304,7 +304,7 @@ def written_number(text: str) -> int | Decimal | str:
 
 
 def faults_of(error: ValidationError) -> list[Fault]:
-    """List every fault that a schema found, with JSON pointers; of more than any honest request has, the first."""
+    """List the faults that a schema found, each with its JSON pointer, up to `MOST_FAULTS`."""
     return list(islice(_walk("", error.messages), MOST_FAULTS))
 
 

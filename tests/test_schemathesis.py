@@ -40,7 +40,7 @@ SAID_IN_WORDS = {
     "Must not be more than 5 minutes ahead.",
     "Must be at most 366 days, the last not before the first.",
     "Cannot be set, and is not so.",
-    "A table is whole: it has no limit and no cursor.",
+    "A table has no pages: it takes no limit and no cursor.",
     "Was not given by this service for this order.",
 }
 """Why a request may be refused for its shape although it is as JSON Schema can say."""

@@ -40,7 +40,8 @@ def read_statistics(call: Call, module_id: str) -> Answer:
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
     """List a module's learners, page by page, or all of them as text/csv.
 
-    The table has the names of an enrollment's fields as its header. It is whole: `limit` and `cursor` are refused.
+    The header of the table has the names of an enrollment's fields. A table has no pages: `limit` and `cursor` are
+    refused.
     """
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
@@ -76,7 +77,7 @@ def _module(call: Call, module_id: str) -> TitledModule:
 
 
 def _filters(call: Call, total_weight: int) -> Filters:
-    """Say of which learners a roster is: a percentage as shown becomes a bound of the stored sum."""
+    """Return the filters of a roster; a percentage as shown becomes a bound of the stored sum."""
     days, hundredths = call.query["inactive_days"], call.query["max_progress"]
     return Filters(
         call.query["status"],

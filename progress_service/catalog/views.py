@@ -52,7 +52,7 @@ AFTER_ENROLLING = {
 @requires_token(READ_CATALOG)
 @answers(ModuleListDocument, 200)
 def list_modules(call: Call) -> Answer:
-    """List the modules; an instructor's are those that they teach."""
+    """List the modules; instructors get those that they teach."""
     instructor_id = call.caller.id if call.reach is TAUGHT else None
     return Answer(ModuleListDocument.of(queries.modules(call.connection, instructor_id)))
 
@@ -76,10 +76,10 @@ def read_module(call: Call, module_id: str) -> Answer:
 @leads_to(AFTER_PUBLISHING)
 @catalog_timeout
 def publish_module(call: Call, module_id: str) -> Answer:
-    """Publish a module whole: contents that are left out are retired, and every total follows at once.
+    """Publish a module with all its contents; those that are left out are retired, and every total changes at once.
 
-    201 where the module is new, 200 otherwise. What is retired counts again when it returns. What was read of a module
-    may be sent back.
+    201 where the module is new, 200 otherwise. A retired content counts again when it is published again. The
+    document of a GET may be sent back.
     """
     with refused_at("/contents/{}"):
         created = publishing.publish(call.connection, PublishedModule(module_id, **call.body), now=call.now)
@@ -104,9 +104,9 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 @answers(EnrolledDocument, 201, 200)
 @leads_to(AFTER_ENROLLING)
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
-    """Enroll a learner, or change what is given of their enrollment; a completed one keeps its status.
+    """Enroll a learner, or change the given fields of an enrollment; a completed one keeps its status.
 
-    201 where the enrollment is new, 200 otherwise. What was read of it may be sent back.
+    201 where the enrollment is new, 200 otherwise. The document of a GET may be sent back.
     """
     change = EnrollmentChange(user_id, module_id, **call.body["change"])
     with refused_at():
@@ -117,7 +117,7 @@ def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 
 
 def _check_told(told: Mapping[str, Any], document: EnrolledDocument) -> None:
-    """Refuse what a request cannot set where it is not what the caller has read."""
+    """Refuse a field that no request can set, unless it has the value that the caller has read."""
     known = parse_json(encode(document))
     wrong = [name for name, value in told.items() if isinstance(value, bool) or value != known[name]]
     if wrong:

@@ -62,7 +62,7 @@ class Plugin(MarshmallowPlugin):
 
 
 def describe(app: Flask) -> Json:
-    """Return the OpenAPI document of an application, which is made when it is first asked for."""
+    """Return the OpenAPI document of an application; the first call makes it."""
     if "openapi" not in app.extensions:
         app.extensions["openapi"] = _Document(app).written()
     described: Json = app.extensions["openapi"]
@@ -138,7 +138,7 @@ class _Document:
         return described
 
     def _path_parameter(self, name: str, method: str, policy: Policy | None) -> str:
-        """Describe a part of a path, and return the name of its description."""
+        """Describe a part of a path, if it is new, and return the name of the description."""
         title = _camel(name)
         kinds: dict[str, fields.Field[Any]] = {
             "user_id": UserId(),
@@ -172,13 +172,13 @@ class _Document:
         return described
 
     def _shown(self, operation_id: str, part: str, status: int | None = None) -> Json:
-        """Show what the examples have of an operation's requests or answers."""
+        """Return the examples of an operation's requests or answers."""
         calls = [call for call in self.examples["calls"] if call["operation"] == operation_id and part in call]
         shown = {call["name"]: {"value": call[part]} for call in calls if status is None or call["status"] == status}
         return {"examples": shown} if shown else {}
 
     def _refusals(self, kinds: Iterable[ProblemType]) -> dict[str, str]:
-        """Name the answers to which problems lead, by status, and describe those that are new."""
+        """Return the names of the answers with these problems, by status, and describe those that are new."""
         refusals, by_status = {}, attrgetter("status")
         for status, group in groupby(sorted(kinds, key=by_status), key=by_status):
             here = list(group)
@@ -195,7 +195,7 @@ class _Document:
         return refusals
 
     def _reference(self, schema: Schema) -> Json:
-        """Refer to the description of a schema, which is made when it is first asked for."""
+        """Return a reference to the description of a schema; the first call makes the description."""
         reference: Json = self.converter.resolve_nested_schema(schema)  # type: ignore[no-untyped-call]
         return reference
 
@@ -212,14 +212,14 @@ def _declared(app: Flask, rule: Rule) -> Operation:
 
 
 def _body(operation: Operation) -> Schema:
-    """Return the schema of a body; where callers' bodies differ it is the widest."""
+    """Return the schema of a body: the widest, if it depends on the caller."""
     body = operation.body
     assert body is not None
     return body if isinstance(body, Schema) else body(Caller("", Role.ADMIN))
 
 
 def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[ProblemType]:
-    """Yield every problem that an operation can answer with."""
+    """Yield the problems that an operation can answer with."""
     if operation.policy is None:
         yield from operation.problems
         return

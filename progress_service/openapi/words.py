@@ -9,9 +9,10 @@ Json = dict[str, Any]
 INTRODUCTION = """\
 Keeps how far each learner is with every content of every module, and adds it up.
 
-- **Numbers** mean the decimal that was written; a numeric string or a boolean is none. `null` is not a value: leave the
-  field out. Derived percentages, rates and averages are rounded down to two decimals, and null where there is nobody.
-- **Bodies** are JSON objects in UTF-8. Of a name that is given twice in an object the last counts.
+- **Numbers** mean the decimal that was written; numeric strings and booleans are no numbers. `null` is not a value:
+  leave the field out. Derived percentages, rates and averages are rounded down to two decimals; they are
+  null if there is nobody to count.
+- **Bodies** are JSON objects in UTF-8. If an object gives a name twice, the last one counts.
 - **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
 - **Answers** may get new fields; ignore those that you do not know.
 - **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for a path that is not here (404) and
@@ -27,12 +28,12 @@ BEARER: Json = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "`exp` is required. `sub` is the caller, and `role` one of"
-    f" {', '.join(f'`{role}`' for role in Role)}, or several in a list or with spaces between them, of"
-    " which the last in this order counts. Both claims may have other names.",
+    "description": "`exp` is required. `sub` is the caller. `role` is one of"
+    f" {', '.join(f'`{role}`' for role in Role)}, or several of them, in a list or"
+    " separated by spaces; the last in this order counts. Both claims may have other names.",
 }
 
-DESCRIPTIONS = {200: "Success.", 201: "Success: something has begun to exist.", 204: "Success, or nothing was there."}
+DESCRIPTIONS = {200: "Success.", 201: "Success: something was created.", 204: "Success, or nothing was there."}
 """The descriptions of answers, by status."""
 ANSWER_HEADERS = {
     "X-Request-ID": "The id of the request, in every answer and log line.",
@@ -51,7 +52,7 @@ PARAMETERS: dict[str, Json] = {
     },
     "X-Request-ID": {
         "in": "header",
-        "description": "Names the request, with 1 to 128 visible ASCII characters; else it is given a name.",
+        "description": "The id of the request: 1 to 128 visible ASCII characters. The service makes one if need be.",
         "schema": {"type": "string"},
     },
 }

@@ -91,5 +91,5 @@ def read_description() -> Response:
 @open_to_all
 @answers({"type": "string"}, 200, content_type="text/html")
 def read_docs() -> Response:
-    """Show this document to people, with nothing from elsewhere."""
+    """Show this document in a browser; nothing is loaded from elsewhere."""
     return Response(PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": PAGE_POLICY})

@@ -97,7 +97,7 @@ def _find_unknown_contents(call: Call) -> list[Fault]:
 def send_update(call: Call) -> Answer:
     """Record an update: 201 where it starts the record, 200 otherwise.
 
-    A learner who is not enrolled is enrolled by it, unless the service is set up otherwise.
+    It also enrolls a learner who is not enrolled, unless the service is set up otherwise.
     """
     return _answer(_record(call, [call.body]))
 
@@ -127,7 +127,7 @@ def complete_record(call: Call, record_id: str) -> Answer:
         raise Problem(NOT_FOUND)
     recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
     (record,) = recorded.after.records.values()
-    if record.id != UUID(record_id):  # it went away while this waited for its learner
+    if record.id != UUID(record_id):  # it was removed while this request waited for the learner's lock
         raise Problem(NOT_FOUND)
     return _answer(recorded)
 
@@ -147,7 +147,7 @@ def read_dashboard(call: Call, user_id: str) -> Answer:
 @requires_token(READ_DASHBOARD)
 @answers(ExportDocument, 200)
 def export_learner(call: Call, user_id: str) -> Answer:
-    """Read everything that is held about a learner."""
+    """Read everything that is stored about a learner."""
     modules, _ = queries.dashboard(call.connection, user_id)
     records = queries.records(call.connection, user_id)
     days = queries.activity_days(call.connection, user_id)
@@ -172,7 +172,7 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
 @requires_token(ERASE)
 @answers(None, 204)
 def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
-    """Start a learner's progress in one module again."""
+    """Reset a learner's progress in one module."""
     recorder.reset(call.connection, user_id, module_id)
     return NOTHING
 
@@ -189,7 +189,7 @@ def erase_learner(call: Call, user_id: str) -> Answer:
 
 
 def _record(call: Call, bodies: Sequence[Mapping[str, Any]], pointer: str = "") -> Recorded:
-    """Record what a request reports; `pointer` is where the body has its updates."""
+    """Record the updates of a request; `pointer` tells where the body has them."""
     defaults = {"user_id": call.caller.id, "occurred_at": call.now}
     with refused_at(pointer):
         return recorder.record(

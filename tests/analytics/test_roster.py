@@ -485,7 +485,7 @@ def test_a_table_has_no_pages(query: dict[str, Any], service: Callers, publish: 
     response = service().get(PATH, query_string=query, headers={"Accept": "text/csv"})
 
     assert refusal(response) == (400, "malformed-request", {f"/{name}" for name in query})
-    assert "A table is whole: it has no limit and no cursor." in response.text
+    assert "A table has no pages: it takes no limit and no cursor." in response.text
 
 
 def test_everything_that_is_wrong_with_a_query_is_named_at_once(
