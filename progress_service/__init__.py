@@ -18,9 +18,9 @@ MIGRATIONS = next(path for path in (PACKAGE / "migrations", PACKAGE.parent / "mi
 
 
 def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
-    """Make the application, with settings from the environment and, before them, from the mapping."""
+    """Make the application; settings in `overrides` win over those from the environment."""
     app = Flask(__name__, static_folder=None)
-    app.url_map.merge_slashes = False  # a path with an empty step is unknown, and redirected to no other
+    app.url_map.merge_slashes = False  # a path with an empty part is unknown, and is not redirected
     config.load(app, overrides)
     logs.register(app)
     metrics.register(app)

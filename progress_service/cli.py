@@ -66,7 +66,7 @@ def load_catalog(file: BinaryIO) -> None:
         locks.hold_catalog(connection)
         stored = {module.id: module for module in queries.published(connection, [module.id for module in published])}
         changed = [module for module in published if stored.get(module.id) != module]
-        # Of a new module no update can be under way.
+        # No update of a new module can be under way.
         locks.hold_modules(connection, [module.id for module in changed if module.id in stored])
         for module in changed:
             try:
@@ -83,7 +83,7 @@ def load_catalog(file: BinaryIO) -> None:
 @catalog.command("dump")
 @click.argument("file", type=click.File("wb"), default="-")
 def dump_catalog(file: BinaryIO) -> None:
-    """Write all modules to a FILE, or to standard output, as `catalog load` reads them."""
+    """Write all modules to a FILE, or to standard output, in the form that `catalog load` reads."""
 
     def chunks(connection: Connection) -> Iterator[bytes]:
         yield b'{"modules": ['
@@ -101,7 +101,7 @@ def dump_catalog(file: BinaryIO) -> None:
 @click.option("--updates", type=FILE, help="A file with updates.")
 @click.option("--complete", is_flag=True, help="The last line is whole, although it has no line end.")
 def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete: bool) -> None:
-    """Import a file or pipe, CSV or JSON, plain or gzip; what is given again adds nothing."""
+    """Import a file or pipe, CSV or JSON, plain or gzip; lines that are given again add nothing."""
     if enrollments and not updates:
         file, kind = enrollments, ENROLLMENTS
     elif updates and not enrollments:
@@ -133,7 +133,7 @@ def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete
 @progress.command("verify")
 @click.option("--repair", is_flag=True, help="Store the recounted figures.")
 def verify(repair: bool) -> None:
-    """Recount every total from the records; exit status 1 if any has drifted, repaired or not."""
+    """Recount every total and statistic; exit with 1 if a stored figure differs, even if it is repaired."""
 
     def work(connection: Connection) -> int:
         found = 0

@@ -1,4 +1,4 @@
-"""Settings: their defaults, how they are read from the environment, and what must be said before the service starts."""
+"""The settings: their defaults, how they are read from the environment, and the checks before the service starts."""
 
 import os
 from collections.abc import Mapping
@@ -38,11 +38,11 @@ KEYS = {
     "JWT_PUBLIC_KEY": requires_cryptography,
     "JWT_JWKS_URL": requires_cryptography,
 }
-"""Where the key of tokens may come from, and which algorithms go with it."""
+"""The settings that may hold the key of tokens, each with the algorithms that its key can have."""
 
 
 class ConfigurationError(ClickException, AppImportError):  # type: ignore[misc]
-    """The service cannot start with these settings; says which to give, and ends commands and gunicorn in one line."""
+    """The service cannot start with these settings. Commands and gunicorn end with the message as their only line."""
 
     exit_code = os.EX_CONFIG
 
@@ -62,12 +62,12 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
 
 
 def _parse(text: str) -> str | bool:
-    """Read what a variable says: a boolean in any case, or text, since a secret of digits is one."""
+    """Read a variable: `true` and `false`, in any case, as booleans, all else as text, since a secret may be digits."""
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    """Give a setting that was written as text its type."""
+    """Return a setting, which may be written as text, with its type."""
     if type(value) is kind:
         return value
     if kind is bool and value in ("1", "0"):
@@ -79,7 +79,7 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 
 
 def _set_up_tokens(config: dict[str, Any]) -> None:
-    """Tell Flask-JWT-Extended what tokens it takes and makes; it has settings of its own, which would change that."""
+    """Set up Flask-JWT-Extended, and refuse settings of that library that this service does not offer."""
     known = {*KEYS, *DEFAULTS, "JWT_ALGORITHM"}
     for name in config:
         if name.startswith("JWT_") and name not in known:
@@ -93,7 +93,7 @@ def _set_up_tokens(config: dict[str, Any]) -> None:
     for claim, value in expected.items():
         config[f"JWT_DECODE_{claim}"] = config[f"JWT_ENCODE_{claim}"] = value
     config["JWT_DECODE_ALGORITHMS"] = [config["JWT_ALGORITHM"]]
-    # Every token needs an expiry; whom it names is not always its subject.
+    # Every token needs an expiry, but not always a subject: USER_CLAIM may name another claim for the caller.
     config["JWT_IDENTITY_CLAIM"], config["JWT_VERIFY_SUB"] = "exp", False
 
 
@@ -110,9 +110,9 @@ def _check_key(config: dict[str, Any]) -> None:
 
 
 def _database_url(written: str) -> URL:
-    """Read the URL of the database, as PostgreSQL's own programs do or as SQLAlchemy does for SQLite.
+    """Read the URL of the database: for PostgreSQL as its own programs do, for SQLite as SQLAlchemy does.
 
-    Raises ConfigurationError, which shows nothing of the URL: whatever is wrong with it may be of a password.
+    Raises ConfigurationError, which shows no part of the URL, since any part may belong to a password.
     """
     scheme, _, rest = written.partition("://")
     try:
@@ -121,7 +121,7 @@ def _database_url(written: str) -> URL:
         if scheme in ("sqlite", "sqlite+pysqlite") and not (url := make_url(written)).host:
             return url
     except (ArgumentError, ProgrammingError, ValueError):
-        pass  # and is not shown, as the cause of what is raised
+        pass  # so that the cause, which quotes the URL, is not shown
     raise ConfigurationError(
         "PROGRESS_SQLALCHEMY_DATABASE_URI cannot be read: write postgresql://user:password@host:5432/name with signs"
         " such as @, / and % of the password as %40, %2F and %25, and several hosts as host:5432,other:5432, or"
@@ -130,7 +130,7 @@ def _database_url(written: str) -> URL:
 
 
 def _postgresql_url(written: str) -> URL:
-    """Read what follows the scheme: user and password as they stand or encoded, all else as libpq does.
+    """Read the part behind the scheme: user and password, encoded or not, and the rest as libpq does.
 
     Raises ProgrammingError or ValueError.
     """
@@ -154,12 +154,12 @@ def _postgresql_url(written: str) -> URL:
 
 
 def _engine_options(config: dict[str, Any], url: URL) -> dict[str, Any]:
-    options = {"hide_parameters": True}  # from error messages, which are logged
+    options = {"hide_parameters": True}  # error messages are logged
     if url.get_backend_name() == "sqlite":
         return options
     usual = {
         "connect_timeout": config["CONNECT_TIMEOUT"],
-        # A peer that has vanished without a word is found out by the time that a statement may take.
+        # A server that vanishes silently is noticed within the time that a statement may take.
         "tcp_user_timeout": 1000 * config["STATEMENT_TIMEOUT"],
         "keepalives_idle": max(1, config["STATEMENT_TIMEOUT"] // 2),
         "keepalives_interval": max(1, config["STATEMENT_TIMEOUT"] // 4),
@@ -177,7 +177,7 @@ def _engine_options(config: dict[str, Any], url: URL) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": config["POOL_TIMEOUT"],
         "connect_args": {
-            "autocommit": True,  # transactions begin as `storage` says
+            "autocommit": True,  # `storage` begins transactions
             "client_encoding": "utf8",
             **{name: value for name, value in usual.items() if name not in {*url.query, *by_environment}},
         },

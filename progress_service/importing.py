@@ -1,8 +1,8 @@
-"""Loading files of updates and enrollments in chunks, each applied once however often the file is given.
+"""Import of files with updates or enrollments, in chunks. Each chunk is applied once, however often a file is given.
 
-With each chunk, in its transaction, stands the digest of what all lines up to the chunk's end say: the names and values
-of their cells, in whatever form they are written. A file that begins with content whose digest is known resumes behind
-it: after an interruption, after a correction of a later line, or when lines have been added.
+A chunk is stored together with a digest of all lines up to its end: of the names and values of their cells, whatever
+form they are written in. An import continues behind the last chunk whose digest is known: after an interruption, after
+a correction of a later line, or when lines have been added.
 """
 
 import codecs
@@ -32,17 +32,17 @@ from progress_service.validation import Instant, Number, faults_of, parse_first_
 
 CHUNK_LINES = 1000
 LONGEST_LINE = 65_536
-"""How many characters a line may have, or an object of a JSON array."""
+"""The most characters of a line, or of an object in a JSON array."""
 
 _TOKEN = re.compile(r"[^ \t\r\n]")
 _FOLLOWING = {"[": "{]", "{": ",]", ",": "{", "]": ""}
-"""What may follow in a JSON array of objects; the brace stands for a whole object."""
+"""The signs that may follow a sign in a JSON array of objects; `{` stands for a complete object."""
 _NUMBERS = Context(prec=100, traps=[])
 _CANONICAL = json.JSONEncoder(sort_keys=True)
 
 
 class Kind(NamedTuple):
-    """What a file holds: its name, the schema of a line, and how loaded lines are stored."""
+    """A kind of file: its name, the schema of a line, and the function that stores loaded lines."""
 
     name: str
     schema: Schema
@@ -50,17 +50,16 @@ class Kind(NamedTuple):
 
 
 class BadLines(Exception):
-    """Lines of a chunk are wrong; holds their numbers and faults. Nothing of the chunk is stored."""
+    """Lines of a chunk are wrong, and nothing of the chunk is stored; holds the lines' numbers and faults."""
 
     def __init__(self, *faults: tuple[int, Fault]) -> None:
         self.faults = faults
 
 
 class Line(NamedTuple):
-    """One line as read: the number it ends at, what it says, and the digests of all content up to its end.
+    """A line, or an object of a JSON array: its number, cells and pointer, and the digests of all content so far.
 
-    The first digest is the one to be stored; earlier versions have stored the others. An object of a JSON array is a
-    line too, and has a place in it.
+    The first digest is stored; earlier versions of the service have stored the others.
     """
 
     number: int
@@ -70,17 +69,17 @@ class Line(NamedTuple):
 
 
 class Source:
-    """A file or pipe, read once: CSV with a header, or JSON objects, in lines or in an array; plain or gzip.
+    """A file or pipe that is read once: CSV with a header, or JSON objects in lines or in an array; plain or gzip.
 
-    A last line without its end may be half a line. Unless the file is said to be `complete`, or nothing could follow in
-    the line, it is left out, and `left` is its number.
+    A last line without a line end may be half a line. It is left out, and `left` is its number, unless the file is
+    `complete` or nothing could follow in the line.
     """
 
     def __init__(self, file: BinaryIO, kind: Kind, *, complete: bool = False) -> None:
         self.kind, self.complete = kind, complete
         self.left: int | None = None
         self.size: int | None = None
-        """How many bytes there are to read, where that is known."""
+        """The number of bytes of the file; None if it is not known."""
         if file.seekable():
             begin = file.tell()
             self.size = file.seek(0, SEEK_END) or None
@@ -88,18 +87,18 @@ class Source:
         self._file = file
         self._number, self._has_end, self._is_last = 0, True, False
         self._digest = hashlib.sha256(kind.name.encode())
-        # Earlier versions took the bytes of the lines, and a byte order mark with them.
+        # Earlier versions took digests of the bytes of the lines, and of a byte order mark.
         self._bytes_digests = [hashlib.sha256(kind.name.encode() + mark) for mark in (b"", codecs.BOM_UTF8)]
 
     @property
     def position(self) -> int:
-        """How much is read: bytes or, where their number is not known, lines."""
+        """The number of bytes that are read or, if `size` is not known, of lines."""
         if self.size is None:
             return self._number
         return self.size if self._file.closed else self._file.tell()
 
     def lines(self) -> Iterator[Line]:
-        """Read the file line by line; raises BadLines for one that is not of the file's form."""
+        """Read the file line by line. Raises BadLines for a line that has not the form of the file."""
         pieces = self._pieces()
         first = next((piece for piece in pieces if not piece.isspace()), None)
         if first is None:
@@ -114,10 +113,10 @@ class Source:
                 return self._table(self._whole_lines(pieces))
 
     def _pieces(self) -> Iterator[str]:
-        """Read the text line by line, and lines that are too long piece by piece."""
+        """Read the text line by line; a line that is too long is read piece by piece."""
         with ExitStack() as opened:
-            file = opened.enter_context(BufferedReader(self._file))  # type: ignore[type-var]  # it has what is called
-            is_gzip = file.peek(1)[:1] == b"\x1f"  # no text begins so; of a pipe there may be no second byte yet
+            file = opened.enter_context(BufferedReader(self._file))  # type: ignore[type-var]  # it has the methods that are called
+            is_gzip = file.peek(1)[:1] == b"\x1f"  # no text begins so; a pipe may not have a second byte yet
             binary = gzip.GzipFile(fileobj=file) if is_gzip else file
             text = TextIOWrapper(binary, "utf-8-sig", errors="surrogateescape", newline="")
             opened.enter_context(text)
@@ -145,7 +144,7 @@ class Source:
 
     @property
     def _may_be_half(self) -> bool:
-        """Whether the line that was read last may go on; the first says what the file is, and is taken as it stands."""
+        """Whether the line that was read last may continue; the first line is always taken, since it tells the form."""
         return self._is_last and not self.complete and self._number > 1
 
     def _objects(self, lines: Iterator[str]) -> Iterator[Line]:
@@ -207,7 +206,7 @@ class Source:
             yield self._line(cells)
 
     def _row(self, rows: Any) -> list[str] | None:
-        begins = self._number + bool(rows.line_num)  # the first line is read already
+        begins = self._number + bool(rows.line_num)  # the first line has been read
         try:
             return next(rows, None)
         except csv.Error as error:
@@ -230,7 +229,7 @@ class Source:
             raise BadLines((self._number, Fault("", detail)))
 
     def _is_whole(self, header: Sequence[str], row: Sequence[str]) -> bool:
-        """Tell whether nothing can follow in a row: it has every cell, and ends in a time, which has no longer form."""
+        """Tell whether a row must be complete: it has all cells, and the last is a time, which cannot be continued."""
         field = self.kind.schema.fields.get(header[-1])
         if len(row) != len(header) or not isinstance(field, Instant):
             return False
@@ -249,9 +248,9 @@ class Source:
 
 
 def _meaning(cells: Any) -> bytes:
-    """Write what a line says in one way: the order of its names does not count, and 33.70 is 33.7.
+    """Write the cells of a line in one form: in order of their names, and 33.70 as 33.7.
 
-    Lists and objects, which no line may hold, are not told apart.
+    All lists and objects have the same form; a line that holds one is refused.
     """
 
     def plain(cell: Any) -> Any:
@@ -264,22 +263,22 @@ def _meaning(cells: Any) -> bytes:
 
 
 def run(source: Source, now: datetime) -> Iterator[int]:
-    """Import a file from where it was left, chunk by chunk; yield of each how many lines were stored.
+    """Import a file from the place where an earlier import ended; yield the number of lines stored from each chunk.
 
-    Raises BadLines; the chunks before the bad one stay stored.
+    Raises BadLines; the chunks before the bad chunk stay stored.
     """
     known = storage.read(lambda connection: set(connection.execute(select(ImportedChunk.digest)).scalars()))
     lines = source.lines()
     chunk: list[Line] = []
     while chunk := [*chunk, *islice(lines, CHUNK_LINES - len(chunk))]:
-        # No chunk is longer: where one is stored from here on, its end is among these lines.
+        # If a chunk that begins here is stored, its end is among these lines, since no chunk is longer.
         stored = max((n for n, line in enumerate(chunk, 1) if not known.isdisjoint(line.digests)), default=0)
         yield 0 if stored else _store(source.kind, chunk, now)
         chunk = chunk[stored:] if stored else []
 
 
 def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
-    """Store a chunk's lines, all or none, unless another import has stored the same content meanwhile."""
+    """Store all lines of a chunk or none; store nothing if another import has stored the same content meanwhile."""
     loaded: list[dict[str, Any]] = []
     faults: list[tuple[int, Fault]] = []
     for line in chunk:

@@ -1,4 +1,4 @@
-"""One line for each request, with the id that the gateway gave it or that is made here."""
+"""One log line for each request, with the id of the request, from the gateway or made here."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 
 class RequestId(logging.Filter):
-    """Puts the request's id into every log line."""
+    """Puts the id of the request into every log line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = g.get("request_id", "-") if g else "-"
@@ -19,7 +19,7 @@ class RequestId(logging.Filter):
 
 
 def register(app: Flask) -> None:
-    """Name every request, log how it ended, and answer with its name."""
+    """Give every request an id, log the end of the request, and send the id with the answer."""
     handler = logging.StreamHandler()
     handler.addFilter(RequestId())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(request_id)s %(message)s"))

@@ -1,6 +1,6 @@
-"""How many requests of each kind there were and how long they took, for Prometheus.
+"""The number and the durations of requests, for Prometheus.
 
-Under gunicorn each worker keeps its figures in a file of its own, and whichever is asked adds up the files of all.
+Under gunicorn each worker keeps its figures in a file, and the worker that is asked adds up the files of all workers.
 """
 
 import fcntl
@@ -20,11 +20,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable that names the directory of these files, as the library knows it."""
+"""The environment variable by which the library finds the directory of these files."""
 PREFIX = "progress-workers-"
-"""How the names of these directories begin; whoever uses one holds a lock on it, which ends with the process."""
+"""The beginning of the names of these directories. The process that uses one holds a lock on it until it ends."""
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # as it is among several workers
+disable_created_metrics()  # type: ignore[no-untyped-call]  # several workers have none
 REGISTRY = CollectorRegistry()
 DURATION = Histogram(
     "http_request_duration_seconds",
@@ -36,7 +36,7 @@ DURATION = Histogram(
 
 
 def register(app: Flask) -> None:
-    """Count every request by its method, route and status; those without a route together, whatever they ask for."""
+    """Count every request by its method, route and status; all requests without a route count as one route."""
     app.after_request(_observe)
 
 
@@ -47,7 +47,7 @@ def _observe(response: Response) -> Response:
 
 
 def exposition() -> bytes:
-    """Write the figures of all workers, or of this process where it is alone, as Prometheus reads them."""
+    """Return the figures of all workers, or of this process if it is alone, in the format of Prometheus."""
     if DIRECTORY not in os.environ:
         return generate_latest(REGISTRY)
     workers = CollectorRegistry()
@@ -56,7 +56,7 @@ def exposition() -> bytes:
 
 
 class Workers(Collector):
-    """The figures of all workers but those whose files cannot be read: they were killed, or begin just now."""
+    """The figures of all workers whose files can be read: not of killed workers, nor of those that just begin."""
 
     def collect(self) -> Iterable[Metric]:
         files = map(str, Path(os.environ[DIRECTORY]).glob("*.db"))
@@ -67,7 +67,7 @@ class Workers(Collector):
 
 
 def _is_readable(file: str) -> bool:
-    """Tell whether all of a file is figures; the library trusts its own, and would fail at others, or read for ever."""
+    """Tell whether a file holds figures and nothing else; the library would fail at others, or read for ever."""
     end = 0
     try:
         if not os.path.getsize(file):
@@ -77,34 +77,34 @@ def _is_readable(file: str) -> bool:
                 raise ValueError("not forward")
             end = place
         MultiProcessCollector.merge([file])  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever bytes that mean nothing lead to
+    except Exception as error:  # any error that meaningless bytes lead to
         current_app.logger.warning("figures of a worker cannot be read: %s", type(error).__name__)
         return False
     return True
 
 
 def share(parent: str | None, user: int, group: int) -> None:
-    """Let the workers that this process begins, which run as somebody, add up their figures, but not earlier ones."""
+    """Let the workers of this process, which run as a user and a group, share a new directory for their figures."""
     _remove_abandoned(Path(parent or tempfile.gettempdir()))
-    # It has its name only when it is locked: without the lock it would be taken for abandoned.
+    # The directory is locked before it gets its name: without a lock it would be taken for abandoned.
     made = Path(tempfile.mkdtemp(dir=parent))
     os.chown(made, user, group)
-    with suppress(OSError):  # where there are no locks, nothing is removed either
+    with suppress(OSError):  # a file system without locks: nothing is removed either
         _lock(made)
     os.environ[DIRECTORY] = str(made.rename(made.with_name(f"{PREFIX}{os.getpid()}-{made.name}")))
-    # The library has chosen between one process and several when it was imported.
+    # The library chose between one process and several when it was imported.
     values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
 
 
 def end_sharing() -> None:
-    """Remove what the workers have left."""
+    """Remove the files of the workers."""
     shutil.rmtree(os.environ.pop(DIRECTORY))
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove what processes have left that were killed."""
+    """Remove the directories of processes that were killed."""
     for directory in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is in use, or somebody else's
+        with suppress(OSError):  # it is in use, or belongs to another user
             lock = _lock(directory)
             try:
                 shutil.rmtree(directory)
@@ -113,7 +113,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 
 def _lock(directory: Path) -> int:
-    """Lock a directory until this process ends and those that it begins; raises OSError where others hold it."""
+    """Lock a directory until this process and its children end. Raises OSError if another process holds the lock."""
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""The tables: what is stored, and which states are impossible.
+"""The tables, with constraints that refuse impossible states.
 
-The constraints hold what a table can hold of the rules; `calculations` holds the rest. Percentages of contents are
-whole, scores are in ten-thousandths of a point, passing scores in hundredths of a per cent, durations in seconds.
+A constraint states each rule that a table can check; `calculations` has all rules. Percentages of contents are whole
+numbers, scores are in ten-thousandths of a point, passing scores in hundredths of a per cent, durations in seconds.
 """
 
 from datetime import UTC, date, datetime
@@ -31,7 +31,7 @@ from progress_service.tallies import KINDS
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time in UTC, on databases that keep the time zone and on those that drop it."""
+    """A time in UTC with its time zone, also on databases that do not store time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -92,7 +92,7 @@ class ModuleInstructor(Base):
 
 
 class Content(Base):
-    """A content of a module; one that the module was last published without is retired, and stays its module's."""
+    """A content of a module. It is retired while the module is published without it, and stays in its module."""
 
     __tablename__ = "contents"
     __table_args__ = (
@@ -115,7 +115,7 @@ class Content(Base):
 
 
 class Enrollment(Base):
-    """One learner in one module, with the totals of their records; this row is the lock for both."""
+    """One learner in one module, with the totals of their records; writers lock this row before they read."""
 
     __tablename__ = "enrollments"
     __table_args__ = (
@@ -144,7 +144,7 @@ class Enrollment(Base):
 
 
 class ProgressRecord(Base):
-    """One learner on one content: the fold of all updates about them."""
+    """One learner on one content: all updates about them, folded by `calculations.apply`."""
 
     __tablename__ = "progress_records"
     __table_args__ = (
@@ -199,9 +199,9 @@ class ActivityDay(Base):
 
 
 class Tally(Base):
-    """A part of what a group of a module's learners adds up to (see `tallies`); the sum of its parts is exact.
+    """A part of the sums over a group of a module's learners (see `tallies`); the sum of all parts is exact.
 
-    Each writer adds to one part, so that the writers of a module do not queue; a part alone may be negative.
+    A writer adds to one of the parts, so that the writers of a module seldom queue. One part alone may be negative.
     """
 
     __tablename__ = "tallies"
@@ -222,9 +222,9 @@ class Tally(Base):
 
 
 class StoredAnswer(Base):
-    """The answer to a request with an Idempotency-Key, as its repeats get it, and the learner whom it names.
+    """The answer to a request with an Idempotency-Key, for repeats of the request, and the learner named in it.
 
-    Without a learner it is that of a catalog change, which may name several instructors.
+    Without a learner it may name several people: a catalog change names instructors.
     """
 
     __tablename__ = "stored_answers"
@@ -239,7 +239,7 @@ class StoredAnswer(Base):
 
 
 class ImportedChunk(Base):
-    """A file's content up to a chunk's end, by its digest, that an import has applied together with the chunk."""
+    """The digest of a file's content up to the end of a chunk that an import has applied."""
 
     __tablename__ = "imported_chunks"
 

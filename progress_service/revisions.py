@@ -1,8 +1,8 @@
-"""Which revisions of the schema this version can work with.
+"""The revisions of the schema that this version can work with.
 
-Revisions are numbered, so that a later one sorts behind. A migration first expands: the versions from before it work on
-with what it makes. What no version needs any more is taken away later, by a migration whose name, and the names of all
-after it, say which revision a version must know in order to do without: `0006_needs_0005`.
+Revisions are numbered, so that a later revision sorts behind. A migration only adds to the schema, so that earlier
+versions can go on. A later migration removes what no version uses any more. Its name, and the names of all migrations
+after it, say which revision a version must know: `0006_needs_0005`.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ def newest(directory: str) -> str:
 
 
 def fault(revision: str | None, newest: str) -> str | None:
-    """Say why a version that knows the newest revision cannot work with a database at this one; None where it can."""
+    """Return why a version with this newest revision cannot work with a database at the given revision, or None."""
     if revision is None:
         return "The database has no schema yet: run `flask db upgrade`."
     if revision < newest:

@@ -1,7 +1,6 @@
-"""Many rows as one parameter of a statement: a JSON document.
+"""Many rows as one parameter of a statement: a JSON document (docs/decisions/0001-rows-as-json.md).
 
-The statement has no parameter for each value, so it is the same, and is compiled and planned once, whether there is one
-row or a thousand. Arrays for each column, the other way on PostgreSQL, take the driver thirty times as long to write.
+The statement is the same for one row and for a thousand, so it is compiled and planned once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ from sqlalchemy.types import TypeEngine
 
 
 class Rows:
-    """A table of the given columns, for one dialect; its rows come in a statement's parameter."""
+    """A table with the given columns, for one dialect, whose rows are a parameter of a statement."""
 
     def __init__(self, dialect: Dialect, name: str, **columns: TypeEngine[Any]) -> None:
         self.columns = columns
@@ -38,7 +37,7 @@ class Rows:
         self.c = self.table.c
 
     def __call__(self, rows: Iterable[Sequence[Any]]) -> dict[str, str]:
-        """Return the parameter that stands for the rows, each in the order of the columns."""
+        """Return the parameter with the rows, each of which has the order of the columns."""
         given: list[Any] = [tuple(row) for row in rows]
         if any(len(row) != len(self.columns) for row in given):
             raise ValueError("a row does not fit the columns")

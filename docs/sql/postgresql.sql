@@ -150,7 +150,7 @@ FROM (
 WHERE
   modules.id = denominators.module_id;
 
--- catalog.queries.published: Read the modules that there are as they were last published.
+-- catalog.queries.published: Read those of some modules that exist, as they were last published.
 SELECT
   module_instructors.module_id,
   module_instructors.user_id
@@ -160,7 +160,7 @@ WHERE
 ORDER BY
   module_instructors.ordinal;
 
--- catalog.queries.published (2): Read the modules that there are as they were last published.
+-- catalog.queries.published (2): Read those of some modules that exist, as they were last published.
 SELECT
   contents.module_id,
   contents.id,
@@ -177,7 +177,7 @@ WHERE
 ORDER BY
   contents.ordinal;
 
--- catalog.queries.published (3): Read the modules that there are as they were last published.
+-- catalog.queries.published (3): Read those of some modules that exist, as they were last published.
 SELECT
   modules.id,
   modules.title
@@ -195,11 +195,12 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- idempotency.replay: Return the answer that is stored under a key; 422 where the key was given to another request.
+-- idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
+-- request.
 SELECT
   PG_ADVISORY_XACT_LOCK(HASHTEXT(CAST(%(caller_id)s AS VARCHAR)), HASHTEXT(CAST(%(key)s AS VARCHAR))) AS pg_advisory_xact_lock_1;
 
--- idempotency.replay (2): Return the answer that is stored under a key; 422 where the key was given to another
+-- idempotency.replay (2): Return the answer that is stored under a key. Raises 422 if the key was given to another
 -- request.
 SELECT
   stored_answers.fingerprint,
@@ -722,7 +723,7 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
--- idempotency.keep: Store an answer, and whom it names, with the effect that it tells of.
+-- idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
 INSERT INTO stored_answers (
   caller_id,
   key,
@@ -1362,8 +1363,8 @@ COMMIT;
 -- GET /api/progress/{userId}
 -- ==========================
 
--- progress.queries.dashboard: List a learner's modules, those worked on last first, and find the content on which
--- they go on.
+-- progress.queries.dashboard: List a learner's modules, latest activity first, and find the content with which they
+-- continue.
 SELECT
   following.module_id,
   following.content_id,
@@ -1543,7 +1544,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- progress.queries.record_key: Find whose record, on which content, an id stands for.
+-- progress.queries.record_key: Find the learner and the content of a record by the record's id.
 SELECT
   progress_records.user_id,
   progress_records.content_id
@@ -1589,7 +1590,7 @@ WHERE
 ORDER BY
   contents.ordinal;
 
--- analytics.queries.groups: Add up the groups of a module, but for those of times.
+-- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
 SELECT
   tallies.kind,
   tallies.item,
@@ -1609,8 +1610,8 @@ GROUP BY
   tallies.kind,
   tallies.item;
 
--- analytics.queries.stalled: Count, by the content of their last update, the unfinished learners without activity
--- since an instant.
+-- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
+-- of their last update.
 SELECT
   SUBSTRING(tallies.item FROM 12) AS substr_1,
   CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1
@@ -1737,7 +1738,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- analytics.queries.module, as above
 
--- analytics.queries.days: Add up what happened on each day from the first to the last; days without activity are left
+-- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
   tallies.kind,
@@ -2284,7 +2285,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- progress.queries.dashboard, as above
 
--- progress.queries.records: List all of a learner's records by their start, retired contents included, each with its
+-- progress.queries.records: List all records of a learner by their start, also of retired contents, each with the
 -- content's title.
 SELECT
   contents.title,
@@ -2325,7 +2326,7 @@ ORDER BY
   activity_days.day,
   activity_days.module_id;
 
--- progress.queries.taught_modules: List the modules that the catalog names somebody as an instructor of.
+-- progress.queries.taught_modules: List the modules that a user teaches.
 SELECT
   modules.id,
   modules.title
@@ -2337,8 +2338,7 @@ WHERE
 ORDER BY
   modules.id;
 
--- progress.queries.stored_answers: List the answers that are kept for repeats and that somebody was given, or that
--- name them.
+-- progress.queries.stored_answers: List the stored answers that a user got, and those that name the user.
 SELECT
   stored_answers.caller_id,
   stored_answers.key,
@@ -2459,7 +2459,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- idempotency.forget: Delete the answers that a user was given, and those that name them.
+-- idempotency.forget: Delete the answers to a user, and those that name that user.
 DELETE FROM stored_answers
 WHERE
   stored_answers.caller_id = CAST(%(caller_id_1)s AS VARCHAR)
@@ -2559,14 +2559,14 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- operations.readiness.fault: Say what keeps the service from its work, or None where nothing does.
+-- operations.readiness.fault: Return why the service cannot do its work, or None if it can.
 SELECT
   stored_answers.key
 FROM stored_answers
 WHERE
   FALSE;
 
--- operations.readiness.fault (2): Say what keeps the service from its work, or None where nothing does.
+-- operations.readiness.fault (2): Return why the service cannot do its work, or None if it can.
 UPDATE stored_answers SET fingerprint = CAST(%(fingerprint)s AS VARCHAR)
 WHERE
   FALSE;
@@ -4219,7 +4219,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- idempotency.purge: Delete the answers that no repeat can get any more, and return how many they were.
+-- idempotency.purge: Delete the answers that are older than a day, and return their number.
 DELETE FROM stored_answers
 WHERE
   stored_answers.stored_at <= CAST(%(stored_at_1)s AS TIMESTAMPTZ);

@@ -1,4 +1,4 @@
-"""What statistics are made of: sums of tallies, whose number does not grow with the number of learners."""
+"""The figures in statistics: sums of tallies, whose number does not grow with the number of learners."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, time
@@ -16,11 +16,11 @@ from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTA
 from progress_service.values import MODULE, columns
 
 Groups = dict[str, dict[str, Counts]]
-"""What the groups of a module add up to, by kind and item."""
+"""The sums of a module's groups, by kind and item."""
 
 
 class TitledModule(NamedTuple):
-    """What a module is called, and the denominators of its progress."""
+    """A module's title, and the denominators of its progress."""
 
     id: str
     title: str
@@ -82,19 +82,20 @@ def contents(connection: Connection, module_id: str) -> list[ListedContent]:
 
 
 def groups(connection: Connection, module_id: str) -> Groups:
-    """Add up the groups of a module, but for those of times."""
+    """Add up the tallies of a module by status, percentage and content."""
     return _added_up(GROUPS.run(connection, module_id=module_id))
 
 
 def days(connection: Connection, module_id: str, first: date, last: date) -> dict[str, Counts]:
-    """Add up what happened on each day from the first to the last; days without activity are left out."""
+    """Add up the tallies of each day from the first to the last; days without activity are left out."""
     return _added_up(DAYS.run(connection, module_id=module_id, first=str(first), last=str(last))).get(DAY, {})
 
 
 def stalled(connection: Connection, module_id: str, since: datetime) -> dict[str, int]:
-    """Count, by the content of their last update, the unfinished learners without activity since an instant.
+    """Count the active and paused learners without activity since an instant, by the content of their last update.
 
-    Whole weeks, and the whole days since, come from the tallies; of the instant's own day the enrollments are counted.
+    Tallies give the complete weeks before the instant's week, and its complete days before the instant's day. On that
+    day itself the enrollments are counted.
     """
     counts: Counter[str] = Counter()
     for content_id, learners in LAST_UPDATES.run(

@@ -21,7 +21,7 @@ USER_ID, PROGRESS, LAST_ACTIVITY = "userId", "progress", "lastActivity"
 SORTS = (USER_ID, PROGRESS, f"-{PROGRESS}", LAST_ACTIVITY, f"-{LAST_ACTIVITY}")
 
 PAGE = 1000
-"""How many learners at a time are read where all are meant."""
+"""The number of learners that one statement reads for a table of all learners."""
 MOST_STORED = 2**63 - 1
 """The largest whole number that the databases keep."""
 
@@ -29,25 +29,25 @@ Key = int | datetime | None
 
 
 class Position(NamedTuple):
-    """A learner's place in an order; the key is None in the order of users, and of those who were never active."""
+    """A learner's place in an order; the key is None in the order of user ids, and for learners without activity."""
 
     key: Key
     user_id: str
 
 
 class Filters(NamedTuple):
-    """Which learners are meant; None leaves a part open."""
+    """The learners to list; a filter that is None lets all pass."""
 
     status: str | None
     inactive_since: datetime | None
-    """Neither completed nor dropped, and without activity since; who never was active counts from the enrollment."""
+    """Active and paused learners without activity since this time; without any activity the enrollment counts."""
     most_weighted_sum: int | None
     is_weightless: bool = False
-    """Whether nothing in the module has a weight: who has completed it is at 100 all the same, and others at 0."""
+    """Whether the module has no weight: then completed learners are shown at 100, and others at 0."""
 
 
 class Order(NamedTuple):
-    """One of the roster's orders; who was never active stands as if before all others."""
+    """An order of the roster; learners without activity sort before all others."""
 
     by: str
     descending: bool
@@ -61,7 +61,7 @@ class Order(NamedTuple):
         return Position(keys.get(self.by), enrollment.user_id)
 
     def place(self, enrollment: calculations.Enrollment) -> tuple[Any, ...]:
-        """Return what sorts learners in ascending order."""
+        """Return the sort key for ascending order."""
         key, user_id = self.position(enrollment)
         return (key is not None, key, user_id) if key is not None else (False, user_id)
 
@@ -100,7 +100,7 @@ def encode(order: Order, position: Position) -> str:
 
 
 def decode(cursor: str, order: Order) -> Position:
-    """Read a cursor. Raises ValueError for one that was not made here, or for another order."""
+    """Read a cursor. Raises ValueError for a text that `encode` has not made, or has made for another order."""
     try:
         *_, key, user_id = parse_json(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
         position = Position(_key(order.by, key), user_id)
@@ -131,7 +131,7 @@ def _statuses(filters: Filters) -> list[str]:
 def _segments(
     module_id: str, status: str, filters: Filters, order: Order, after: Position | None
 ) -> Iterator[Select[Any]]:
-    """Select a status's learners behind a position, in order; in that of activity, those who have none apart."""
+    """Select the learners of a status behind a position, in order; learners without activity by a statement apart."""
     learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
     is_done = filters.is_weightless and status == COMPLETED
     progress: Any = learner.weighted_sum + 100 if is_done else learner.weighted_sum
@@ -146,7 +146,7 @@ def _segments(
         if since is not None:
             never = never.where(learner.enrolled_at <= since)
         is_never = after is not None and after.key is None
-        # Who was never active is ordered by their missing times too: that finds them in the index of this order.
+        # Ordered by the missing times too, so that the index of this order is used.
         columns: list[Any] = [learner.last_activity_at, learner.user_id]
         if after is None or is_never or order.descending:
             yield _behind(never, order, after if is_never else None, columns)
@@ -164,9 +164,9 @@ def _segments(
 def _behind(
     listed: Select[Any], order: Order, after: Position | None, columns: Sequence[Any], most: Any = None
 ) -> Select[Any]:
-    """Order by the columns, the learner last, and leave out what is not behind a position, or beyond a first column.
+    """Order by the columns, the last of which is the user id; keep rows behind a position, with a bounded first column.
 
-    Of two upper bounds only the lower is said: PostgreSQL might begin at the other, and read what is in between.
+    PostgreSQL gets only the tighter of two upper bounds. With both it may begin its index scan at the looser one.
     """
     if order.descending and after is not None and most is not None:
         after, most = (after, None) if after.key <= most else (None, most)

@@ -1,4 +1,4 @@
-"""What the catalog answers are made of."""
+"""The values in answers about the catalog and enrollments."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ def catalog(connection: Connection) -> Iterator[PublishedModule]:
 
 
 def published(connection: Connection, module_ids: Sequence[str]) -> Iterator[PublishedModule]:
-    """Read the modules that there are as they were last published."""
+    """Read those of some modules that exist, as they were last published."""
     for start in range(0, len(module_ids), READ_TOGETHER):
         ids = module_ids[start : start + READ_TOGETHER]
         modules = select(Module.id, Module.title).where(Module.id.in_(ids)).order_by(Module.id)

@@ -8,7 +8,7 @@ from progress_service import revisions, storage
 
 
 def fault() -> str | None:
-    """Say what keeps the service from its work, or None where nothing does."""
+    """Return why the service cannot do its work, or None if it can."""
     try:
         revision = storage.read(_revision)
     except (DBAPIError, TimeoutError):

@@ -1,4 +1,4 @@
-"""What answers about a learner's progress are made of, in a constant number of statements."""
+"""The values in answers about a learner's progress, read by a constant number of statements."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -35,14 +35,14 @@ class EnrolledModule(NamedTuple):
 
 
 class ContentProgress(NamedTuple):
-    """A content of a module, with a learner's record where they have started it."""
+    """A content of a module, and a learner's record of it, if there is one."""
 
     content: ListedContent
     record: calculations.Record | None
 
 
 class Following(NamedTuple):
-    """The content on which a learner goes on, with their record where they have started it."""
+    """The content with which a learner continues, and their record of it, if there is one."""
 
     module_id: str
     content_id: str
@@ -57,11 +57,11 @@ THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
 
 
 def _following() -> Subquery:
-    """Find the content on which the learner goes on, in one row or none.
+    """Find the content with which the learner continues, in one row or none.
 
-    The module is the unfinished one with the latest activity, or else the latest enrollment. In it the content last
-    worked on is first while it is unfinished, then counted contents come before optional ones, and those behind it
-    before those in front of it.
+    The module is the unfinished one with the latest activity, or else with the latest enrollment. In that module the
+    content of the latest update is first, while it is unfinished. Of the other unfinished contents, counted ones are
+    before optional ones, and then those behind that content are before those in front of it.
     """
     current, last, record = aliased(Content), aliased(Content), aliased(ProgressRecord)
     mine = and_(record.content_id == current.id, record.user_id == THE_LEARNER)
@@ -131,7 +131,7 @@ RECORD_KEY = Prepared(
 
 
 def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Following | None]:
-    """List a learner's modules, those worked on last first, and find the content on which they go on."""
+    """List a learner's modules, latest activity first, and find the content with which they continue."""
     modules: list[EnrolledModule] = []
     following = None
     for *row, title in DASHBOARD.run(connection, user_id=user_id):
@@ -154,7 +154,7 @@ def learner_module(
 
 
 def record_key(connection: Connection, record_id: str) -> RecordKey | None:
-    """Find whose record, on which content, an id stands for."""
+    """Find the learner and the content of a record by the record's id."""
     try:
         found = RECORD_KEY.run(connection, record_id=UUID(record_id))
     except ValueError:
@@ -163,12 +163,12 @@ def record_key(connection: Connection, record_id: str) -> RecordKey | None:
 
 
 def known_contents(connection: Connection, content_ids: Collection[str]) -> set[str]:
-    """Tell which of some contents are in the catalog."""
+    """Return those of some ids of contents that are in the catalog."""
     return set(connection.execute(select(Content.id).where(Content.id.in_(content_ids))).scalars())
 
 
 def records(connection: Connection, user_id: str) -> list[tuple[str, calculations.Record]]:
-    """List all of a learner's records by their start, retired contents included, each with its content's title."""
+    """List all records of a learner by their start, also of retired contents, each with the content's title."""
     found = (
         select(Content.title, *RECORD)
         .join(ProgressRecord, ProgressRecord.content_id == Content.id)
@@ -185,12 +185,12 @@ def activity_days(connection: Connection, user_id: str) -> list[calculations.Act
 
 
 def taught_modules(connection: Connection, user_id: str) -> Sequence[Any]:
-    """List the modules that the catalog names somebody as an instructor of."""
+    """List the modules that a user teaches."""
     found = select(Module.id, Module.title).join(ModuleInstructor).where(ModuleInstructor.user_id == user_id)
     return connection.execute(found.order_by(Module.id)).all()
 
 
 def stored_answers(connection: Connection, user_id: str) -> Sequence[Any]:
-    """List the answers that are kept for repeats and that somebody was given, or that name them."""
+    """List the stored answers that a user got, and those that name the user."""
     found = select(*StoredAnswer.__table__.columns).where(idempotency.about(connection, user_id))
     return connection.execute(found.order_by(StoredAnswer.stored_at, StoredAnswer.key)).all()
