@@ -40,7 +40,7 @@ _WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class StrictSchema(Schema):
-    """A schema that refuses unknown fields."""
+    """A schema that refuses unknown fields, and loads `contentId` as `content_id`."""
 
     error_messages = {"unknown": "Unknown field."}
     keywords: Mapping[str, Any] = {}
@@ -48,6 +48,14 @@ class StrictSchema(Schema):
 
     class Meta:
         unknown = RAISE
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        """Load each field under its name in Python."""
+        field_obj.attribute = snake_case(field_name)
+
+
+def snake_case(name: str) -> str:
+    return re.sub("[A-Z]", lambda capital: f"_{capital[0].lower()}", name)
 
 
 def is_identifier(value: str) -> bool:

@@ -14,11 +14,7 @@ LONGEST_TIMELINE = timedelta(days=366)
 
 class StatisticsQuery(StrictSchema):
     stalledDays = WrittenWhole(
-        1,
-        365,
-        load_default=7,
-        attribute="stalled_days",
-        description="After how many days without an update a learner has stalled.",
+        1, 365, load_default=7, description="After how many days without an update a learner has stalled."
     )
 
 
@@ -41,15 +37,11 @@ class RosterQuery(StrictSchema):
         36_500,
         load_default=None,
         allow_none=False,
-        attribute="inactive_days",
         description="Only who is neither completed nor dropped, and had no activity for so many days;"
         " who was never active counts from the enrollment.",
     )
     maxProgress = WrittenHundredths(
-        load_default=None,
-        allow_none=False,
-        attribute="max_progress",
-        description="Only who has at most this `progressPercentage`.",
+        load_default=None, allow_none=False, description="Only who has at most this `progressPercentage`."
     )
 
     @validates_schema(skip_on_field_errors=False)

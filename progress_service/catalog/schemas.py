@@ -19,6 +19,7 @@ from progress_service.validation import (
     Text,
     Truth,
     UserId,
+    snake_case,
 )
 
 READ = {"readOnly": True}
@@ -40,19 +41,12 @@ class ContentSchema(StrictSchema):
     weight = Number(
         0, 10_000, load_default=1, description="How much it counts; with 0 it is tracked and never counted."
     )
-    completionThreshold = Number(
-        1,
-        100,
-        load_default=100,
-        attribute="completion_threshold",
-        description="The percentage from which on it is completed.",
-    )
+    completionThreshold = Number(1, 100, load_default=100, description="The percentage from which on it is completed.")
     passingScore = Number(
         0,
         100,
         places=2,
         load_default=None,
-        attribute="passing_score",
         description="What the best score must reach too, in per cent of its maximum, with up to two decimals.",
     )
 
@@ -135,7 +129,7 @@ class EnrollmentChangeSchema(StrictSchema):
         validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),
         metadata={"description": "Of a new enrollment `active`, if left out."},
     )
-    enrolledAt = Instant(attribute="enrolled_at", description="Of a new enrollment now, if left out.")
+    enrolledAt = Instant(description="Of a new enrollment now, if left out.")
 
 
 class ChangedEnrollmentSchema(EnrollmentChangeSchema):
@@ -154,7 +148,7 @@ class ChangedEnrollmentSchema(EnrollmentChangeSchema):
     @post_load
     def part_what_is_told(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Set aside what the caller cannot change."""
-        told = {name: data.pop(name) for name in TOLD if name in data}
+        told = {name: data.pop(snake_case(name)) for name in TOLD if snake_case(name) in data}
         if data.get("status") == COMPLETED:
             told["status"] = data.pop("status")
         return {"change": data, "told": told}
@@ -173,8 +167,8 @@ class CatalogSchema(StrictSchema):
 class EnrollmentLineSchema(EnrollmentChangeSchema):
     """A line of a file with enrollments."""
 
-    userId = UserId(required=True, attribute="user_id")
-    moduleId = ModuleId(required=True, attribute="module_id")
+    userId = UserId(required=True)
+    moduleId = ModuleId(required=True)
 
 
 def _list(original: Any, name: str) -> list[Any]:

@@ -21,9 +21,7 @@ class EffortSchema(StrictSchema):
 
     keywords = {"dependentRequired": {given: [missing] for given, missing in SCORE_AND_MAXIMUM.items()}}
 
-    timeSpentSeconds = Number(
-        0, 14_400, attribute="time_spent_seconds", description="Seconds to add to the time spent."
-    )
+    timeSpentSeconds = Number(0, 14_400, description="Seconds to add to the time spent.")
     score = Number(
         0,
         HIGHEST_SCORE,
@@ -38,9 +36,7 @@ class EffortSchema(StrictSchema):
         description="The score that could be reached, with up to 4 decimals.",
     )
     position = Text(255, description="Where to resume, in the words of the player.")
-    occurredAt = Instant(
-        attribute="occurred_at", description="When it happened; now, if left out. From admins and services only."
-    )
+    occurredAt = Instant(description="When it happened; now, if left out. From admins and services only.")
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
@@ -57,21 +53,20 @@ class EffortSchema(StrictSchema):
 class UpdateSchema(EffortSchema):
     """One report about a learner and a content; with a `contentId` alone it says that the content was opened."""
 
-    contentId = Identifier(required=True, attribute="content_id")
+    contentId = Identifier(required=True)
     progressPercentage = Number(
         0,
         100,
         floor=True,
-        attribute="progress_percentage",
         description="How far the learner got, in per cent; decimals are dropped. Progress never falls.",
     )
-    userId = UserId(attribute="user_id", description="The learner; the caller, if left out. A service must give it.")
+    userId = UserId(description="The learner; the caller, if left out. A service must give it.")
 
 
 class OthersUpdateSchema(UpdateSchema):
     """An update by a service, which has no progress of its own and says whose it is."""
 
-    userId = UserId(required=True, attribute="user_id")
+    userId = UserId(required=True)
 
 
 class Updates(fields.Nested):
