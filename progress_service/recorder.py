@@ -11,9 +11,9 @@ from secrets import randbits
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, delete, select
+from sqlalchemy import Connection
 
-from progress_service import calculations, locks, models, tallies
+from progress_service import calculations, locks, tallies
 from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record, Update
 from progress_service.learning import (
     Catalog,
@@ -26,7 +26,7 @@ from progress_service.learning import (
 )
 from progress_service.prepared import Prepared
 from progress_service.statements import Statements
-from progress_service.values import ENROLLMENT, MODULE, columns, values
+from progress_service.values import values
 
 TALLY_PARTS = 8
 """The number of rows of each tally. A writer adds to a random row, so that writers of a module seldom meet."""
@@ -227,10 +227,10 @@ def erase(connection: Connection, user_id: str) -> bool:
     The list of enrollments is older than their locks: while this waited, a batch may have enrolled the learner in more
     modules. So the caller repeats this until there are none.
     """
-    enrolled = select(models.Enrollment.module_id).filter_by(user_id=user_id)
-    module_ids = connection.execute(enrolled).scalars().all()
+    sql = Statements.of(connection)
+    module_ids = [module_id for (module_id,) in sql.enrolled_modules.run(connection, user_id=user_id)]
     removed = _remove(connection, user_id, module_ids)
-    _delete(connection, models.Enrollment, Enrollment, user_id, removed.modules)
+    sql.delete_enrollments.run(connection, user_id=user_id, **sql.enrollment_keys(_keys_of(removed)))
     _store(connection, removed)
     return bool(module_ids)
 
@@ -240,37 +240,23 @@ def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> 
     sql = Statements.of(connection)
     rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
     locks.share_modules(connection, sql.lock_modules, rows)
-    removed, modules = Learning.nothing(), {}
-    enrolled = (
-        select(*MODULE, *ENROLLMENT)
-        .join(models.Enrollment, models.Enrollment.module_id == models.Module.id)
-        .where(models.Enrollment.user_id == user_id, models.Enrollment.module_id.in_(_module_ids(sql)))
-        .order_by(models.Enrollment.module_id)
-        .with_for_update(of=models.Enrollment)
-    )
-    for row in connection.execute(enrolled, rows):
+    removed = Recorded(Learning.nothing(), Learning.nothing(), {})
+    enrollments, records, days = removed.before
+    for row in sql.lock_enrollments_of_learner.run(connection, user_id=user_id, **rows):
         module, enrollment = values(row, Module, Enrollment)
-        modules[enrollment.module_id] = module
-        removed.enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
+        removed.modules[enrollment.module_id] = module
+        enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
     # In the locked modules only: the lock of an enrollment that was made since, after another erasure, is not held.
-    for record in _delete(connection, models.ProgressRecord, Record, user_id, modules):
-        removed.records[RecordKey(user_id, record.content_id)] = record
-    for day in _delete(connection, models.ActivityDay, ActivityDay, user_id, modules):
-        removed.days[DayKey(user_id, day.module_id, day.day)] = day
-    return Recorded(removed, Learning.nothing(), modules)
+    rows = sql.enrollment_keys(_keys_of(removed))
+    for record in map(Record._make, sql.delete_records.run(connection, user_id=user_id, **rows)):
+        records[RecordKey(user_id, record.content_id)] = record
+    for day in map(ActivityDay._make, sql.delete_days.run(connection, user_id=user_id, **rows)):
+        days[DayKey(user_id, day.module_id, day.day)] = day
+    return removed
 
 
-def _delete(connection: Connection, table: Any, value: Any, user_id: str, module_ids: Iterable[str]) -> list[Any]:
-    """Delete a learner's rows in some modules, and return them as values."""
-    sql = Statements.of(connection)
-    is_removed = table.user_id == user_id, table.module_id.in_(_module_ids(sql))
-    deleted = delete(table).where(*is_removed).returning(*columns(table, value))
-    rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
-    return [value(*row) for row in connection.execute(deleted, rows)]
-
-
-def _module_ids(sql: Statements) -> Select[Any]:
-    return select(sql.enrollment_keys.c.module_id)
+def _keys_of(removed: Recorded) -> Iterable[tuple[Any, ...]]:
+    return ((*key, None) for key in removed.before.enrollments)
 
 
 def _store(connection: Connection, recorded: Recorded) -> Recorded:

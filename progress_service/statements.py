@@ -21,6 +21,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    delete,
     exists,
     false,
     func,
@@ -53,6 +54,7 @@ from progress_service.tallies import Counts, Group
 from progress_service.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD
 
 OWNER = ["user_id", "module_id"]
+THE_LEARNER = bindparam("user_id", type_=IDENTIFIER)
 TOTALS = ["weighted_sum", "completed_contents", "time_spent_seconds"]
 
 
@@ -208,6 +210,35 @@ class Statements:
         """Read the days of activity under the enrollments of the keys."""
         return Prepared(select(*ACTIVITY_DAY).join(self.enrollment_keys.table, self._is_of_keys(ActivityDay)))
 
+    # Resets and erasures: lock, delete.
+
+    @cached_property
+    def enrolled_modules(self) -> Prepared:
+        """List the modules in which a learner is enrolled."""
+        return Prepared(select(Enrollment.module_id).where(Enrollment.user_id == THE_LEARNER))
+
+    @cached_property
+    def lock_enrollments_of_learner(self) -> Prepared:
+        """Lock and read a learner's enrollments in the modules of the keys, each with its module's denominators."""
+        enrolled = select(*MODULE, *ENROLLMENT).join(Enrollment, Enrollment.module_id == Module.id)
+        in_order = enrolled.where(*self._is_of_learner(Enrollment)).order_by(Enrollment.module_id)
+        return Prepared(in_order.with_for_update(of=Enrollment))
+
+    @cached_property
+    def delete_enrollments(self) -> Prepared:
+        """Delete a learner's enrollments in the modules of the keys."""
+        return Prepared(delete(Enrollment).where(*self._is_of_learner(Enrollment)))
+
+    @cached_property
+    def delete_records(self) -> Prepared:
+        """Delete a learner's records in the modules of the keys, and return them."""
+        return Prepared(delete(ProgressRecord).where(*self._is_of_learner(ProgressRecord)).returning(*RECORD))
+
+    @cached_property
+    def delete_days(self) -> Prepared:
+        """Delete a learner's days of activity in the modules of the keys, and return them."""
+        return Prepared(delete(ActivityDay).where(*self._is_of_learner(ActivityDay)).returning(*ACTIVITY_DAY))
+
     # Catalog changes.
 
     @cached_property
@@ -272,6 +303,9 @@ class Statements:
 
     def _is_of_keys(self, model: type[Base]) -> ColumnElement[bool]:
         return and_(*(getattr(model, name) == self.enrollment_keys.c[name] for name in OWNER))
+
+    def _is_of_learner(self, model: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        return model.user_id == THE_LEARNER, model.module_id.in_(select(self.enrollment_keys.c.module_id))
 
     def _share_modules(self, modules: Select[Any]) -> Prepared:
         """Share the locks of modules, if they are few, and return the ids of the modules (see `locks.share_modules`).

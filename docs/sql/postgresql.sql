@@ -2367,8 +2367,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_modules, as above
 
--- recorder._remove: Delete a learner's records and days of activity in some modules, and return them with the
--- enrollments.
+-- statements.lock_enrollments_of_learner: Lock and read a learner's enrollments in the modules of the keys, each with
+-- its module's denominators.
 SELECT
   modules.total_weight,
   modules.total_contents,
@@ -2388,7 +2388,7 @@ FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
 WHERE
-  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
   AND enrollments.module_id IN (
     SELECT
       enrollment_keys.module_id
@@ -2407,10 +2407,10 @@ WHERE
 ORDER BY
   enrollments.module_id   FOR UPDATE OF enrollments;
 
--- recorder._delete: Delete a learner's rows in some modules, and return them as values.
+-- statements.delete_records: Delete a learner's records in the modules of the keys, and return them.
 DELETE FROM progress_records
 WHERE
-  progress_records.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  progress_records.user_id = CAST(%(user_id)s AS VARCHAR)
   AND progress_records.module_id IN (
     SELECT
       enrollment_keys.module_id
@@ -2428,10 +2428,10 @@ WHERE
   )
 RETURNING progress_records.id, progress_records.user_id, progress_records.module_id, progress_records.content_id, progress_records.started_at, progress_records.last_activity_at, progress_records.furthest_percentage, progress_records.time_spent_seconds, progress_records.score, progress_records.max_score, progress_records.position, progress_records.position_at, progress_records.completed_at, progress_records.reached_at, progress_records.passed_at;
 
--- recorder._delete (2): Delete a learner's rows in some modules, and return them as values.
+-- statements.delete_days: Delete a learner's days of activity in the modules of the keys, and return them.
 DELETE FROM activity_days
 WHERE
-  activity_days.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  activity_days.user_id = CAST(%(user_id)s AS VARCHAR)
   AND activity_days.module_id IN (
     SELECT
       enrollment_keys.module_id
@@ -2467,26 +2467,25 @@ WHERE
   OR stored_answers.learner_id IS NULL
   AND pg_catalog.position(stored_answers.body, %(position_1)s) > CAST(%(position_2)s AS INT);
 
--- recorder.erase: Delete a learner's enrollments, with all that is recorded under them; return whether there were
--- any.
+-- statements.enrolled_modules: List the modules in which a learner is enrolled.
 SELECT
   enrollments.module_id
 FROM enrollments
 WHERE
-  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR);
+  enrollments.user_id = CAST(%(user_id)s AS VARCHAR);
 
 -- statements.lock_modules, as above
 
--- recorder._remove, as above
+-- statements.lock_enrollments_of_learner, as above
 
--- recorder._delete, as above
+-- statements.delete_records, as above
 
--- recorder._delete (2), as above
+-- statements.delete_days, as above
 
--- recorder._delete (3): Delete a learner's rows in some modules, and return them as values.
+-- statements.delete_enrollments: Delete a learner's enrollments in the modules of the keys.
 DELETE FROM enrollments
 WHERE
-  enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
   AND enrollments.module_id IN (
     SELECT
       enrollment_keys.module_id
@@ -2501,24 +2500,23 @@ WHERE
         CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
       FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
     ) AS enrollment_keys
-  )
-RETURNING enrollments.user_id, enrollments.module_id, enrollments.status, enrollments.enrolled_at, enrollments.weighted_sum, enrollments.completed_contents, enrollments.time_spent_seconds, enrollments.completed_at, enrollments.last_activity_at, enrollments.last_content_id, enrollments.enrolled_by_update, enrollments.counted;
+  );
 
 -- statements.store, as above
 
 -- idempotency.forget, as above
 
--- recorder.erase, as above
+-- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
 
--- recorder._remove, as above
+-- statements.lock_enrollments_of_learner, as above
 
--- recorder._delete, as above
+-- statements.delete_records, as above
 
--- recorder._delete (2), as above
+-- statements.delete_days, as above
 
--- recorder._delete (3), as above
+-- statements.delete_enrollments, as above
 
 -- statements.store, as above
 

@@ -1929,8 +1929,8 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- recorder._remove: Delete a learner's records and days of activity in some modules, and return them with the
--- enrollments.
+-- statements.lock_enrollments_of_learner: Lock and read a learner's enrollments in the modules of the keys, each with
+-- its module's denominators.
 SELECT
   modules.total_weight,
   modules.total_contents,
@@ -1965,7 +1965,7 @@ WHERE
 ORDER BY
   enrollments.module_id;
 
--- recorder._delete: Delete a learner's rows in some modules, and return them as values.
+-- statements.delete_records: Delete a learner's records in the modules of the keys, and return them.
 DELETE FROM progress_records
 WHERE
   progress_records.user_id = ?
@@ -1982,7 +1982,7 @@ WHERE
   )
 RETURNING id, user_id, module_id, content_id, started_at, last_activity_at, furthest_percentage, time_spent_seconds, score, max_score, position, position_at, completed_at, reached_at, passed_at;
 
--- recorder._delete (2): Delete a learner's rows in some modules, and return them as values.
+-- statements.delete_days: Delete a learner's days of activity in the modules of the keys, and return them.
 DELETE FROM activity_days
 WHERE
   activity_days.user_id = ?
@@ -2025,8 +2025,7 @@ WHERE
   OR stored_answers.learner_id IS NULL
   AND INSTR(stored_answers.body, ?) > ?;
 
--- recorder.erase: Delete a learner's enrollments, with all that is recorded under them; return whether there were
--- any.
+-- statements.enrolled_modules: List the modules in which a learner is enrolled.
 SELECT
   enrollments.module_id
 FROM enrollments
@@ -2035,13 +2034,13 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- recorder._remove, as above
+-- statements.lock_enrollments_of_learner, as above
 
--- recorder._delete, as above
+-- statements.delete_records, as above
 
--- recorder._delete (2), as above
+-- statements.delete_days, as above
 
--- recorder._delete (3): Delete a learner's rows in some modules, and return them as values.
+-- statements.delete_enrollments: Delete a learner's enrollments in the modules of the keys.
 DELETE FROM enrollments
 WHERE
   enrollments.user_id = ?
@@ -2055,8 +2054,7 @@ WHERE
         JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
       FROM JSON_EACH(?) AS enrollment_keys_json
     ) AS enrollment_keys
-  )
-RETURNING user_id, module_id, status, enrolled_at, weighted_sum, completed_contents, time_spent_seconds, completed_at, last_activity_at, last_content_id, enrolled_by_update, counted;
+  );
 
 -- statements.store, as above
 
@@ -2068,17 +2066,17 @@ RETURNING user_id, module_id, status, enrolled_at, weighted_sum, completed_conte
 
 -- idempotency.forget, as above
 
--- recorder.erase, as above
+-- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
 
--- recorder._remove, as above
+-- statements.lock_enrollments_of_learner, as above
 
--- recorder._delete, as above
+-- statements.delete_records, as above
 
--- recorder._delete (2), as above
+-- statements.delete_days, as above
 
--- recorder._delete (3), as above
+-- statements.delete_enrollments, as above
 
 -- statements.store, as above
 
