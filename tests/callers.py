@@ -51,10 +51,10 @@ class Caller:
         kwargs.setdefault("buffered", True)
         return self.app.test_client().open(path, method=method, headers=headers, **kwargs)
 
-    get = partialmethod(call, "GET")
-    post = partialmethod(call, "POST")
-    put = partialmethod(call, "PUT")
-    delete = partialmethod(call, "DELETE")
+    get: partialmethod[TestResponse] = partialmethod(call, "GET")
+    post: partialmethod[TestResponse] = partialmethod(call, "POST")
+    put: partialmethod[TestResponse] = partialmethod(call, "PUT")
+    delete: partialmethod[TestResponse] = partialmethod(call, "DELETE")
 
 
 def bearing(app: Flask, credentials: str) -> Caller:

@@ -22,7 +22,7 @@ from progress_service.locks import MOST_LOCKS
 from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
 from tests.conftest import Callers, Listen, Publish, Statements, application, empty, stored
-from tests.progress import instant, moment, send
+from tests.progress.sending import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)

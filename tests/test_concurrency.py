@@ -888,7 +888,7 @@ def test_whoever_comes_while_many_modules_change_waits_and_reads_the_new_catalog
     in_transaction(app, publish_many(1))
     for learner in ("sam", "kim", "eva"):
         post(service(), userId=learner, contentId="module7", progressPercentage=50)
-    requests = {
+    requests: dict[str, Callable[[], Any]] = {
         "update": partial(post, service(), userId="sam", contentId="module7", progressPercentage=100),
         "enrollment": partial(service().put, "/api/enrollments/ann/module7", json={}),
         "reset": partial(service().delete, "/api/progress/kim/module7"),
@@ -897,7 +897,7 @@ def test_whoever_comes_while_many_modules_change_waits_and_reads_the_new_catalog
         "repair": partial(in_transaction, app, partial(verification.repair_tallies, module_id="module7")),
     }
     with held(engine, publish_many(3)):
-        waiting = {}
+        waiting: dict[str, Future[Any]] = {}
         for number, (name, request) in enumerate(requests.items(), 1):
             waiting[name] = pool.submit(request)
             wait_for_waiting(engine, waiting[name], number)

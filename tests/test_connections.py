@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from os import SEEK_END
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def test_timeouts_hold_whatever_a_role_sets(url: str) -> None:
 
 def test_a_transaction_and_its_settings_begin_in_one_message(url: str, server: PostgresServer) -> None:
     with school(url) as (_, service), sent(server) as messages:
-        for call in (lambda: post(service), lambda: service.get("/api/progress/stats/algebra")):
+        calls = partial(post, service), partial(service.get, "/api/progress/stats/algebra")
+        for call in calls:
             messages()
             assert call().status_code == 200
             begin, *statements, commit = messages()

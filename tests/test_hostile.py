@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from flask import Flask, Request
-from gunicorn.http.errors import InvalidChunkSize
+from gunicorn.http.errors import InvalidChunkSize  # type: ignore[import-untyped]
 from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 
 from tests.callers import token
 from tests.conftest import Callers, Publish, stored
-from tests.progress import refusal
+from tests.progress.sending import refusal
 from tests.test_serving import PATIENCE_SECONDS, Server, gunicorn
 
 MEBIBYTE = 1024 * 1024
@@ -182,7 +182,7 @@ def test_a_body_that_does_not_come_whole_is_malformed(body: BytesIO, service: Ca
 def test_of_too_many_faults_the_first_are_named(service: Callers, app: Flask, record: str) -> None:
     before = stored(app)
     unknown = ", ".join(f'"{place}": 1' for place in range(80_000))
-    wrong = dict.fromkeys(("contentId", "userId", "position", "occurredAt"), 1)
+    wrong: dict[str, Any] = dict.fromkeys(("contentId", "userId", "position", "occurredAt"), 1)
     wrong |= dict.fromkeys(("progressPercentage", "timeSpentSeconds", "score", "maxScore"), "1")
 
     response = service().post("/api/progress", data=f"{{{UPDATE}, {unknown}}}", content_type=JSON)

@@ -28,7 +28,7 @@ from progress_service.extensions import db
 from progress_service.models import ImportedChunk
 from tests.callers import KEY, Caller
 from tests.conftest import Callers, Listen, Publish, application, stored
-from tests.progress import instant, moment, send
+from tests.progress.sending import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
 BOM = b"\xef\xbb\xbf"

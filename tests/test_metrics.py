@@ -16,7 +16,7 @@ from progress_service import metrics
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
 
-Counts = dict[tuple[str, str, str], float]
+Counts = dict[tuple[str, ...], float]
 
 
 def counted(caller: Caller) -> Counts:
@@ -110,7 +110,7 @@ def test_what_was_left_by_the_killed_is_removed_and_what_is_in_use_is_not(tmp_pa
 def worker_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Let two workers count a request each, and return their files."""
     for worker in (1, 2):
-        monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue(lambda worker=worker: worker))
+        monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue(lambda worker=worker: worker))  # type: ignore[no-untyped-call]
         duration = Histogram(metrics.DURATION._name, "Time.", metrics.DURATION._labelnames, registry=None)
         duration.labels("GET", "/{}", 200).observe(0.01)
     return sorted(directory.glob("histogram_*.db"))

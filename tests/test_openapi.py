@@ -11,6 +11,7 @@ from flask import Flask
 from marshmallow import Schema, ValidationError
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from werkzeug import Response
 from werkzeug.exceptions import InternalServerError
 
 from progress_service import errors
@@ -114,7 +115,7 @@ def refused(app: Flask, database_url: str) -> list[Any]:
     tom = service.post("/api/progress", json=quiz, headers={"Idempotency-Key": "1"}).get_json()["progress"]["id"]
     stolen = {"title": "SQL for experts", "contents": [{"id": "sql-quiz", "title": "Quiz", "type": "quiz"}]}
     wrong = {"userId": "sam", "contentId": "sql-quiz", "progressPercentage": "40", "score": 3, "done": True}
-    answers = [
+    answers: list[Response] = [
         service.get("/api/progress/sam?status=finished"),
         Caller(app).get("/api/progress/sam"),
         student.get("/api/progress/tom"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -35,7 +36,7 @@ def test_parameters_and_constants_go_in_and_rows_come_out(connection: Connection
 
 
 def test_values_are_written_and_read_by_the_types_of_their_columns(connection: Connection) -> None:
-    values = {column.name: bindparam(column.name) for column in ImportedChunk.__table__.columns}
+    values: dict[str, Any] = {column.name: bindparam(column.name) for column in ImportedChunk.__table__.columns}
     add = Prepared(insert(ImportedChunk).values(values))
     find = Prepared(select(ImportedChunk.imported_at).where(ImportedChunk.imported_at == bindparam("imported_at")))
     elsewhere = NOON.astimezone(timezone(timedelta(hours=5, minutes=45)))

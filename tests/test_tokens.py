@@ -39,7 +39,7 @@ KEYS: list[tuple[str, Any]] = [
 
 LASTING = {"sub": "lms", "role": "service", "exp": 9_999_999_999}
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
+Answer = Callable[[BaseHTTPRequestHandler], object]
 
 
 def pem(key: Any) -> str:
@@ -246,7 +246,7 @@ class TestProvider:
         own = {"jku": provider.url, "x5u": provider.url, "jwk": jwk("1", OTHER_RSA)}
         bad = {
             "another key": of("1", OTHER_RSA),
-            "keys that it brings": of("1", OTHER_RSA, **own),
+            "keys that it brings": of("1", OTHER_RSA, "RS256", **own),
             "another algorithm": of("1", algorithm="RS512"),
             "the public key as a secret": handmade(LASTING, {"kid": "1"}, pem(RSA)),
             "no algorithm": jwt.encode(LASTING, "", "none", {"kid": "1"}),
@@ -346,8 +346,8 @@ DOWN: dict[str, Callable[[Clock, Provider], Answer]] = {
     "nothing": lambda *_: hang_up,
     "an empty answer": lambda *_: respond(b""),
     "half an answer": lambda *_: respond(json.dumps(GOOD).encode()[:-1]),
-    "less than announced": lambda *_: respond(b"{", **{"Content-Length": "1000"}),
-    "no number of bytes": lambda *_: respond(b"{", **{"Content-Length": "many"}),
+    "less than announced": lambda *_: respond(b"{", 200, **{"Content-Length": "1000"}),
+    "no number of bytes": lambda *_: respond(b"{", 200, **{"Content-Length": "many"}),
     "no HTML": lambda *_: respond(b"<!DOCTYPE html>"),
     "no UTF-8": lambda *_: respond(b'{"keys": ["\xff"]}'),
     "a deep answer": lambda *_: respond(b"[" * 10_000),
@@ -410,7 +410,7 @@ class TestProviderDown:
     ) -> None:
         monkeypatch.setattr(keys, "TIMEOUT", 0.1)
         released = Event()
-        provider.answer = lambda _: released.wait(60) and None
+        provider.answer = lambda _: released.wait(60)
         try:
             assert [status(app, of("1")) for _ in range(3)] == [UNAVAILABLE] * 3
             assert provider.asked == 1

@@ -32,7 +32,7 @@ Rows = Mapping[str, list[dict[str, Any]]]
 Columns = Mapping[str, set[str]]
 
 PEOPLE = ["sam", "kim", "lee", "zoe", "max", "eva"]
-ALGEBRA = [
+ALGEBRA: list[dict[str, Any]] = [
     {"id": "sums", "title": "Sums", "type": "video"},
     {"id": "sets", "title": "Sets", "type": "video", "weight": 2, "completionThreshold": 80},
     {"id": "quiz", "title": "Quiz", "type": "quiz", "weight": 3, "passingScore": 60, "section": "End"},
@@ -251,8 +251,8 @@ def unique_keys(app: Flask) -> dict[str, set[tuple[str, ...]]]:
         inspector = inspect(connection)
         return {
             name: {
-                tuple(key["column_names"] if "column_names" in key else key["constrained_columns"])
-                for key in [inspector.get_pk_constraint(name), *inspector.get_unique_constraints(name)]
+                tuple(inspector.get_pk_constraint(name)["constrained_columns"]),
+                *(tuple(key["column_names"]) for key in inspector.get_unique_constraints(name)),
             }
             for name in inspector.get_table_names()
         }

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -13,7 +13,7 @@ import pytest
 from progress_service.analytics import roster
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
-from tests.progress import refusal
+from tests.progress.sending import refusal
 
 SORTS = ["userId", "progress", "-progress", "lastActivity", "-lastActivity"]
 STATUSES = ["active", "paused", "dropped", "completed"]
@@ -199,7 +199,7 @@ def test_who_stays_as_they_are_is_listed_once_whatever_others_do_between_the_pag
     user_ids = gather(service(), publish)
     moving = {"Zoe", "a.b", "ann", "b9", "bea", "fay", "hal", "eve"}
     staying = listed([one for one in enrollments(service(), user_ids) if one["userId"] not in moving], sort)
-    changes = iter(
+    changes: Iterator[Callable[[], object]] = iter(
         [
             lambda: send(service(), "Zoe", "maps", 70),
             lambda: enroll(service(), "0new"),

@@ -9,7 +9,7 @@ from flask import Flask
 
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, stored
-from tests.progress import refusal
+from tests.progress.sending import refusal
 
 PATH = "/api/enrollments/sam/algebra"
 ENROLLED_AT = "2026-01-05T08:30:00Z"

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, Statements, application, stored
-from tests.progress import INVALID, instant, moment, refusal, send
+from tests.progress.sending import INVALID, instant, moment, refusal, send
 
 QUIZ = {"id": "quiz", "type": "quiz", "passingScore": 60}
 
@@ -30,7 +30,7 @@ def batch(caller: Caller, *updates: Any) -> TestResponse:
     return response
 
 
-def update(content_id: str = "intro", **fields: Any) -> dict[str, Any]:
+def update(content_id: Any = "intro", **fields: Any) -> dict[str, Any]:
     return {"contentId": content_id, **fields}
 
 

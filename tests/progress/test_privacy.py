@@ -12,7 +12,7 @@ from sqlalchemy import Table
 from progress_service.extensions import db
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, Statements, stored
-from tests.progress import moment, refusal
+from tests.progress.sending import moment, refusal
 
 LEA = "lea-7c1e"
 """The learner who is exported and erased; no other text has this name in it."""

@@ -10,7 +10,7 @@ from progress_service.endpoint import Operation
 from progress_service.serialization import encode
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, stored
-from tests.progress import moment, refusal, send
+from tests.progress.sending import moment, refusal, send
 
 ALGEBRA: list[dict[str, Any]] = [
     {"id": "intro", "section": "Basics"},

@@ -13,7 +13,7 @@ from flask import Flask
 
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, stored
-from tests.progress import INVALID, from_now, instant, moment, refusal, send, send_raw
+from tests.progress.sending import INVALID, from_now, instant, moment, refusal, send, send_raw
 
 QUIZ = {"id": "quiz", "type": "quiz", "completionThreshold": 80, "passingScore": 66.66}
 
