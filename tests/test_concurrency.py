@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from http.client import HTTPConnection
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -58,13 +58,21 @@ STORED_AND_RECOUNTED = text("""
 on_postgresql = pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
 
 
-@pytest.fixture
-def app(database_url: str) -> Iterator[Flask]:
+@pytest.fixture(scope="module")
+def applications() -> Iterator[Callable[[str], Flask]]:
+    """Make the application once for each database, so that its statements are compiled once."""
     # All writers but one may wait, which half of a pool may. SQLite gives its write lock to anybody who waits, in no
     # order: on a busy machine somebody may wait for long.
     settings = {"POOL_SIZE": 2 * THREADS + 2, "POOL_TIMEOUT": PATIENCE_SECONDS, "LOCK_TIMEOUT": PATIENCE_SECONDS}
-    with application(database_url, **settings) as app:
-        yield app
+    with ExitStack() as made:
+        yield cache(lambda url: made.enter_context(application(url, **settings)))
+
+
+@pytest.fixture
+def app(database_url: str, applications: Callable[[str], Flask]) -> Iterator[Flask]:
+    app = applications(database_url)
+    yield app
+    engine_of(app).dispose()  # in its mode "session", PgBouncer has no connection for others while these are open
 
 
 @pytest.fixture
@@ -480,6 +488,7 @@ def until_waiting(engine: Engine, number: int, is_going_on: Callable[[], bool]) 
         assert time.monotonic() < deadline, "it neither waits nor ends"
         with engine.connect() as connection:
             waiting = connection.execute(WAITING).scalar_one()
+        time.sleep(0.005)
 
 
 def recorded(user_id: str, content_id: str, percentage: int) -> Callable[[Connection], object]:

@@ -1,11 +1,11 @@
 """Connections behave alike whatever stands between: through PgBouncer as it comes, and whatever a role or URL sets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from flask import Flask
 
-from tests.conftest import application, empty, migrate
+from tests.conftest import empty, migrate
 from tests.postgres import POOLERS, PostgresServer
 from tests.test_concurrency import *  # noqa: F403  the same tests, and fixtures, on another application
 
@@ -24,7 +24,7 @@ def pooled_url(request: pytest.FixtureRequest, server: PostgresServer) -> Iterat
 
 
 @pytest.fixture
-def usual_app(pooled_url: str) -> Iterator[Flask]:
-    with application(pooled_url) as app:
-        empty(app)
-        yield app
+def usual_app(pooled_url: str, applications: Callable[[str], Flask]) -> Flask:
+    app = applications(pooled_url)
+    empty(app)
+    return app
