@@ -22,7 +22,7 @@ Counted = Annotated[bool, Meta(description=COUNTED)]
 
 
 class ListedContent(NamedTuple):
-    """What lists tell of a current content."""
+    """The columns of a current content that lists show."""
 
     id: str
     title: str

@@ -14,24 +14,25 @@ class Document(msgspec.Struct, rename="camel"):
 
     @classmethod
     def extending(cls, document: "Document", **fields: Any) -> Self:
-        """Return a document of a class that extends another one's: with its values, and those of its own fields."""
+        """Make a document from one of the class that this class extends, and the values of the fields that it adds."""
         return cls(*astuple(document), **fields)
 
 
 def encode(value: Any) -> bytes:
+    """Write a document, or any other value, as JSON in UTF-8."""
     return msgspec.json.encode(value)
 
 
 def reference(document: type[Document]) -> dict[str, str]:
-    """Refer to the description of a document, which is named like its class, but without the suffix."""
+    """Return a reference to the description of a document. Its name is that of the class, without the suffix."""
     return {"$ref": f"#/components/schemas/{document.__name__.removesuffix(SUFFIX)}"}
 
 
 def json_schemas(documents: Iterable[type[Document]]) -> dict[str, dict[str, Any]]:
-    """Describe documents, and all that they hold, in JSON Schema, by the names that `reference` gives them."""
+    """Describe documents, and the documents within them, in JSON Schema, by the names that `reference` uses."""
     _, described = msgspec.json.schema_components(documents, ref_template="#/components/schemas/{name}")
-    # Every name is a whole key or ends a reference.
+    # A name is a whole key, or the end of a reference.
     schemas: dict[str, dict[str, Any]] = msgspec.json.decode(encode(described).replace(f'{SUFFIX}"'.encode(), b'"'))
     for schema in schemas.values():
-        del schema["title"]  # which is the name again
+        del schema["title"]  # the name again
     return schemas

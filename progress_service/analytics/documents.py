@@ -28,26 +28,12 @@ class LearnerCountsDocument(Document):
     started: int
     not_started: int
 
-    @classmethod
-    def of(cls, by_status: Mapping[str, Counts]) -> Self:
-        everybody = _sum(by_status.values())
-        return cls(
-            enrolled=everybody.learners,
-            **{status: by_status[status].learners for status in STATUSES},
-            started=everybody.started,
-            not_started=everybody.learners - everybody.started,
-        )
-
 
 class TimeSpentDocument(Document):
     """The time that all learners spent, and its average over those who started."""
 
     total_seconds: int
     average_seconds_per_learner: float | None
-
-    @classmethod
-    def of(cls, counts: Counts) -> Self:
-        return cls(counts.time_spent_seconds, _average_time(counts))
 
 
 class TypeStatisticsDocument(Document):
@@ -130,27 +116,35 @@ class StatisticsDocument(Document):
         cls, titled: TitledModule, contents: Sequence[ListedContent], groups: Groups, stalled: Mapping[str, int]
     ) -> Self:
         by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
+        everybody = _sum(by_status.values())
         staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
         # Without any weight nobody has a percentage.
         by_percentage = groups.get(PERCENTAGE, {}) if titled.module.total_weight else {}
         percentages = [by_percentage.get(str(percentage), NOTHING).learners for percentage in range(101)]
         shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
-        by_type = grouped(shown, lambda one: one[0].type)
+        by_type = grouped(shown, lambda content_counts: content_counts[0].type)
         return cls(
             module_id=titled.id,
             title=titled.title,
-            learners=LearnerCountsDocument.of(by_status),
+            learners=LearnerCountsDocument(
+                enrolled=everybody.learners,
+                **{status: counts.learners for status, counts in by_status.items()},
+                started=everybody.started,
+                not_started=everybody.learners - everybody.started,
+            ),
             completion_rate=rounded_down(100 * by_status[COMPLETED].learners, staying.learners),
             average_progress_percentage=rounded_down(
                 staying.weighted_sum, staying.learners * titled.module.total_weight
             ),
             median_progress_percentage=median(percentages),
             progress_distribution=[sum(percentages[first : first + 10]) for first in range(0, 101, 10)],
-            time_spent=TimeSpentDocument.of(_sum(by_status.values())),
+            time_spent=TimeSpentDocument(everybody.time_spent_seconds, _average_time(everybody)),
             contents=[
                 ContentStatisticsDocument.of(content, counts, stalled.get(content.id, 0)) for content, counts in shown
             ],
-            by_type=[TypeStatisticsDocument.of(name, [counts for _, counts in ones]) for name, ones in by_type.items()],
+            by_type=[
+                TypeStatisticsDocument.of(name, [counts for _, counts in group]) for name, group in by_type.items()
+            ],
         )
 
 

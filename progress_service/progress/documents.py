@@ -70,21 +70,21 @@ class SummaryDocument(Document):
 
     @classmethod
     def of(cls, modules: Sequence[EnrolledModule]) -> Self:
-        enrollments = [one.enrollment for one in modules]
-        weighted = [one for one in modules if one.module.total_weight]
-        sums: Counter[int] = Counter()
-        for one in weighted:
-            sums[one.module.total_weight] += one.enrollment.weighted_sum
+        enrollments = [enrolled.enrollment for enrolled in modules]
+        weighted = [enrolled for enrolled in modules if enrolled.module.total_weight]
+        sums: Counter[int] = Counter()  # by total weight, since fractions are slow to add
+        for enrolled in weighted:
+            sums[enrolled.module.total_weight] += enrolled.enrollment.weighted_sum
         total = sum((Fraction(weighted_sum, weight) for weight, weighted_sum in sums.items()), Fraction())
-        activity = [one.last_activity_at for one in enrollments if one.last_activity_at]
+        activity = [enrollment.last_activity_at for enrollment in enrollments if enrollment.last_activity_at]
         return cls(
             enrolled_modules=len(modules),
-            active_modules=sum(one.status == ACTIVE for one in enrollments),
-            completed_modules=sum(one.status == COMPLETED for one in enrollments),
-            total_contents=sum(one.module.total_contents for one in modules),
-            completed_contents=sum(one.completed_contents for one in enrollments),
+            active_modules=sum(enrollment.status == ACTIVE for enrollment in enrollments),
+            completed_modules=sum(enrollment.status == COMPLETED for enrollment in enrollments),
+            total_contents=sum(enrolled.module.total_contents for enrolled in modules),
+            completed_contents=sum(enrollment.completed_contents for enrollment in enrollments),
             progress_percentage=rounded_down(total.numerator, total.denominator * len(weighted)),
-            time_spent_seconds=sum(one.time_spent_seconds for one in enrollments),
+            time_spent_seconds=sum(enrollment.time_spent_seconds for enrollment in enrollments),
             last_activity_at=max(activity, default=None),
         )
 
@@ -106,8 +106,9 @@ class TitledEnrollmentDocument(EnrollmentDocument):
     title: str
 
     @classmethod
-    def of_module(cls, module: EnrolledModule) -> Self:
-        return cls.extending(EnrollmentDocument.of(module.enrollment, module.module), title=module.title)
+    def of_module(cls, enrolled: EnrolledModule) -> Self:
+        shown = EnrollmentDocument.of(enrolled.enrollment, enrolled.module)
+        return cls.extending(shown, title=enrolled.title)
 
 
 class DashboardDocument(Document):
@@ -125,12 +126,12 @@ class DashboardDocument(Document):
         """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
         return cls(
             user_id=user_id,
-            summary=SummaryDocument.of([one for one in modules if one.enrollment.status != DROPPED]),
+            summary=SummaryDocument.of([enrolled for enrolled in modules if enrolled.enrollment.status != DROPPED]),
             resume=ContinueDocument(*following) if following else None,
             modules=[
-                TitledEnrollmentDocument.of_module(module)
-                for module in modules
-                if status in (None, module.enrollment.status)
+                TitledEnrollmentDocument.of_module(enrolled)
+                for enrolled in modules
+                if status in (None, enrolled.enrollment.status)
             ],
         )
 
@@ -164,12 +165,13 @@ class TypeProgressDocument(Document):
 
     @classmethod
     def of(cls, name: str, contents: Sequence[ContentProgress]) -> Self:
-        counted = [one for one in contents if one.content.weight > 0]
+        counted = [progress for progress in contents if progress.content.weight > 0]
+        records = [progress.record for progress in contents if progress.record]
         return cls(
             type=name,
             total_contents=len(counted),
-            completed_contents=sum(one.record is not None and one.record.completed_at is not None for one in counted),
-            time_spent_seconds=sum(one.record.time_spent_seconds for one in contents if one.record),
+            completed_contents=sum(bool(progress.record and progress.record.completed_at) for progress in counted),
+            time_spent_seconds=sum(record.time_spent_seconds for record in records),
         )
 
 
@@ -191,12 +193,12 @@ class ModuleProgressDocument(Document):
         contents: Sequence[ContentProgress],
     ) -> Self:
         """Show a module's contents in order with a learner's records, and their sums by type."""
-        by_type = grouped(contents, lambda one: one.content.type)
+        by_type = grouped(contents, lambda progress: progress.content.type)
         return cls(
             module=ModuleTitleDocument(module_id, title),
             enrollment=EnrollmentDocument.of(enrollment, module) if enrollment else None,
             contents=[ContentProgressDocument.of(content) for content in contents],
-            by_type=[TypeProgressDocument.of(name, contents) for name, contents in by_type.items()],
+            by_type=[TypeProgressDocument.of(name, group) for name, group in by_type.items()],
         )
 
 
@@ -208,12 +210,12 @@ class ExportedEnrollmentDocument(TitledEnrollmentDocument):
     enrolled_by_update: Annotated[bool, Meta(description="Whether an update made it, and the earliest one dates it.")]
 
     @classmethod
-    def of_module(cls, module: EnrolledModule) -> Self:
+    def of_module(cls, enrolled: EnrolledModule) -> Self:
         return cls.extending(
-            TitledEnrollmentDocument.of_module(module),
-            last_content_id=module.enrollment.last_content_id,
-            counted=module.enrollment.counted,
-            enrolled_by_update=module.enrollment.enrolled_by_update,
+            TitledEnrollmentDocument.of_module(enrolled),
+            last_content_id=enrolled.enrollment.last_content_id,
+            counted=enrolled.enrollment.counted,
+            enrolled_by_update=enrolled.enrollment.enrolled_by_update,
         )
 
 
