@@ -13,8 +13,6 @@ from progress_service.calculations import (
     COMPLETED,
     DROPPED,
     ActivityDay,
-    Enrollment,
-    Module,
     Record,
     rounded_down,
 )
@@ -30,7 +28,7 @@ from progress_service.documents import (
     grouped,
 )
 from progress_service.learning import Recorded
-from progress_service.progress.queries import ContentProgress, EnrolledModule, Following
+from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
 from progress_service.serialization import Document
 
 
@@ -184,20 +182,12 @@ class ModuleProgressDocument(Document):
     by_type: list[TypeProgressDocument]
 
     @classmethod
-    def of(
-        cls,
-        module_id: str,
-        title: str,
-        module: Module,
-        enrollment: Enrollment | None,
-        contents: Sequence[ContentProgress],
-    ) -> Self:
-        """Show a module's contents in order with a learner's records, and their sums by type."""
-        by_type = grouped(contents, lambda progress: progress.content.type)
+    def of(cls, module_id: str, found: LearnerModule) -> Self:
+        by_type = grouped(found.contents, lambda progress: progress.content.type)
         return cls(
-            module=ModuleTitleDocument(module_id, title),
-            enrollment=EnrollmentDocument.of(enrollment, module) if enrollment else None,
-            contents=[ContentProgressDocument.of(content) for content in contents],
+            module=ModuleTitleDocument(module_id, found.title),
+            enrollment=EnrollmentDocument.of(found.enrollment, found.module) if found.enrollment else None,
+            contents=[ContentProgressDocument.of(content) for content in found.contents],
             by_type=[TypeProgressDocument.of(name, group) for name, group in by_type.items()],
         )
 

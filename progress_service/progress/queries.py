@@ -41,6 +41,15 @@ class ContentProgress(NamedTuple):
     record: calculations.Record | None
 
 
+class LearnerModule(NamedTuple):
+    """A module with its current contents in order, and one learner's enrollment and records, if there are any."""
+
+    title: str
+    module: calculations.Module
+    enrollment: calculations.Enrollment | None
+    contents: Sequence[ContentProgress]
+
+
 class Following(NamedTuple):
     """The content with which a learner continues, and their record of it, if there is one."""
 
@@ -140,17 +149,15 @@ def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule
     return modules, following
 
 
-def learner_module(
-    connection: Connection, user_id: str, module_id: str
-) -> tuple[str, calculations.Module, calculations.Enrollment | None, list[ContentProgress]] | None:
-    """Find a module's title and denominators, a learner's enrollment in it, and its current contents in order."""
+def learner_module(connection: Connection, user_id: str, module_id: str) -> LearnerModule | None:
+    """Find a module with its contents, and how far a learner is with them."""
     rows = LEARNER_MODULE.run(connection, user_id=user_id, module_id=module_id)
     if not rows:
         return None
     title, *row = rows[0]
     module, enrollment = values(row, calculations.Module, calculations.Enrollment)
     progress = [ContentProgress(*values(row[len(_HEAD) :], ListedContent, calculations.Record)) for row in rows]
-    return title, module, enrollment, [one for one in progress if one.content]
+    return LearnerModule(title, module, enrollment, [one for one in progress if one.content])
 
 
 def record_key(connection: Connection, record_id: str) -> RecordKey | None:

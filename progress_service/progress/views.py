@@ -165,7 +165,7 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     found = queries.learner_module(call.connection, user_id, module_id)
     if found is None:
         raise Problem(NOT_FOUND, "There is no such module.")
-    return Answer(ModuleProgressDocument.of(module_id, *found))
+    return Answer(ModuleProgressDocument.of(module_id, found))
 
 
 @progress.delete("/<user_id>/<module_id>")
