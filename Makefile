@@ -4,9 +4,10 @@ export PORT
 
 python = .venv/bin/python
 flask = $(python) -m flask
+parallel = $(python) -m pytest --numprocesses auto --dist worksteal
 pip_install = $(python) -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help run test lint openapi sql chaos bench bench-scale bench-compare lock clean
+.PHONY: help run test test-quick lint openapi sql chaos bench bench-scale bench-compare lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this help
@@ -35,7 +36,10 @@ run: .venv/runtime instance/development.key ## Serve a demo catalog on 127.0.0.1
 	exec $(python) -m gunicorn -c python:progress_service.serving wsgi:app
 
 test: .venv/dev ## Run the tests on SQLite and PostgreSQL, with branch coverage (ARGS="-k word" for some)
-	@$(python) -m pytest --cov $(ARGS)
+	@$(parallel) --cov=progress_service $(ARGS)
+
+test-quick: .venv/dev ## Run them in a minute: without PostgreSQL, coverage, and random or slow ones
+	@$(parallel) -m "not postgresql and not slow" $(ARGS)
 
 lint: .venv/dev ## Check style and types
 	@$(python) -m ruff check

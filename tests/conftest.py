@@ -1,8 +1,10 @@
 """What every test may ask for: a database of either kind, the application on it, and people who call it."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +22,7 @@ from tests.callers import KEY, Caller
 from tests.postgres import POOLERS, postgres_server
 
 settings.register_profile("service", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.register_profile("long", settings.get_profile("service"), max_examples=1000)
 settings.load_profile("service")
 
 # Settings of the developer's own are not those of the tests.
@@ -30,10 +33,30 @@ DIALECTS = ["sqlite", "postgresql"]
 
 collect_ignore = [] if POOLERS else ["test_poolers.py"]
 
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # where SQLite need not wait for a disk
+
 Callers: TypeAlias = Callable[..., Caller]
 Publish: TypeAlias = Callable[..., dict[str, Any]]
 Listen: TypeAlias = Callable[[Engine, Literal["before", "after"], Callable[[str], object]], None]
 Statements: TypeAlias = Callable[[], AbstractContextManager[list[str]]]
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Run on all processors; but a database that is given cannot be divided among several workers."""
+    return 0 if "TEST_DATABASE_URL" in os.environ else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whatever needs PostgreSQL."""
+    servers = {"postgres_url", "server", "primary"}
+    for item in items:
+        parameters = (
+            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        )
+        if "postgresql" in parameters or servers.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("postgresql")
 
 
 @contextmanager
@@ -50,6 +73,18 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
 def engine_of(app: Flask) -> Engine:
     with app.app_context():
         return db.engine
+
+
+@contextmanager
+def applications(**settings: Any) -> Iterator[Callable[[str], Flask]]:
+    """Make the application once for each database, so that its statements are compiled once."""
+    with ExitStack() as made:
+        yield cache(lambda url: made.enter_context(application(url, **settings)))
+
+
+def examples(count: int) -> int:
+    """Return how many examples of an expensive kind to try: so many of each 100 that the profile has."""
+    return count * settings().max_examples // 100
 
 
 def stored(app: Flask) -> dict[str, list[Any]]:

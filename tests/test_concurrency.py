@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from http.client import HTTPConnection
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -33,7 +33,7 @@ from progress_service.models import Tally
 from progress_service.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
-from tests.conftest import Callers, Listen, Publish, application, engine_of
+from tests.conftest import Callers, Listen, Publish, application, applications, engine_of
 
 Result = TypeVar("Result")
 
@@ -59,18 +59,17 @@ on_postgresql = pytest.mark.parametrize("usual_app", ["postgresql"], indirect=Tr
 
 
 @pytest.fixture(scope="module")
-def applications() -> Iterator[Callable[[str], Flask]]:
-    """Make the application once for each database, so that its statements are compiled once."""
+def patient_app() -> Iterator[Callable[[str], Flask]]:
     # All writers but one may wait, which half of a pool may. SQLite gives its write lock to anybody who waits, in no
     # order: on a busy machine somebody may wait for long.
     settings = {"POOL_SIZE": 2 * THREADS + 2, "POOL_TIMEOUT": PATIENCE_SECONDS, "LOCK_TIMEOUT": PATIENCE_SECONDS}
-    with ExitStack() as made:
-        yield cache(lambda url: made.enter_context(application(url, **settings)))
+    with applications(**settings) as made:
+        yield made
 
 
 @pytest.fixture
-def app(database_url: str, applications: Callable[[str], Flask]) -> Iterator[Flask]:
-    app = applications(database_url)
+def app(database_url: str, patient_app: Callable[[str], Flask]) -> Iterator[Flask]:
+    app = patient_app(database_url)
     yield app
     engine_of(app).dispose()  # in its mode "session", PgBouncer has no connection for others while these are open
 
@@ -719,6 +718,7 @@ RARE = ("repair", "erase", "reset", "publish", "enroll", "batch")
 PAIRS = [pair for pair in combinations_with_replacement(RARE, 2) if pair != ("repair", "repair")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 def test_whatever_meets_whatever_every_figure_is_exact_afterwards(
     left: str, right: str, app: Flask, engine: Engine, service: Callers, publish: Publish

@@ -119,6 +119,7 @@ VALUES = [
 ]
 
 
+@pytest.mark.slow
 def test_no_header_makes_a_fault(service: Callers, record: str) -> None:
     body = {"userId": "sam", "contentId": "sets"}
     faults = []

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from progress_service.extensions import db
 from progress_service.models import Enrollment, StoredAnswer
 from tests.callers import Caller
-from tests.conftest import Callers, Listen, Publish, application
+from tests.conftest import Callers, Listen, Publish, application, applications
 
 THREADS = 12
 PATIENCE_SECONDS = 30
@@ -37,10 +37,16 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def patient_app() -> Iterator[Callable[[str], Flask]]:
+    # All repeats may wait, which half of a pool may; the others soon give up where a machine is busy.
+    with applications(POOL_SIZE=2 * THREADS + 2, POOL_TIMEOUT=PATIENCE_SECONDS) as made:
+        yield made
+
+
 @pytest.fixture
-def app(database_url: str) -> Iterator[Flask]:
-    with application(database_url, POOL_SIZE=THREADS + 2, POOL_TIMEOUT=PATIENCE_SECONDS) as app:
-        yield app
+def app(database_url: str, patient_app: Callable[[str], Flask]) -> Flask:
+    return patient_app(database_url)
 
 
 @pytest.fixture

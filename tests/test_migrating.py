@@ -260,6 +260,7 @@ class TestOnPostgreSQL:
         assert revision_of(url) == "0003"
 
 
+@pytest.mark.slow
 def test_a_writer_that_does_not_end_ends_a_run_on_sqlite(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = f"sqlite:///{tmp_path}/progress.db"
     with application(url, CATALOG_TIMEOUT=1) as app, connected(url) as other:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from flask import Flask
 
+from progress_service.extensions import db
 from tests.conftest import empty, migrate
 from tests.postgres import POOLERS, PostgresServer
 from tests.test_concurrency import *  # noqa: F403  the same tests, and fixtures, on another application
+
+pytestmark = pytest.mark.no_cover
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,9 @@ def pooled_url(request: pytest.FixtureRequest, server: PostgresServer) -> Iterat
 
 
 @pytest.fixture
-def usual_app(pooled_url: str, applications: Callable[[str], Flask]) -> Flask:
-    app = applications(pooled_url)
+def usual_app(pooled_url: str, patient_app: Callable[[str], Flask]) -> Flask:
+    app = patient_app(pooled_url)
+    with app.app_context():
+        db.engine.dispose()  # connections of the mode before are dead
     empty(app)
     return app

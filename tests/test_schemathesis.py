@@ -18,7 +18,9 @@ from werkzeug.exceptions import HTTPException
 
 from progress_service.openapi import document as openapi
 from tests.callers import Caller
-from tests.conftest import empty
+from tests.conftest import empty, examples
+
+pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 
 BOUNDED: dict[str, Any] = {
     "deadline": None,
@@ -137,7 +139,7 @@ class Session:
     def send_many(self, operation: Any, mode: GenerationMode, count: int) -> None:
         """Send requests that are proper, or that are not."""
 
-        @settings(max_examples=count, **BOUNDED)
+        @settings(max_examples=examples(count), **BOUNDED)
         @given(operation.as_strategy(generation_mode=mode))
         def send(case: Case[Any]) -> None:
             self.send(case)
@@ -231,6 +233,6 @@ def test_what_an_answer_leads_to_is_answered_as_the_document_tells(app: Flask) -
             if response.status_code < 300 and self.recorder.find_parent(case_id=case.id):
                 followed[case.operation.definition.raw["operationId"]] += 1
 
-    Machine.run(settings=settings(max_examples=30, stateful_step_count=10, **BOUNDED))
+    Machine.run(settings=settings(max_examples=examples(30), stateful_step_count=10, **BOUNDED))
 
     assert followed.keys() >= {"completeRecord", "readLearnerModule", "readModule", "readStatistics"}, followed

@@ -30,7 +30,7 @@ from progress_service.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import Changes, Counts, Group, of_day, of_enrollment, of_record
 from progress_service.values import columns
 from tests.callers import Caller
-from tests.conftest import Callers
+from tests.conftest import Callers, examples
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SUNDAY = MONDAY - timedelta(microseconds=1)
@@ -364,9 +364,11 @@ RELAXED_FOR_A_VISITOR_TOO: list[Action] = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.no_cover
 def test_what_every_write_adds_is_what_python_and_sql_count(app: Flask, service: Callers) -> None:
     # Without shrinking, which would take minutes of transactions.
-    @settings(max_examples=15, phases=set(Phase) - {Phase.shrink, Phase.explain})
+    @settings(max_examples=examples(15), phases=set(Phase) - {Phase.shrink, Phase.explain})
     @given(st.lists(actions, min_size=3, max_size=12))
     @example(COMPLETED_AND_TAKEN_BACK)
     @example(RELAXED_FOR_A_VISITOR_TOO)

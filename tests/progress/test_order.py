@@ -12,7 +12,7 @@ from sqlalchemy import update as sql_update
 from progress_service.extensions import db
 from progress_service.models import Content, Enrollment
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, stored
+from tests.conftest import Callers, Publish, examples, stored
 
 Update: TypeAlias = dict[str, Any]
 
@@ -73,12 +73,13 @@ updates = st.builds(
 LATE: list[Update] = [update("intro", 9), update("outro", 7), update("quiz", 5, 100, 3), update("intro", 1)]
 
 
+@pytest.mark.no_cover
 def test_the_order_the_grouping_and_the_repetition_of_updates_change_no_figure_and_no_date(
     app: Flask, service: Callers, publish: Publish
 ) -> None:
     publish("algebra", CONTENTS)
 
-    @settings(max_examples=30, phases=set(Phase) - {Phase.shrink, Phase.explain})
+    @settings(max_examples=examples(30), phases=set(Phase) - {Phase.shrink, Phase.explain})
     @given(st.lists(updates, min_size=1, max_size=12), st.data())
     @example(LATE, None)
     def check(reported: list[Update], data: st.DataObject | None) -> None:
