@@ -9,12 +9,13 @@ from uuid import UUID
 
 from flask import Response, request
 
-from progress_service import auth, create_app
-from progress_service.documents import EnrollmentDocument, RecordDocument
-from progress_service.endpoint import Answer, respond
+from progress_service import create_app
 from progress_service.progress.documents import RecordedDocument
 from progress_service.progress.schemas import update_schema
-from progress_service.validation import parse_json
+from progress_service.web import auth
+from progress_service.web.documents import EnrollmentDocument, RecordDocument
+from progress_service.web.endpoint import Answer, respond
+from progress_service.web.validation import parse_json
 
 TIME = datetime(2026, 1, 31, 12, 0, 0, 123456, UTC)
 RECORDED = RecordedDocument(

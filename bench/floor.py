@@ -17,9 +17,10 @@ from sqlalchemy import NullPool, create_engine, func, make_url, select, text
 
 from bench.school import MODULES, STARTED, STUDENTS, UPDATE, content, module, student
 from bench.serving import migrate
-from progress_service import create_app, recorder
-from progress_service.extensions import db
-from progress_service.models import Enrollment, ProgressRecord
+from progress_service import create_app
+from progress_service.store import recorder
+from progress_service.store.database import db
+from progress_service.store.models import Enrollment, ProgressRecord
 from tests.callers import KEY, Caller
 from tests.postgres import PostgresServer
 

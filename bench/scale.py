@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, create_engine, text
 
 from bench.serving import CALLERS, ROOT, Service, call, memory, migrate, served, timed, verify
-from progress_service import recount
 from progress_service.analytics import queries, roster
 from progress_service.analytics.roster import Filters, Order
 from progress_service.calculations import ACTIVE
+from progress_service.store import recount
 from tests.postgres import PostgresServer
 
 FEW, MEDIUM, LARGE = "few", "medium", "large"

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import NullPool, create_engine, func, select
 
 from bench.serving import bearer, run_command
-from progress_service.models import ProgressRecord
+from progress_service.store.models import ProgressRecord
 
 LEARNERS, MODULES, CONTENTS = 2000, 20, 40
 """Every learner is enrolled in every module, of so many contents each."""

@@ -17,8 +17,9 @@ from typing import Any
 from flask_migrate import upgrade
 from sqlalchemy import create_engine
 
-from progress_service import create_app, verification
-from progress_service.extensions import db
+from progress_service import create_app
+from progress_service.store import verification
+from progress_service.store.database import db
 from tests.callers import KEY, token
 
 ROOT = Path(__file__).parents[1]

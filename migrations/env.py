@@ -13,8 +13,8 @@ from flask import current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError
 
-from progress_service import revisions
-from progress_service.extensions import db
+from progress_service.store import revisions
+from progress_service.store.database import db
 
 LOCK_SECONDS = 2
 """How long a step waits for a table, since everybody else who wants the table waits behind it."""

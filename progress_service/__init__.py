@@ -6,12 +6,15 @@ from typing import Any
 
 from flask import Flask
 
-from progress_service import auth, cli, config, errors, headers, logs, metrics, storage
+from progress_service import cli, config
 from progress_service.analytics.views import analytics
 from progress_service.catalog.views import catalog
-from progress_service.extensions import db, migrate
+from progress_service.operations import logs, metrics
 from progress_service.operations.views import operations
 from progress_service.progress.views import progress
+from progress_service.store import database
+from progress_service.store.database import db, migrate
+from progress_service.web import auth, headers, problems
 
 PACKAGE = Path(__file__).parent
 MIGRATIONS = next(path for path in (PACKAGE / "migrations", PACKAGE.parent / "migrations") if path.is_dir())
@@ -25,11 +28,11 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     logs.register(app)
     metrics.register(app)
     headers.register(app)
-    errors.register(app)
+    problems.register(app)
     auth.register(app)
     db.init_app(app)
     migrate.init_app(app, db, directory=str(MIGRATIONS))
-    storage.prepare(app)
+    database.prepare(app)
     app.register_blueprint(progress)
     app.register_blueprint(analytics)
     app.register_blueprint(catalog)

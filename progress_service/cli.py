@@ -19,21 +19,23 @@ from flask_jwt_extended import create_access_token
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
-from progress_service import idempotency, importing, locks, publishing, recorder, storage, verification
-from progress_service.auth import Role
+from progress_service import importing
 from progress_service.calculations import Update
 from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
-from progress_service.errors import REFUSALS, Fault
-from progress_service.learning import EnrollmentChange
-from progress_service.openapi.document import describe
 from progress_service.progress.schemas import OTHERS_UPDATE
-from progress_service.publishing import PublishedModule
-from progress_service.recorder import ContentElsewhere
-from progress_service.serialization import encode
-from progress_service.validation import faults_of, is_user_id, parse_json
-from progress_service.verification import Drift
+from progress_service.store import database, locks, publishing, recorder, verification
+from progress_service.store.learning import EnrollmentChange
+from progress_service.store.publishing import PublishedModule
+from progress_service.store.recorder import ContentElsewhere
+from progress_service.store.verification import Drift
+from progress_service.web import idempotency
+from progress_service.web.auth import Role
+from progress_service.web.openapi.document import describe
+from progress_service.web.problems import REFUSALS, Fault
+from progress_service.web.serialization import encode
+from progress_service.web.validation import faults_of, is_user_id, parse_json
 
 REPAIR_CHUNK = 1000
 FILE = click.File("rb")
@@ -76,7 +78,7 @@ def load_catalog(file: BinaryIO) -> None:
                 faults = [Fault(module.contents[place].id, detail) for place in refused.places]
                 raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
 
-    storage.write(work)
+    database.write(work)
     click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
 
 
@@ -91,7 +93,7 @@ def dump_catalog(file: BinaryIO) -> None:
             yield (b",\n" if number else b"\n") + encode(PublishedModuleDocument.of(module))
         yield b"\n]}\n"
 
-    read, end = storage.read_on(chunks)
+    read, end = database.read_on(chunks)
     file.writelines(read)
     end()
 
@@ -144,12 +146,12 @@ def verify(repair: bool) -> None:
                     click.echo(_describe(drift))
                 if repair:
                     mend = partial(verification.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
-                    storage.write(mend)
+                    database.write(mend)
             if repair:
-                storage.write(partial(verification.repair_tallies, module_id=module_id))
+                database.write(partial(verification.repair_tallies, module_id=module_id))
         return found
 
-    found = storage.read(work)
+    found = database.read(work)
     click.echo(f"{found} figures differ from their recount{' and are repaired' if found and repair else ''}.")
     sys.exit(bool(found))
 
@@ -157,7 +159,7 @@ def verify(repair: bool) -> None:
 @progress.command("purge-keys")
 def purge_keys() -> None:
     """Delete the stored answers of Idempotency-Keys that are older than a day."""
-    purged = storage.write(partial(idempotency.purge, now=datetime.now(UTC)))
+    purged = database.write(partial(idempotency.purge, now=datetime.now(UTC)))
     click.echo(f"{purged} stored answers deleted.")
 
 

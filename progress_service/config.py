@@ -177,7 +177,7 @@ def _engine_options(config: dict[str, Any], url: URL) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": config["POOL_TIMEOUT"],
         "connect_args": {
-            "autocommit": True,  # `storage` begins transactions
+            "autocommit": True,  # `database` begins transactions
             "client_encoding": "utf8",
             **{name: value for name, value in usual.items() if name not in {*url.query, *by_environment}},
         },

@@ -24,11 +24,11 @@ from typing import Any, BinaryIO, NamedTuple
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection, insert, select
 
-from progress_service import storage
-from progress_service.errors import REFUSALS, Fault
-from progress_service.models import ImportedChunk
-from progress_service.recorder import Refused
-from progress_service.validation import Instant, Number, faults_of, parse_first_json, parse_json, written_number
+from progress_service.store import database
+from progress_service.store.models import ImportedChunk
+from progress_service.store.recorder import Refused
+from progress_service.web.problems import REFUSALS, Fault
+from progress_service.web.validation import Instant, Number, faults_of, parse_first_json, parse_json, written_number
 
 CHUNK_LINES = 1000
 LONGEST_LINE = 65_536
@@ -267,7 +267,7 @@ def run(source: Source, now: datetime) -> Iterator[int]:
 
     Raises BadLines; the chunks before the bad chunk stay stored.
     """
-    known = storage.read(lambda connection: set(connection.execute(select(ImportedChunk.digest)).scalars()))
+    known = database.read(lambda connection: set(connection.execute(select(ImportedChunk.digest)).scalars()))
     lines = source.lines()
     chunk: list[Line] = []
     while chunk := [*chunk, *islice(lines, CHUNK_LINES - len(chunk))]:
@@ -299,7 +299,7 @@ def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
         return len(loaded)
 
     try:
-        return storage.write(work)
+        return database.write(work)
     except Refused as refused:
         detail = REFUSALS[type(refused)].detail
         bad = [chunk[place] for place in refused.places]

@@ -12,8 +12,8 @@ from typing import Any
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
-from progress_service import metrics
 from progress_service.config import DEFAULTS
+from progress_service.operations import metrics
 
 wsgi.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
 

@@ -27,8 +27,8 @@ from uuid import uuid4
 
 from sqlalchemy import func, select
 
-from progress_service import storage, verification
-from progress_service.models import StoredAnswer
+from progress_service.store import database, verification
+from progress_service.store.models import StoredAnswer
 from tests.callers import KEY, Caller, token
 from tests.conftest import application, migrate
 from tests.postgres import PostgresServer
@@ -217,9 +217,9 @@ def unleash(seconds: float, seed: int) -> Report:
                 if stored != report.time_of[user_id]:
                     report.faults.append(f"{user_id} has {stored} s, acknowledged were {report.time_of[user_id]}")
             with app.app_context():
-                report.faults += storage.read(lambda connection: [str(one) for one in verification.drifts(connection)])
+                report.faults += database.read(lambda connection: [str(one) for one in verification.drifts(connection)])
                 count = select(func.count()).select_from(StoredAnswer)
-                answers = storage.read(lambda connection: connection.execute(count).scalar_one())
+                answers = database.read(lambda connection: connection.execute(count).scalar_one())
             if answers != report.acknowledged:
                 report.faults.append(f"{answers} answers are stored, {report.acknowledged} were given")
             return report

@@ -15,8 +15,8 @@ from hypothesis import settings
 from sqlalchemy import Engine, create_engine, event, func, make_url, or_, select
 
 from progress_service import create_app
-from progress_service.extensions import db
-from progress_service.models import Tally
+from progress_service.store.database import db
+from progress_service.store.models import Tally
 from progress_service.tallies import Counts, Group
 from tests.callers import KEY, Caller
 from tests.postgres import POOLERS, postgres_server

@@ -18,8 +18,8 @@ import sqlglot
 from flask import Flask
 from sqlalchemy import event
 
-from progress_service.prepared import Prepared
-from progress_service.statements import Statements
+from progress_service.store.direct import Prepared
+from progress_service.store.statements import Statements
 from tests.callers import Caller
 from tests.conftest import application, engine_of, migrate
 from tests.postgres import postgres_server
@@ -30,7 +30,7 @@ INTRODUCTION = """\
 -- `make sql` writes this file, and a test holds it to the code. A statement that is sent again is only named.
 -- sqlglot has formatted them, and writes all casts in one form. A name in brackets or a ? stands for a parameter.
 """
-SILENT = {"progress_service.prepared", "progress_service.storage", "progress_service.endpoint"}
+SILENT = {"progress_service.store.direct", "progress_service.store.database", "progress_service.web.endpoint"}
 """Modules that pass on statements of others."""
 GRAMMARS = {"sqlite": "sqlite", "postgresql": "postgres"}
 """The names of the dialects in sqlglot."""

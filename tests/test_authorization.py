@@ -9,9 +9,9 @@ import jwt
 import pytest
 from flask import Flask
 
-from progress_service.auth import READ_DASHBOARD
-from progress_service.endpoint import NOTHING, Answer, Blueprint, Call, answers, requires_token, takes_query
 from progress_service.progress.schemas import DashboardQuery
+from progress_service.web.auth import READ_DASHBOARD
+from progress_service.web.endpoint import NOTHING, Answer, Blueprint, Call, answers, requires_token, takes_query
 from tests.callers import KEY, Caller, bearing, handmade, token
 from tests.conftest import Callers, Publish, Statements, stored
 

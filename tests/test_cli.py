@@ -17,8 +17,8 @@ from flask import Flask
 
 import progress_service
 from progress_service.catalog import queries
-from progress_service.extensions import db
-from progress_service.locks import MOST_LOCKS
+from progress_service.store.database import db
+from progress_service.store.locks import MOST_LOCKS
 from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
 from tests.conftest import Callers, Listen, Publish, Statements, application, empty, stored

@@ -25,12 +25,12 @@ from flask import Flask
 from sqlalchemy import Connection, Engine, insert, text
 from werkzeug.test import TestResponse
 
-from progress_service import locks, publishing, recorder, storage, verification
 from progress_service.calculations import Update
-from progress_service.learning import EnrollmentChange
-from progress_service.locks import MOST_LOCKS
-from progress_service.models import Tally
-from progress_service.publishing import PublishedContent, PublishedModule
+from progress_service.store import database, locks, publishing, recorder, verification
+from progress_service.store.learning import EnrollmentChange
+from progress_service.store.locks import MOST_LOCKS
+from progress_service.store.models import Tally
+from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
 from tests.conftest import Callers, Listen, Publish, application, applications, engine_of
@@ -144,7 +144,7 @@ def view(caller: Caller, user_id: str, module_id: str) -> dict[str, Any]:
 
 def drifts(app: Flask) -> list[verification.Drift]:
     with app.app_context():
-        return storage.read(lambda connection: list(verification.drifts(connection)))
+        return database.read(lambda connection: list(verification.drifts(connection)))
 
 
 def assert_exact(app: Flask, engine: Engine) -> int:
@@ -817,7 +817,7 @@ def update_many(user_id: str, content_ids: Sequence[str] = MANY) -> Callable[[Co
 
 def in_transaction(app: Flask, work: Callable[[Connection], object]) -> None:
     with app.app_context():
-        storage.write(work)
+        database.write(work)
 
 
 @on_postgresql

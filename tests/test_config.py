@@ -24,7 +24,7 @@ from flask import Flask
 
 from progress_service import create_app
 from progress_service.config import ConfigurationError
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import KEY, Caller, bearing, handmade
 from tests.conftest import application
 

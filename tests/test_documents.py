@@ -12,9 +12,10 @@ import click
 import pytest
 from flask import Flask
 
-from progress_service import calculations, config, errors, tallies
-from progress_service.auth import Role
-from progress_service.openapi.document import template
+from progress_service import calculations, config, tallies
+from progress_service.web import problems
+from progress_service.web.auth import Role
+from progress_service.web.openapi.document import template
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "progress_service"
@@ -116,7 +117,7 @@ def test_the_contracts_table_of_rights_is_what_every_route_declares(app: Flask) 
 def test_every_problem_is_in_the_table_with_its_status() -> None:
     told = {code(slug)[0]: int(status) for slug, status, _ in table(section(CONTRACT, "Refusals"))}
 
-    assert told == {kind.slug: kind.status for kind in errors.PROBLEM_TYPES}
+    assert told == {kind.slug: kind.status for kind in problems.PROBLEM_TYPES}
 
 
 def test_the_table_of_tallies_names_the_columns_that_each_kind_of_group_has() -> None:

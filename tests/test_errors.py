@@ -13,9 +13,9 @@ from werkzeug.exceptions import Gone, RequestEntityTooLarge
 from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 
-from progress_service import errors
 from progress_service.analytics import queries as analytics_queries
 from progress_service.catalog import queries as catalog_queries
+from progress_service.web import problems
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, stored
 
@@ -348,6 +348,6 @@ def test_without_its_database_the_process_lives_and_refuses_as_ever(away: Flask)
 def test_a_status_that_this_service_does_not_give_itself_is_named_by_its_phrase(app: Flask) -> None:
     with app.test_request_context():
         app.preprocess_request()
-        response = errors.render(RequestEntityTooLarge()), errors.render(Gone())
+        response = problems.render(RequestEntityTooLarge()), problems.render(Gone())
 
     assert [one.get_json()["type"].rpartition(":")[2] for one in response] == ["payload-too-large", "gone"]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Row, select
 from sqlalchemy import update as sql_update
 
-from progress_service import storage, verification
-from progress_service.extensions import db
-from progress_service.models import Content, Enrollment, ProgressRecord
+from progress_service.store import database, verification
+from progress_service.store.database import db
+from progress_service.store.models import Content, Enrollment, ProgressRecord
 from tests.callers import Caller
 from tests.conftest import Callers, examples
 
@@ -232,7 +232,7 @@ class World:
 
     def drifts(self) -> list[verification.Drift]:
         with self.app.app_context():
-            return storage.read(lambda connection: list(verification.drifts(connection)))
+            return database.read(lambda connection: list(verification.drifts(connection)))
 
 
 def update(report: Report) -> Document:

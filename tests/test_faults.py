@@ -18,8 +18,8 @@ from flask import Flask
 from sqlalchemy import Connection, event, make_url, text
 from werkzeug.test import TestResponse
 
-from progress_service import storage
-from progress_service.extensions import db
+from progress_service.store import database
+from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import Listen, application, empty, engine_of, migrate
 from tests.postgres import PostgresServer
@@ -488,7 +488,7 @@ def failing(usual_app: Flask) -> Failing:
 
 
 @on_postgresql
-@pytest.mark.parametrize("sqlstate", sorted(storage.TRANSIENT_SQLSTATES | storage.UNFIT_SQLSTATES))
+@pytest.mark.parametrize("sqlstate", sorted(database.TRANSIENT_SQLSTATES | database.UNFIT_SQLSTATES))
 def test_a_lost_race_is_tried_again_and_applied_once(database_url: str, sqlstate: str, failing: Failing) -> None:
     with school(database_url) as (_, service):
         with failing(sqlstate, 2):
@@ -500,9 +500,9 @@ def test_a_lost_race_is_tried_again_and_applied_once(database_url: str, sqlstate
 @pytest.mark.parametrize(
     ("sqlstate", "status", "tries"),
     [
-        ("40001", 503, storage.ATTEMPTS),
-        ("40P01", 503, storage.ATTEMPTS),
-        ("25006", 503, storage.ATTEMPTS),
+        ("40001", 503, database.ATTEMPTS),
+        ("40P01", 503, database.ATTEMPTS),
+        ("25006", 503, database.ATTEMPTS),
         ("53100", 503, 1),
         ("23514", 500, 1),
     ],

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
-from progress_service.extensions import db
-from progress_service.models import Enrollment, StoredAnswer
+from progress_service.store.database import db
+from progress_service.store.models import Enrollment, StoredAnswer
 from tests.callers import Caller
 from tests.conftest import Callers, Listen, Publish, application, applications
 

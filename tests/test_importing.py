@@ -23,8 +23,8 @@ from flask import Flask
 from sqlalchemy import event, insert, update
 
 from progress_service import cli, importing
-from progress_service.extensions import db
-from progress_service.models import ImportedChunk
+from progress_service.store.database import db
+from progress_service.store.models import ImportedChunk
 from tests.callers import KEY, Caller
 from tests.conftest import Callers, Listen, Publish, application, stored
 from tests.progress.sending import instant, moment, send

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from progress_service import calculations
 from progress_service.catalog import queries
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import KEY, Caller
 from tests.conftest import Publish, application
 
@@ -89,7 +89,7 @@ def test_a_fault_is_logged_in_one_line_that_tells_where_it_was_and_quotes_nobody
     lines = output.splitlines()
     assert [line.split()[2] for line in lines] == ["ERROR", "INFO", "WARNING", "INFO", "ERROR", "INFO"]
     assert re.search(r"RuntimeError at .*catalog/views.py:\d+ > tests/test_logs.py:\d+; caused by KeyError", lines[0])
-    assert re.search(r"IntegrityError at .*progress_service/recorder.py:\d+ > .*; caused by ", lines[4])
+    assert re.search(r"IntegrityError at .*store/recorder.py:\d+ > .*; caused by ", lines[4])
     assert_tells_nothing(output, service)
 
 

@@ -12,7 +12,7 @@ from flask import Flask
 from prometheus_client import Histogram, values
 from prometheus_client.parser import text_string_to_metric_families
 
-from progress_service import metrics
+from progress_service.operations import metrics
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
 

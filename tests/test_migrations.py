@@ -15,7 +15,7 @@ from sqlalchemy import CheckConstraint, Connection, ForeignKeyConstraint, Table,
 from sqlalchemy.exc import IntegrityError
 
 from progress_service import MIGRATIONS
-from progress_service.extensions import db
+from progress_service.store.database import db
 from progress_service.tallies import KINDS, Counts
 from tests.conftest import application
 

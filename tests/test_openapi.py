@@ -14,10 +14,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from werkzeug import Response
 from werkzeug.exceptions import InternalServerError
 
-from progress_service import errors
 from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
-from progress_service.openapi import document as openapi
 from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE
+from progress_service.web import problems
+from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
 from tests.conftest import Callers, application
 
@@ -132,18 +132,18 @@ def refused(app: Flask, database_url: str) -> list[Any]:
         answers += [Caller(closed, "service", "lms").post("/api/progress", json=quiz | {"userId": "eva"})]
     with app.test_request_context():
         app.preprocess_request()
-        answers += [errors.render(InternalServerError()), errors.render(errors.unavailable())]
+        answers += [problems.render(InternalServerError()), problems.render(problems.unavailable())]
     return answers
 
 
 def test_the_examples_of_problems_are_true(app: Flask, database_url: str, document: dict[str, Any]) -> None:
-    problems = [answer.get_json() for answer in refused(app, database_url)]
-    given = {problem["type"].rpartition(":")[2]: problem | {"requestId": "…"} for problem in problems}
+    answers = [answer.get_json() for answer in refused(app, database_url)]
+    given = {problem["type"].rpartition(":")[2]: problem | {"requestId": "…"} for problem in answers}
 
     examples = {slug: problem | {"requestId": "…"} for slug, problem in EXAMPLES["problems"].items()}
     assert given == examples
     assert {slug: problem["status"] for slug, problem in given.items()} == {
-        kind.slug: kind.status for kind in errors.PROBLEM_TYPES if kind is not errors.METHOD_NOT_ALLOWED
+        kind.slug: kind.status for kind in problems.PROBLEM_TYPES if kind is not problems.METHOD_NOT_ALLOWED
     }
     described = [
         answer["content"]["application/problem+json"] for answer in document["components"]["responses"].values()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from flask import Flask
 
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.conftest import empty, migrate
 from tests.postgres import POOLERS, PostgresServer
 from tests.test_concurrency import *  # noqa: F403  the same tests, and fixtures, on another application

@@ -9,9 +9,9 @@ from flask import Flask
 from sqlalchemy import Connection, bindparam, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError
 
-from progress_service.extensions import db
-from progress_service.models import ImportedChunk, Module
-from progress_service.prepared import Prepared, say
+from progress_service.store.database import db
+from progress_service.store.direct import Prepared, say
+from progress_service.store.models import ImportedChunk, Module
 
 ADD = Prepared(
     insert(Module)

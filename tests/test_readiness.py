@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 from sqlalchemy import make_url, text
 
-from progress_service import locks
-from progress_service.extensions import db
-from progress_service.locks import MOST_LOCKS
+from progress_service.store import locks
+from progress_service.store.database import db
+from progress_service.store.locks import MOST_LOCKS
 from tests.callers import Caller
 from tests.conftest import application
 from tests.test_errors import assert_problem

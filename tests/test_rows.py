@@ -21,10 +21,10 @@ from sqlalchemy import (
     select,
 )
 
-from progress_service.extensions import db
-from progress_service.models import IDENTIFIER, Module, UtcDateTime
-from progress_service.prepared import Prepared
-from progress_service.rows import Rows
+from progress_service.store.database import db
+from progress_service.store.direct import Prepared
+from progress_service.store.models import IDENTIFIER, Module, UtcDateTime
+from progress_service.store.rows import Rows
 
 KINDS: dict[str, Any] = {
     "place": BigInteger(),

@@ -16,7 +16,7 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 from werkzeug.exceptions import HTTPException
 
-from progress_service.openapi import document as openapi
+from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
 from tests.conftest import empty, examples
 

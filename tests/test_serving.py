@@ -23,7 +23,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import KEY, token
 from tests.conftest import Callers, Publish
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from werkzeug.test import TestResponse
 
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import examples
 

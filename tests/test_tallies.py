@@ -11,7 +11,6 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, func, select
 
-from progress_service import models, publishing, recorder, storage, verification
 from progress_service.calculations import (
     ACTIVE,
     COMPLETED,
@@ -24,11 +23,12 @@ from progress_service.calculations import (
     Record,
     Update,
 )
-from progress_service.extensions import db
-from progress_service.learning import EnrollmentChange
-from progress_service.publishing import PublishedContent, PublishedModule
+from progress_service.store import database, models, publishing, recorder, verification
+from progress_service.store.database import db
+from progress_service.store.learning import EnrollmentChange
+from progress_service.store.publishing import PublishedContent, PublishedModule
+from progress_service.store.values import columns
 from progress_service.tallies import Changes, Counts, Group, of_day, of_enrollment, of_record
-from progress_service.values import columns
 from tests.callers import Caller
 from tests.conftest import Callers, examples
 
@@ -276,7 +276,7 @@ class World:
 
     def write(self, work: Any) -> None:
         with self.app.app_context():
-            storage.write(work)
+            database.write(work)
 
     def perform(self, action: Action) -> None:
         now = datetime.now(UTC)
@@ -296,7 +296,7 @@ class World:
 
     def read(self, work: Any) -> Any:
         with self.app.app_context():
-            return storage.read(work)
+            return database.read(work)
 
     def answers(self) -> list[Any]:
         """Read whatever tallies and last updates show."""

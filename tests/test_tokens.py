@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 
-from progress_service import keys
-from progress_service.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
+from progress_service.web import keys
+from progress_service.web.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
 from tests.callers import KEY, bearing, handmade, token
 from tests.conftest import application
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from progress_service import MIGRATIONS
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import application
 

@@ -8,16 +8,16 @@
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._lock_table
+-- store.locks._lock_table
 LOCK TABLE modules IN ROW EXCLUSIVE MODE;
 
--- locks._hold
+-- store.locks._hold
 SELECT
   PG_ADVISORY_XACT_LOCK(
     HASHTEXTEXTENDED(CAST(%(hashtextextended_1)s AS VARCHAR), CAST(%(hashtextextended_2)s AS INT))
   ) AS pg_advisory_xact_lock_1;
 
--- publishing._counted_weights
+-- store.publishing._counted_weights
 SELECT
   contents.id,
   contents.weight
@@ -27,7 +27,7 @@ WHERE
   AND NOT contents.retired
   AND contents.weight > CAST(%(weight_1)s AS SMALLINT);
 
--- publishing._rules
+-- store.publishing._rules
 SELECT
   contents.id,
   contents.completion_threshold,
@@ -36,12 +36,12 @@ FROM contents
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
 
--- publishing._store: Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store: Store a module with its contents and instructors; return whether it is new.
 UPDATE modules SET title = CAST(%(title)s AS VARCHAR)
 WHERE
   modules.id = CAST(%(id_1)s AS VARCHAR);
 
--- publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (2): Store a module with its contents and instructors; return whether it is new.
 INSERT INTO modules (
   id,
   title,
@@ -56,7 +56,7 @@ VALUES
     CAST(%(total_contents)s AS BIGINT)
   );
 
--- publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (3): Store a module with its contents and instructors; return whether it is new.
 UPDATE contents SET retired = %(retired)s
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
@@ -112,12 +112,12 @@ WHERE
   contents.module_id = excluded.module_id
 RETURNING contents.id;
 
--- publishing._store (4): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (4): Store a module with its contents and instructors; return whether it is new.
 DELETE FROM module_instructors
 WHERE
   module_instructors.module_id = CAST(%(module_id_1)s AS VARCHAR);
 
--- publishing._store (5): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (5): Store a module with its contents and instructors; return whether it is new.
 INSERT INTO module_instructors (
   module_id,
   user_id,
@@ -130,7 +130,7 @@ VALUES
     CAST(%(ordinal)s AS BIGINT)
   );
 
--- recount.denominators: Count the module's current contents and their weights again.
+-- store.recount.denominators: Count the module's current contents and their weights again.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
   SELECT
@@ -195,13 +195,13 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
+-- web.idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
 -- request.
 SELECT
   PG_ADVISORY_XACT_LOCK(HASHTEXT(CAST(%(caller_id)s AS VARCHAR)), HASHTEXT(CAST(%(key)s AS VARCHAR))) AS pg_advisory_xact_lock_1;
 
--- idempotency.replay (2): Return the answer that is stored under a key. Raises 422 if the key was given to another
--- request.
+-- web.idempotency.replay (2): Return the answer that is stored under a key. Raises 422 if the key was given to
+-- another request.
 SELECT
   stored_answers.fingerprint,
   stored_answers.status,
@@ -723,7 +723,7 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
--- idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
+-- web.idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
 INSERT INTO stored_answers (
   caller_id,
   key,
@@ -752,9 +752,9 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- idempotency.replay, as above
+-- web.idempotency.replay, as above
 
--- idempotency.replay (2), as above
+-- web.idempotency.replay (2), as above
 
 COMMIT;
 
@@ -764,32 +764,32 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._lock_table, as above
+-- store.locks._lock_table, as above
 
--- locks._hold, as above
+-- store.locks._hold, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- publishing._store, as above
+-- store.publishing._store, as above
 
--- publishing._store (3), as above
+-- store.publishing._store (3), as above
 
 -- statements.store_contents, as above
 
--- publishing._store (4), as above
+-- store.publishing._store (4), as above
 
--- publishing._store (5), as above
+-- store.publishing._store (5), as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that are
--- complete.
+-- store.recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that
+-- are complete.
 UPDATE enrollments SET weighted_sum = (
   enrollments.weighted_sum + gained.weighted_sum
 ), completed_contents = (
@@ -847,7 +847,8 @@ WHERE
     OR gained.completed_contents <> CAST(%(completed_contents_1)s AS BIGINT)
   );
 
--- recount._complete: Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete: Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 SELECT
   COUNT(*) AS count_1
 FROM enrollments
@@ -867,7 +868,8 @@ WHERE
   )
   AND enrollments.counted;
 
--- recount._complete (2): Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete (2): Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 UPDATE enrollments SET status = CAST(%(status)s AS VARCHAR), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 WHERE
   enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
@@ -884,7 +886,7 @@ WHERE
     )
   );
 
--- recount.tallies: Count the tallies of a module again and add the difference.
+-- store.recount.tallies: Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -1476,7 +1478,7 @@ COMMIT;
 -- GET /api/progress/{userId}/{moduleId}, by an instructor
 -- =======================================================
 
--- auth.teaches
+-- web.auth.teaches
 SELECT
   module_instructors.module_id
 FROM module_instructors
@@ -1484,8 +1486,7 @@ WHERE
   module_instructors.module_id = CAST(%(module_id)s AS VARCHAR)
   AND module_instructors.user_id = CAST(%(user_id)s AS VARCHAR);
 
--- progress.queries.learner_module: Find a module's title and denominators, a learner's enrollment in it, and its
--- current contents in order.
+-- progress.queries.learner_module: Find a module with its contents, and how far a learner is with them.
 SELECT
   modules.title,
   modules.total_weight,
@@ -1804,37 +1805,37 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._lock_table, as above
+-- store.locks._lock_table, as above
 
--- locks._hold, as above
+-- store.locks._hold, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- publishing._store, as above
+-- store.publishing._store, as above
 
--- publishing._store (3), as above
+-- store.publishing._store (3), as above
 
 -- statements.store_contents, as above
 
--- publishing._store (4), as above
+-- store.publishing._store (4), as above
 
--- publishing._store (5), as above
+-- store.publishing._store (5), as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- recount.reweigh, as above
+-- store.recount.reweigh, as above
 
--- recount._complete, as above
+-- store.recount._complete, as above
 
--- recount._complete (2), as above
+-- store.recount._complete (2), as above
 
--- recount.tallies, as above
+-- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
 
@@ -1852,32 +1853,32 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._lock_table, as above
+-- store.locks._lock_table, as above
 
--- locks._hold, as above
+-- store.locks._hold, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- publishing._store, as above
+-- store.publishing._store, as above
 
--- publishing._store (3), as above
+-- store.publishing._store (3), as above
 
 -- statements.store_contents, as above
 
--- publishing._store (4), as above
+-- store.publishing._store (4), as above
 
--- publishing._store (5), as above
+-- store.publishing._store (5), as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -1925,8 +1926,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 FROM contents
 WHERE
@@ -1950,8 +1951,8 @@ WHERE
     ) AS ids
   );
 
--- recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that are
--- complete.
+-- store.recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that
+-- are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
   SELECT
@@ -2039,11 +2040,11 @@ WHERE
     OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
   );
 
--- recount._complete, as above
+-- store.recount._complete, as above
 
--- recount._complete (2), as above
+-- store.recount._complete (2), as above
 
--- recount.tallies, as above
+-- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
 
@@ -2459,7 +2460,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- idempotency.forget: Delete the answers to a user, and those that name that user.
+-- web.idempotency.forget: Delete the answers to a user, and those that name that user.
 DELETE FROM stored_answers
 WHERE
   stored_answers.caller_id = CAST(%(caller_id_1)s AS VARCHAR)
@@ -2504,7 +2505,7 @@ WHERE
 
 -- statements.store, as above
 
--- idempotency.forget, as above
+-- web.idempotency.forget, as above
 
 -- statements.enrolled_modules, as above
 
@@ -2577,7 +2578,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
+-- store.verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
 -- connection reads.
 SELECT
   modules.id
@@ -2585,7 +2586,7 @@ FROM modules
 ORDER BY
   modules.id;
 
--- verification._compare
+-- store.verification._compare
 SELECT
   NULL AS anon_1,
   CAST(%(param_1)s AS VARCHAR) AS anon_2,
@@ -2615,7 +2616,7 @@ WHERE
     OR modules.total_contents IS DISTINCT FROM denominators.total_contents
   );
 
--- verification._compare (2)
+-- store.verification._compare (2)
 SELECT
   enrollments.user_id,
   CAST(%(param_1)s AS VARCHAR) AS anon_1,
@@ -2755,7 +2756,7 @@ WHERE
     END
   );
 
--- verification._compare (3)
+-- store.verification._compare (3)
 SELECT
   progress_records.user_id,
   progress_records.content_id || CAST(%(content_id_1)s AS VARCHAR) AS anon_1,
@@ -2773,7 +2774,7 @@ WHERE
   )
   AND progress_records.progress_percentage IS DISTINCT FROM CAST(%(param_1)s AS INT);
 
--- verification._compare (4)
+-- store.verification._compare (4)
 SELECT
   NULL AS anon_1,
   compared.kind || CAST(%(kind_1)s AS VARCHAR) || compared.item || CAST(%(param_1)s AS VARCHAR) AS anon_2,
@@ -3274,24 +3275,24 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- verification.drifts, as above
+-- store.verification.drifts, as above
 
--- verification._compare, as above
+-- store.verification._compare, as above
 
--- verification._compare (2), as above
+-- store.verification._compare (2), as above
 
--- verification._compare (3), as above
+-- store.verification._compare (3), as above
 
--- verification._compare (4), as above
+-- store.verification._compare (4), as above
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- statements.lock_modules, as above
 
--- locks._lock_table (2)
+-- store.locks._lock_table (2)
 LOCK TABLE enrollments IN ROW SHARE MODE;
 
--- verification.repair: Store the recount of a module's totals where they have drifted.
+-- store.verification.repair: Store the recount of a module's totals where they have drifted.
 SELECT
   enrollments.user_id
 FROM enrollments
@@ -3301,8 +3302,8 @@ WHERE
 ORDER BY
   enrollments.user_id   FOR UPDATE;
 
--- recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -3340,8 +3341,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 FROM contents
 WHERE
@@ -3355,8 +3356,8 @@ WHERE
   )
   AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR));
 
--- recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those that
--- are complete.
+-- store.recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (
   SELECT
@@ -3449,7 +3450,8 @@ WHERE
     OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
   );
 
--- recount._complete (3): Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete (3): Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 SELECT
   COUNT(*) AS count_1
 FROM enrollments
@@ -3470,7 +3472,8 @@ WHERE
   )
   AND enrollments.counted;
 
--- recount._complete (4): Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete (4): Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 UPDATE enrollments SET status = CAST(%(status)s AS VARCHAR), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 WHERE
   enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
@@ -3492,13 +3495,13 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._hold, as above
+-- store.locks._hold, as above
 
 -- statements.lock_modules, as above
 
--- locks._lock_table (2), as above
+-- store.locks._lock_table (2), as above
 
--- recount.tallies (2): Count the tallies of a module again and add the difference.
+-- store.recount.tallies (2): Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -4028,26 +4031,26 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- verification.drifts, as above
+-- store.verification.drifts, as above
 
--- verification._compare, as above
+-- store.verification._compare, as above
 
--- verification._compare (2), as above
+-- store.verification._compare (2), as above
 
--- verification._compare (3), as above
+-- store.verification._compare (3), as above
 
--- verification._compare (4), as above
+-- store.verification._compare (4), as above
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._lock_table, as above
+-- store.locks._lock_table, as above
 
--- locks._hold, as above
+-- store.locks._hold, as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -4084,8 +4087,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 FROM contents
 WHERE
@@ -4098,8 +4101,8 @@ WHERE
     OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
   );
 
--- recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those that
--- are complete.
+-- store.recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (
   SELECT
@@ -4191,21 +4194,21 @@ WHERE
     OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
   );
 
--- recount._complete, as above
+-- store.recount._complete, as above
 
--- recount._complete (2), as above
+-- store.recount._complete (2), as above
 
 COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- locks._hold, as above
+-- store.locks._hold, as above
 
 -- statements.lock_modules, as above
 
--- locks._lock_table (2), as above
+-- store.locks._lock_table (2), as above
 
--- recount.tallies (2), as above
+-- store.recount.tallies (2), as above
 
 COMMIT;
 
@@ -4217,7 +4220,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- idempotency.purge: Delete the answers that are older than a day, and return their number.
+-- web.idempotency.purge: Delete the answers that are older than a day, and return their number.
 DELETE FROM stored_answers
 WHERE
   stored_answers.stored_at <= CAST(%(stored_at_1)s AS TIMESTAMPTZ);

@@ -10,7 +10,7 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- publishing._counted_weights
+-- store.publishing._counted_weights
 SELECT
   contents.id,
   contents.weight
@@ -18,7 +18,7 @@ FROM contents
 WHERE
   contents.module_id = ? AND contents.retired = 0 AND contents.weight > ?;
 
--- publishing._rules
+-- store.publishing._rules
 SELECT
   contents.id,
   contents.completion_threshold,
@@ -27,12 +27,12 @@ FROM contents
 WHERE
   contents.module_id = ?;
 
--- publishing._store: Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store: Store a module with its contents and instructors; return whether it is new.
 UPDATE modules SET title = ?
 WHERE
   modules.id = ?;
 
--- publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (2): Store a module with its contents and instructors; return whether it is new.
 INSERT INTO modules (
   id,
   title,
@@ -42,7 +42,7 @@ INSERT INTO modules (
 VALUES
   (?, ?, ?, ?);
 
--- publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (3): Store a module with its contents and instructors; return whether it is new.
 UPDATE contents SET retired = ?
 WHERE
   contents.module_id = ?;
@@ -94,12 +94,12 @@ WHERE
   contents.module_id = excluded.module_id
 RETURNING id;
 
--- publishing._store (4): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (4): Store a module with its contents and instructors; return whether it is new.
 DELETE FROM module_instructors
 WHERE
   module_instructors.module_id = ?;
 
--- publishing._store (5): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (5): Store a module with its contents and instructors; return whether it is new.
 INSERT INTO module_instructors (
   module_id,
   user_id,
@@ -108,7 +108,7 @@ INSERT INTO module_instructors (
 VALUES
   (?, ?, ?);
 
--- recount.denominators: Count the module's current contents and their weights again.
+-- store.recount.denominators: Count the module's current contents and their weights again.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
   SELECT
@@ -172,7 +172,7 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
+-- web.idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
 -- request.
 SELECT
   stored_answers.fingerprint,
@@ -547,7 +547,7 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
+-- web.idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
 INSERT INTO stored_answers (
   caller_id,
   "key",
@@ -570,7 +570,7 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- idempotency.replay, as above
+-- web.idempotency.replay, as above
 
 COMMIT;
 
@@ -582,28 +582,28 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- publishing._store, as above
+-- store.publishing._store, as above
 
--- publishing._store (3), as above
+-- store.publishing._store (3), as above
 
 -- statements.store_contents, as above
 
--- publishing._store (4), as above
+-- store.publishing._store (4), as above
 
--- publishing._store (5), as above
+-- store.publishing._store (5), as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that are
--- complete.
+-- store.recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that
+-- are complete.
 UPDATE enrollments SET weighted_sum = (
   enrollments.weighted_sum + gained.weighted_sum
 ), completed_contents = (
@@ -644,7 +644,8 @@ WHERE
     gained.weighted_sum <> ? OR gained.completed_contents <> ?
   );
 
--- recount._complete: Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete: Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 SELECT
   COUNT(*) AS count_1
 FROM enrollments
@@ -664,7 +665,8 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- recount._complete (2): Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete (2): Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 UPDATE enrollments SET status = ?, completed_at = ?
 WHERE
   enrollments.module_id = ?
@@ -681,7 +683,7 @@ WHERE
     )
   );
 
--- recount.tallies: Count the tallies of a module again and add the difference.
+-- store.recount.tallies: Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -1063,15 +1065,14 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
--- auth.teaches
+-- web.auth.teaches
 SELECT
   module_instructors.module_id
 FROM module_instructors
 WHERE
   module_instructors.module_id = ? AND module_instructors.user_id = ?;
 
--- progress.queries.learner_module: Find a module's title and denominators, a learner's enrollment in it, and its
--- current contents in order.
+-- progress.queries.learner_module: Find a module with its contents, and how far a learner is with them.
 SELECT
   modules.title,
   modules.total_weight,
@@ -1407,33 +1408,33 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- publishing._store, as above
+-- store.publishing._store, as above
 
--- publishing._store (3), as above
+-- store.publishing._store (3), as above
 
 -- statements.store_contents, as above
 
--- publishing._store (4), as above
+-- store.publishing._store (4), as above
 
--- publishing._store (5), as above
+-- store.publishing._store (5), as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- recount.reweigh, as above
+-- store.recount.reweigh, as above
 
--- recount._complete, as above
+-- store.recount._complete, as above
 
--- recount._complete (2), as above
+-- store.recount._complete (2), as above
 
--- recount.tallies, as above
+-- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
 
@@ -1453,28 +1454,28 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- publishing._store, as above
+-- store.publishing._store, as above
 
--- publishing._store (3), as above
+-- store.publishing._store (3), as above
 
 -- statements.store_contents, as above
 
--- publishing._store (4), as above
+-- store.publishing._store (4), as above
 
--- publishing._store (5), as above
+-- store.publishing._store (5), as above
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- publishing._counted_weights, as above
+-- store.publishing._counted_weights, as above
 
--- publishing._rules, as above
+-- store.publishing._rules, as above
 
--- recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -1520,8 +1521,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
 FROM contents
 WHERE
@@ -1543,8 +1544,8 @@ WHERE
     ) AS ids
   );
 
--- recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that are
--- complete.
+-- store.recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that
+-- are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
   SELECT
@@ -1633,11 +1634,11 @@ WHERE
     OR enrollments.completed_contents IS NOT counted.completed_contents
   );
 
--- recount._complete, as above
+-- store.recount._complete, as above
 
--- recount._complete (2), as above
+-- store.recount._complete (2), as above
 
--- recount.tallies, as above
+-- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
 
@@ -2017,7 +2018,7 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- idempotency.forget: Delete the answers to a user, and those that name that user.
+-- web.idempotency.forget: Delete the answers to a user, and those that name that user.
 DELETE FROM stored_answers
 WHERE
   stored_answers.caller_id = ?
@@ -2064,7 +2065,7 @@ WHERE
 
 -- statements.store_tallies, as above
 
--- idempotency.forget, as above
+-- web.idempotency.forget, as above
 
 -- statements.enrolled_modules, as above
 
@@ -2131,7 +2132,7 @@ PRAGMA busy_timeout = 300000;
 
 BEGIN;
 
--- verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
+-- store.verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
 -- connection reads.
 SELECT
   modules.id
@@ -2139,7 +2140,7 @@ FROM modules
 ORDER BY
   modules.id;
 
--- verification._compare
+-- store.verification._compare
 SELECT
   NULL AS anon_1,
   ? AS anon_2,
@@ -2168,7 +2169,7 @@ WHERE
     OR modules.total_contents IS NOT denominators.total_contents
   );
 
--- verification._compare (2)
+-- store.verification._compare (2)
 SELECT
   enrollments.user_id,
   ? AS anon_1,
@@ -2309,7 +2310,7 @@ WHERE
     END
   );
 
--- verification._compare (3)
+-- store.verification._compare (3)
 SELECT
   progress_records.user_id,
   progress_records.content_id || ? AS anon_1,
@@ -2328,7 +2329,7 @@ WHERE
   )
   AND progress_records.progress_percentage IS NOT ?;
 
--- verification._compare (4)
+-- store.verification._compare (4)
 SELECT
   NULL AS anon_1,
   compared.kind || ? || compared.item || ? AS anon_2,
@@ -2674,15 +2675,15 @@ PRAGMA busy_timeout = 300000;
 
 BEGIN;
 
--- verification.drifts, as above
+-- store.verification.drifts, as above
 
--- verification._compare, as above
+-- store.verification._compare, as above
 
--- verification._compare (2), as above
+-- store.verification._compare (2), as above
 
--- verification._compare (3), as above
+-- store.verification._compare (3), as above
 
--- verification._compare (4), as above
+-- store.verification._compare (4), as above
 
 PRAGMA busy_timeout = 300000;
 
@@ -2690,7 +2691,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- verification.repair: Store the recount of a module's totals where they have drifted.
+-- store.verification.repair: Store the recount of a module's totals where they have drifted.
 SELECT
   enrollments.user_id
 FROM enrollments
@@ -2699,8 +2700,8 @@ WHERE
 ORDER BY
   enrollments.user_id;
 
--- recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -2738,8 +2739,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
 FROM contents
 WHERE
@@ -2753,8 +2754,8 @@ WHERE
   )
   AND progress_records.user_id IN (?, ?);
 
--- recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those that
--- are complete.
+-- store.recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (
   SELECT
@@ -2848,7 +2849,8 @@ WHERE
     OR enrollments.last_content_id IS NOT counted.last_content_id
   );
 
--- recount._complete (3): Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete (3): Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 SELECT
   COUNT(*) AS count_1
 FROM enrollments
@@ -2869,7 +2871,8 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- recount._complete (4): Complete the enrollments that are complete, and return how many of them count in statistics.
+-- store.recount._complete (4): Complete the enrollments that are complete, and return how many of them count in
+-- statistics.
 UPDATE enrollments SET status = ?, completed_at = ?
 WHERE
   enrollments.module_id = ?
@@ -2895,7 +2898,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- recount.tallies (2): Count the tallies of a module again and add the difference.
+-- store.recount.tallies (2): Count the tallies of a module again and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -3270,24 +3273,24 @@ PRAGMA busy_timeout = 300000;
 
 BEGIN;
 
--- verification.drifts, as above
+-- store.verification.drifts, as above
 
--- verification._compare, as above
+-- store.verification._compare, as above
 
--- verification._compare (2), as above
+-- store.verification._compare (2), as above
 
--- verification._compare (3), as above
+-- store.verification._compare (3), as above
 
--- verification._compare (4), as above
+-- store.verification._compare (4), as above
 
 PRAGMA busy_timeout = 300000;
 
 BEGIN IMMEDIATE;
 
--- recount.denominators, as above
+-- store.recount.denominators, as above
 
--- recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -3324,8 +3327,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of some
--- contents and learners.
+-- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of
+-- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
 FROM contents
 WHERE
@@ -3338,8 +3341,8 @@ WHERE
     OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
   );
 
--- recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those that
--- are complete.
+-- store.recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (
   SELECT
@@ -3432,9 +3435,9 @@ WHERE
     OR enrollments.last_content_id IS NOT counted.last_content_id
   );
 
--- recount._complete, as above
+-- store.recount._complete, as above
 
--- recount._complete (2), as above
+-- store.recount._complete (2), as above
 
 COMMIT;
 
@@ -3444,7 +3447,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- recount.tallies (2), as above
+-- store.recount.tallies (2), as above
 
 COMMIT;
 
@@ -3458,7 +3461,7 @@ PRAGMA busy_timeout = 300000;
 
 BEGIN IMMEDIATE;
 
--- idempotency.purge: Delete the answers that are older than a day, and return their number.
+-- web.idempotency.purge: Delete the answers that are older than a day, and return their number.
 DELETE FROM stored_answers
 WHERE
   stored_answers.stored_at <= ?;

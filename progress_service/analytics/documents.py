@@ -12,9 +12,9 @@ from msgspec.structs import astuple
 
 from progress_service.analytics.queries import Groups, TitledModule
 from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Enrollment, Module, rounded_down
-from progress_service.documents import Counted, EnrollmentDocument, ListedContent, ListedContentDocument, grouped
-from progress_service.serialization import Document
 from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
+from progress_service.web.documents import Counted, EnrollmentDocument, ListedContent, ListedContentDocument, grouped
+from progress_service.web.serialization import Document
 
 
 class LearnerCountsDocument(Document):

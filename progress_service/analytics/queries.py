@@ -8,12 +8,12 @@ from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func,
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
-from progress_service.documents import ListedContent
-from progress_service.functions import content_of, one_of, whole
-from progress_service.models import Content, Enrollment, Module, Tally
-from progress_service.prepared import Prepared, Row
+from progress_service.store.direct import Prepared, Row
+from progress_service.store.functions import content_of, one_of, whole
+from progress_service.store.models import Content, Enrollment, Module, Tally
+from progress_service.store.values import MODULE, columns
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
-from progress_service.values import MODULE, columns
+from progress_service.web.documents import ListedContent
 
 Groups = dict[str, dict[str, Counts]]
 """The sums of a module's groups, by kind and item."""

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, func, select, tuple_, union_all
 
-from progress_service import calculations, serialization
+from progress_service import calculations
 from progress_service.calculations import ACTIVE, COMPLETED, PAUSED, STATUSES
-from progress_service.models import Enrollment
-from progress_service.validation import is_identifier, parse_json
-from progress_service.values import ENROLLMENT
+from progress_service.store.models import Enrollment
+from progress_service.store.values import ENROLLMENT
+from progress_service.web import serialization
+from progress_service.web.validation import is_identifier, parse_json
 
 USER_ID, PROGRESS, LAST_ACTIVITY = "userId", "progress", "lastActivity"
 SORTS = (USER_ID, PROGRESS, f"-{PROGRESS}", LAST_ACTIVITY, f"-{LAST_ACTIVITY}")

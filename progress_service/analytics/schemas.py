@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.analytics.roster import SORTS, Order, decode
 from progress_service.calculations import STATUSES
-from progress_service.validation import StrictSchema, WrittenDate, WrittenHundredths, WrittenWhole
+from progress_service.web.validation import StrictSchema, WrittenDate, WrittenHundredths, WrittenWhole
 
 LONGEST_TIMELINE = timedelta(days=366)
 

@@ -13,9 +13,9 @@ from progress_service.analytics.documents import (
 from progress_service.analytics.queries import TitledModule
 from progress_service.analytics.roster import Filters, Order
 from progress_service.analytics.schemas import RosterQuery, StatisticsQuery, TimelineQuery
-from progress_service.auth import READ_STATISTICS
-from progress_service.endpoint import Answer, Blueprint, Call, Stream, answers, requires_token, takes_query
-from progress_service.errors import NOT_FOUND, Problem
+from progress_service.web.auth import READ_STATISTICS
+from progress_service.web.endpoint import Answer, Blueprint, Call, Stream, answers, requires_token, takes_query
+from progress_service.web.problems import NOT_FOUND, Problem
 
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 

@@ -6,9 +6,9 @@ from typing import Self
 from sqlalchemy import Row
 
 from progress_service.calculations import Enrollment, Module
-from progress_service.documents import Counted, EnrollmentDocument
-from progress_service.publishing import PublishedContent, PublishedModule
-from progress_service.serialization import Document
+from progress_service.store.publishing import PublishedContent, PublishedModule
+from progress_service.web.documents import Counted, EnrollmentDocument
+from progress_service.web.serialization import Document
 
 
 class ListedModuleDocument(Document):

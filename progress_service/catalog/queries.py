@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import Connection, Row, select
 
 from progress_service import calculations
-from progress_service.models import Content, Enrollment, Module, ModuleInstructor
-from progress_service.publishing import PublishedContent, PublishedModule
-from progress_service.values import ENROLLMENT, MODULE, columns, values
+from progress_service.store.models import Content, Enrollment, Module, ModuleInstructor
+from progress_service.store.publishing import PublishedContent, PublishedModule
+from progress_service.store.values import ENROLLMENT, MODULE, columns, values
 
 READ_TOGETHER = 500
 """How many modules are read by one statement."""

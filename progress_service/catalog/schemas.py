@@ -7,9 +7,9 @@ from flask import request
 from marshmallow import ValidationError, fields, missing, post_load, validate, validates_schema
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, STATUSES
-from progress_service.documents import COUNTED, EnrollmentDocument
-from progress_service.publishing import PublishedContent
-from progress_service.validation import (
+from progress_service.store.publishing import PublishedContent
+from progress_service.web.documents import COUNTED, EnrollmentDocument
+from progress_service.web.validation import (
     Identifier,
     Instant,
     ModuleId,

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from progress_service import publishing, recorder
-from progress_service.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
 from progress_service.catalog import queries
 from progress_service.catalog.documents import EnrolledDocument, ModuleListDocument, PublishedModuleDocument
 from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
-from progress_service.endpoint import (
+from progress_service.store import publishing, recorder
+from progress_service.store.learning import EnrollmentChange
+from progress_service.store.publishing import PublishedModule
+from progress_service.web.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
+from progress_service.web.endpoint import (
     Answer,
     Blueprint,
     Call,
@@ -19,7 +21,7 @@ from progress_service.endpoint import (
     requires_token,
     takes,
 )
-from progress_service.errors import (
+from progress_service.web.problems import (
     CONTENT_BELONGS_ELSEWHERE,
     NOT_FOUND,
     VALIDATION_FAILED,
@@ -27,10 +29,8 @@ from progress_service.errors import (
     Problem,
     refused_at,
 )
-from progress_service.learning import EnrollmentChange
-from progress_service.publishing import PublishedModule
-from progress_service.serialization import encode
-from progress_service.validation import parse_json
+from progress_service.web.serialization import encode
+from progress_service.web.validation import parse_json
 
 catalog = Blueprint("catalog", __name__, url_prefix="/api")
 MODULE_ID = {"moduleId": "$response.body#/id"}

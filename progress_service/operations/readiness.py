@@ -4,20 +4,20 @@ from flask import current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from progress_service import revisions, storage
+from progress_service.store import database, revisions
 
 
 def fault() -> str | None:
     """Return why the service cannot do its work, or None if it can."""
     try:
-        revision = storage.read(_revision)
+        revision = database.read(_revision)
     except (DBAPIError, TimeoutError):
         return "The database cannot be reached in time."
     newest = revisions.newest(current_app.extensions["migrate"].directory)
     if fault := revisions.fault(revision, newest):
         return fault
     try:
-        storage.try_writing()
+        database.try_writing()
     except (DBAPIError, TimeoutError):
         return "The database cannot be written to."
     return None

@@ -8,12 +8,11 @@ from typing import Literal
 from flask import Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from progress_service import metrics
-from progress_service.endpoint import Answer, Blueprint, answers, open_to_all, refuses, respond
-from progress_service.errors import UNAVAILABLE, unavailable
-from progress_service.openapi.document import describe
-from progress_service.operations import readiness
-from progress_service.serialization import Document, encode
+from progress_service.operations import metrics, readiness
+from progress_service.web.endpoint import Answer, Blueprint, answers, open_to_all, refuses, respond
+from progress_service.web.openapi.document import describe
+from progress_service.web.problems import UNAVAILABLE, unavailable
+from progress_service.web.serialization import Document, encode
 
 # What the page of the documentation needs is served below it.
 operations = Blueprint(

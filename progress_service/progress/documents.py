@@ -16,7 +16,9 @@ from progress_service.calculations import (
     Record,
     rounded_down,
 )
-from progress_service.documents import (
+from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
+from progress_service.store.learning import Recorded
+from progress_service.web.documents import (
     IN_PROGRESS,
     NOT_STARTED,
     Counted,
@@ -27,9 +29,7 @@ from progress_service.documents import (
     Time,
     grouped,
 )
-from progress_service.learning import Recorded
-from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
-from progress_service.serialization import Document
+from progress_service.web.serialization import Document
 
 
 class RecordedDocument(Document):

@@ -8,12 +8,12 @@ from uuid import UUID
 from sqlalchemy import Connection, Subquery, and_, bindparam, case, func, literal_column, or_, select, true
 from sqlalchemy.orm import aliased
 
-from progress_service import calculations, idempotency
+from progress_service import calculations
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED
-from progress_service.documents import ListedContent
-from progress_service.functions import one_of
-from progress_service.learning import RecordKey
-from progress_service.models import (
+from progress_service.store.direct import Prepared
+from progress_service.store.functions import one_of
+from progress_service.store.learning import RecordKey
+from progress_service.store.models import (
     ActivityDay,
     Content,
     Enrollment,
@@ -22,8 +22,9 @@ from progress_service.models import (
     ProgressRecord,
     StoredAnswer,
 )
-from progress_service.prepared import Prepared
-from progress_service.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
+from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
+from progress_service.web import idempotency
+from progress_service.web.documents import ListedContent
 
 
 class EnrolledModule(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from progress_service.auth import Caller, Role
 from progress_service.calculations import POINT, STATUSES
-from progress_service.validation import Identifier, Instant, Number, StrictSchema, Text, UserId
+from progress_service.web.auth import Caller, Role
+from progress_service.web.validation import Identifier, Instant, Number, StrictSchema, Text, UserId
 
 BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000

@@ -6,11 +6,23 @@ from uuid import UUID
 
 from flask import current_app
 
-from progress_service import idempotency, recorder
-from progress_service.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
 from progress_service.calculations import Update
-from progress_service.documents import EnrollmentDocument, RecordDocument
-from progress_service.endpoint import (
+from progress_service.progress import queries
+from progress_service.progress.documents import (
+    BatchRecordedDocument,
+    DashboardDocument,
+    ExportDocument,
+    ModuleProgressDocument,
+    RecordedDocument,
+)
+from progress_service.progress.schemas import DashboardQuery, EffortSchema, batch_schema, update_schema
+from progress_service.store import recorder
+from progress_service.store.learning import Recorded
+from progress_service.store.recorder import UnknownContent
+from progress_service.web import idempotency
+from progress_service.web.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
+from progress_service.web.documents import EnrollmentDocument, RecordDocument
+from progress_service.web.endpoint import (
     NOTHING,
     Answer,
     Blueprint,
@@ -23,7 +35,7 @@ from progress_service.endpoint import (
     takes,
     takes_query,
 )
-from progress_service.errors import (
+from progress_service.web.problems import (
     COMPLETION_CRITERIA_NOT_MET,
     FORBIDDEN,
     NOT_ENROLLED,
@@ -34,17 +46,6 @@ from progress_service.errors import (
     Problem,
     refused_at,
 )
-from progress_service.learning import Recorded
-from progress_service.progress import queries
-from progress_service.progress.documents import (
-    BatchRecordedDocument,
-    DashboardDocument,
-    ExportDocument,
-    ModuleProgressDocument,
-    RecordedDocument,
-)
-from progress_service.progress.schemas import DashboardQuery, EffortSchema, batch_schema, update_schema
-from progress_service.recorder import UnknownContent
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 from flask import Flask
 
-from progress_service import storage
 from progress_service.analytics import queries
+from progress_service.store import database
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
 
@@ -65,7 +65,7 @@ def stalled(caller: Caller, **query: Any) -> dict[str, int]:
 
 def stalled_since(app: Flask, since: datetime) -> dict[str, int]:
     with app.app_context():
-        return storage.read(lambda connection: queries.stalled(connection, "algebra", since))
+        return database.read(lambda connection: queries.stalled(connection, "algebra", since))
 
 
 def recount(stops: Sequence[Stop], since: datetime) -> Counter[str]:

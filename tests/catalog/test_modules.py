@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
 

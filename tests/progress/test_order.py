@@ -9,8 +9,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update as sql_update
 
-from progress_service.extensions import db
-from progress_service.models import Content, Enrollment
+from progress_service.store.database import db
+from progress_service.store.models import Content, Enrollment
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, examples, stored
 

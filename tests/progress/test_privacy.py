@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Table
 
-from progress_service.extensions import db
+from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, Statements, stored
 from tests.progress.sending import moment, refusal

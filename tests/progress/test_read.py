@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from flask import Flask
 
-from progress_service.endpoint import Operation
-from progress_service.serialization import encode
+from progress_service.web.endpoint import Operation
+from progress_service.web.serialization import encode
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, stored
 from tests.progress.sending import moment, refusal, send

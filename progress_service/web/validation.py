@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.exceptions import SCHEMA
 
-from progress_service.errors import Fault
+from progress_service.web.problems import Fault
 
 RESERVED_USER_IDS = {"me", "stats", "batch", "events"}
 RESERVED_MODULE_IDS = {"export"}

@@ -12,11 +12,11 @@ from typing import NamedTuple
 from flask import Request, Response
 from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, func, insert, or_, select
 
-from progress_service.auth import Caller
-from progress_service.errors import IDEMPOTENCY_KEY_REUSED, MALFORMED_REQUEST, Problem
-from progress_service.models import StoredAnswer
-from progress_service.prepared import Prepared
-from progress_service.serialization import encode
+from progress_service.store.direct import Prepared
+from progress_service.store.models import StoredAnswer
+from progress_service.web.auth import Caller
+from progress_service.web.problems import IDEMPOTENCY_KEY_REUSED, MALFORMED_REQUEST, Problem
+from progress_service.web.serialization import encode
 
 LIFETIME = timedelta(hours=24)
 

@@ -13,9 +13,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from progress_service import calculations, locks, tallies
+from progress_service import calculations, tallies
 from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record, Update
-from progress_service.learning import (
+from progress_service.store import locks
+from progress_service.store.direct import Prepared
+from progress_service.store.learning import (
     Catalog,
     DayKey,
     EnrollmentChange,
@@ -24,9 +26,8 @@ from progress_service.learning import (
     Recorded,
     RecordKey,
 )
-from progress_service.prepared import Prepared
-from progress_service.statements import Statements
-from progress_service.values import values
+from progress_service.store.statements import Statements
+from progress_service.store.values import values
 
 TALLY_PARTS = 8
 """The number of rows of each tally. A writer adds to a random row, so that writers of a module seldom meet."""

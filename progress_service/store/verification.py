@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, case, literal, null, or_, select, true
 
-from progress_service import locks, recount
 from progress_service.calculations import COMPLETED
-from progress_service.models import Content, Enrollment, Module, ProgressRecord
-from progress_service.recount import DENOMINATORS, TOTALS
-from progress_service.statements import Statements
+from progress_service.store import locks, recount
+from progress_service.store.models import Content, Enrollment, Module, ProgressRecord
+from progress_service.store.recount import DENOMINATORS, TOTALS
+from progress_service.store.statements import Statements
 from progress_service.tallies import KINDS, Counts
 
 Pairs = dict[str, tuple[Any, Any]]

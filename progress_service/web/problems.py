@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Timeout
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from progress_service.calculations import CriteriaNotMet
-from progress_service.recorder import ContentElsewhere, NotEnrolled, Refused, UnknownContent, UnknownModule
-from progress_service.serialization import Document, encode
+from progress_service.store.recorder import ContentElsewhere, NotEnrolled, Refused, UnknownContent, UnknownModule
+from progress_service.web.serialization import Document, encode
 
 PROBLEM_TYPES: list["ProblemType"] = []
 """Every type of problem, by status. The first one of a status also names what Flask itself refuses with that status."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
-from progress_service.models import Base, Enrollment, Module
-from progress_service.prepared import Prepared
+from progress_service.store.direct import Prepared
+from progress_service.store.models import Base, Enrollment, Module
 
 CHANGES, REPAIRS = 0, 1
 """The two purposes of a module's lock: updates and catalog changes exclude each other by it, or two repairs do."""

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from progress_service import locks, recount, tallies
+from progress_service import tallies
 from progress_service.calculations import Module as Denominators
-from progress_service.models import Content, Module, ModuleInstructor
-from progress_service.recorder import ContentElsewhere, refuse, tally_rows
-from progress_service.statements import Statements
+from progress_service.store import locks, recount
+from progress_service.store.models import Content, Module, ModuleInstructor
+from progress_service.store.recorder import ContentElsewhere, refuse, tally_rows
+from progress_service.store.statements import Statements
 
 
 class PublishedContent(NamedTuple):

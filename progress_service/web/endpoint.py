@@ -16,12 +16,13 @@ from flask.typing import RouteCallable
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
-from progress_service import auth, idempotency, storage
-from progress_service.auth import Caller, Policy, Reach
-from progress_service.errors import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
-from progress_service.requests import check_path, prefers, read_object, read_query
-from progress_service.serialization import Document, encode
-from progress_service.validation import MOST_FAULTS, StrictSchema, faults_of
+from progress_service.store import database
+from progress_service.web import auth, idempotency
+from progress_service.web.auth import Caller, Policy, Reach
+from progress_service.web.problems import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
+from progress_service.web.requests import check_path, prefers, read_object, read_query
+from progress_service.web.serialization import Document, encode
+from progress_service.web.validation import MOST_FAULTS, StrictSchema, faults_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +228,10 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
         return response
 
     if not is_read:
-        return storage.write(work, catalog_timeout=operation.catalog_timeout)
+        return database.write(work, catalog_timeout=operation.catalog_timeout)
     if operation.text:
-        return _end_with(*storage.read_on(work))
-    return storage.read(work, single_statement=operation.single_statement)
+        return _end_with(*database.read_on(work))
+    return database.read(work, single_statement=operation.single_statement)
 
 
 def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, Connection], Call]) -> Any:
@@ -244,7 +245,7 @@ def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, C
     except ValidationError as error:
         faults, valid, more_faults = faults_of(error), error.valid_data, operation.more_faults
         if more_faults:
-            faults += storage.read(lambda connection: more_faults(call_with(valid, connection)), single_statement=True)
+            faults += database.read(lambda connection: more_faults(call_with(valid, connection)), single_statement=True)
         raise Problem(VALIDATION_FAILED, faults=faults[:MOST_FAULTS]) from error
 
 
@@ -259,7 +260,7 @@ def respond(answer: Answer) -> Response:
 
 def stream(answer: Stream, connection: Connection) -> Response:
     """Answer with text as it is made, on the view's connection."""
-    storage.allow_catalog_timeout(connection)
+    database.allow_catalog_timeout(connection)
     return Response(answer.text, content_type=answer.content_type)
 
 

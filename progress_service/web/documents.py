@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from progress_service import calculations
 from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment, Module, Record
-from progress_service.serialization import Document
+from progress_service.web.serialization import Document
 
 Item = TypeVar("Item")
 

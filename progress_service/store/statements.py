@@ -35,8 +35,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from progress_service import calculations
-from progress_service.locks import CHANGES, MOST_LOCKS
-from progress_service.models import (
+from progress_service.store.direct import Prepared
+from progress_service.store.locks import CHANGES, MOST_LOCKS
+from progress_service.store.models import (
     IDENTIFIER,
     ActivityDay,
     Base,
@@ -48,10 +49,9 @@ from progress_service.models import (
     Tally,
     UtcDateTime,
 )
-from progress_service.prepared import Prepared
-from progress_service.rows import Rows
+from progress_service.store.rows import Rows
+from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD
 from progress_service.tallies import Counts, Group
-from progress_service.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD
 
 OWNER = ["user_id", "module_id"]
 THE_LEARNER = bindparam("user_id", type_=IDENTIFIER)

@@ -8,7 +8,7 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from marshmallow import Schema, ValidationError
 from werkzeug.datastructures import MIMEAccept
 
-from progress_service.errors import (
+from progress_service.web.problems import (
     MALFORMED_REQUEST,
     NOT_FOUND,
     PAYLOAD_TOO_LARGE,
@@ -16,7 +16,7 @@ from progress_service.errors import (
     Fault,
     Problem,
 )
-from progress_service.validation import Identifier, ModuleId, UserId, faults_of, parse_json
+from progress_service.web.validation import Identifier, ModuleId, UserId, faults_of, parse_json
 
 PATH_PARTS = {
     "user_id": UserId(data_key="userId"),

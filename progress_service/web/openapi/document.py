@@ -21,11 +21,10 @@ from flask import Flask
 from marshmallow import Schema, fields
 from werkzeug.routing import Rule
 
-from progress_service import errors
-from progress_service.auth import OWN, Caller, Policy, Reach, Role
-from progress_service.endpoint import Operation
-from progress_service.errors import ProblemDocument, ProblemType
-from progress_service.openapi.words import (
+from progress_service.web import problems
+from progress_service.web.auth import OWN, Caller, Policy, Reach, Role
+from progress_service.web.endpoint import Operation
+from progress_service.web.openapi.words import (
     ANSWER_HEADERS,
     BEARER,
     DESCRIPTIONS,
@@ -35,8 +34,9 @@ from progress_service.openapi.words import (
     READING,
     Json,
 )
-from progress_service.serialization import Document, json_schemas, reference
-from progress_service.validation import ModuleId, UserId
+from progress_service.web.problems import ProblemDocument, ProblemType
+from progress_service.web.serialization import Document, json_schemas, reference
+from progress_service.web.validation import ModuleId, UserId
 
 EXAMPLES = Path(__file__).with_name("examples.json")
 """Calls that succeed in this order, with their answers, and a problem document for every slug."""
@@ -223,15 +223,15 @@ def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[Problem
     if operation.policy is None:
         yield from operation.problems
         return
-    yield from (errors.MALFORMED_REQUEST, errors.UNAUTHORIZED, errors.FORBIDDEN)
+    yield from (problems.MALFORMED_REQUEST, problems.UNAUTHORIZED, problems.FORBIDDEN)
     if rule.arguments:
-        yield errors.NOT_FOUND
+        yield problems.NOT_FOUND
     if operation.body:
-        yield from (errors.PAYLOAD_TOO_LARGE, errors.UNSUPPORTED_MEDIA_TYPE, errors.VALIDATION_FAILED)
+        yield from (problems.PAYLOAD_TOO_LARGE, problems.UNSUPPORTED_MEDIA_TYPE, problems.VALIDATION_FAILED)
     yield from operation.problems
     if method in ("POST", "PUT"):
-        yield errors.IDEMPOTENCY_KEY_REUSED
-    yield from (errors.INTERNAL_ERROR, errors.UNAVAILABLE)
+        yield problems.IDEMPOTENCY_KEY_REUSED
+    yield from (problems.INTERNAL_ERROR, problems.UNAVAILABLE)
 
 
 def _roles(policy: Policy) -> str:

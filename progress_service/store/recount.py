@@ -28,9 +28,9 @@ from sqlalchemy import (
 )
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED
-from progress_service.functions import item_of, utc_day, utc_week, whole
-from progress_service.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
-from progress_service.statements import Statements
+from progress_service.store.functions import item_of, utc_day, utc_week, whole
+from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
+from progress_service.store.statements import Statements
 from progress_service.tallies import CONTENT, DAY, KINDS, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 
 DENOMINATORS = ("total_weight", "total_contents")

@@ -6,16 +6,17 @@ from enum import Flag, StrEnum, auto
 from typing import Any, NamedTuple
 
 from flask import Flask, current_app, request
-from flask_jwt_extended import decode_token
+from flask_jwt_extended import JWTManager, decode_token
 from sqlalchemy import Connection, bindparam, select
 
-from progress_service import keys
 from progress_service.config import ConfigurationError
-from progress_service.errors import FORBIDDEN, UNAUTHORIZED, Problem, render
-from progress_service.extensions import jwt
-from progress_service.models import ModuleInstructor
-from progress_service.prepared import Prepared
-from progress_service.validation import is_user_id
+from progress_service.store.direct import Prepared
+from progress_service.store.models import ModuleInstructor
+from progress_service.web import keys
+from progress_service.web.problems import FORBIDDEN, UNAUTHORIZED, Problem, render
+from progress_service.web.validation import is_user_id
+
+jwt = JWTManager()
 
 
 class Role(StrEnum):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from progress_service.auth import ANY, OWN, TAUGHT, Role
+from progress_service.web.auth import ANY, OWN, TAUGHT, Role
 
 Json = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy.orm import InstrumentedAttribute
 
 from progress_service import calculations
-from progress_service.models import ActivityDay, Base, Enrollment, Module, ProgressRecord
+from progress_service.store.models import ActivityDay, Base, Enrollment, Module, ProgressRecord
 
 
 def columns(model: type[Base], value: Any) -> list[InstrumentedAttribute[Any]]:

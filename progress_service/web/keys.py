@@ -16,8 +16,8 @@ from flask import current_app
 from jwt import InvalidKeyError, InvalidTokenError, PyJWTError, get_algorithm_by_name
 
 from progress_service.config import ConfigurationError
-from progress_service.errors import unavailable
-from progress_service.validation import parse_json
+from progress_service.web.problems import unavailable
+from progress_service.web.validation import parse_json
 
 LIFETIME = 300
 """In seconds; after them the provider is asked for its keys again."""

@@ -13,14 +13,17 @@ from threading import BoundedSemaphore, Lock
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from flask import Flask, current_app, has_request_context
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Engine, ExceptionContext, event, false, select, update
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from progress_service.extensions import db
-from progress_service.models import StoredAnswer
-from progress_service.prepared import say
+from progress_service.store.direct import say
+from progress_service.store.models import Base, StoredAnswer
 
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate()
 Result = TypeVar("Result")
 
 ATTEMPTS = 6

@@ -1,0 +1,1 @@
+"""What all endpoints share: guards, tokens, requests, problems, answers and their description."""
