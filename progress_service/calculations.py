@@ -18,14 +18,14 @@ class CriteriaNotMet(Exception):
     """A record cannot be completed, because its best score does not reach the passing score."""
 
 
-class Module(NamedTuple):
+class Denominators(NamedTuple):
     """The denominators of a module's progress: of its current contents whose weight is 1 or more."""
 
     total_weight: int
     total_contents: int
 
 
-class Content(NamedTuple):
+class ContentRule(NamedTuple):
     """The rule of a content in the catalog: its module, when a record completes, and how much the content counts."""
 
     module_id: str
@@ -112,7 +112,7 @@ class ActivityDay(NamedTuple):
     time_spent_seconds: int = 0
 
 
-def apply(record: Record, update: Update, content: Content) -> Record:
+def apply(record: Record, update: Update, content: ContentRule) -> Record:
     """Fold an update into a record.
 
     The result, dates included, does not depend on the order, grouping or repetition of the updates. Added time is the
@@ -150,7 +150,7 @@ def apply(record: Record, update: Update, content: Content) -> Record:
     )
 
 
-def milestones(record: Record, content: Content) -> tuple[datetime | None, datetime | None]:
+def milestones(record: Record, content: ContentRule) -> tuple[datetime | None, datetime | None]:
     """Return when a record reached the content's threshold and its passing score; None where it has not.
 
     The stored values decide, under the present rule. They may reach it without a stored date, if the rule was stricter
@@ -162,7 +162,7 @@ def milestones(record: Record, content: Content) -> tuple[datetime | None, datet
     return (record.reached_at or by_then) if is_reached else None, (record.passed_at or by_then) if has_passed else None
 
 
-def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content: Content) -> datetime | None:
+def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content: ContentRule) -> datetime | None:
     """Return when the threshold and the passing score were both reached; None where the rule is not fulfilled."""
     if reached_at is None or content.passing_score is None:
         return reached_at
@@ -195,7 +195,7 @@ def is_passed(score: int | None, max_score: int | None, passing_score: int | Non
     return score is not None and max_score is not None and score * 10_000 >= passing_score * max_score
 
 
-def count(enrollment: Enrollment, before: Record, after: Record, update: Update, content: Content) -> Enrollment:
+def count(enrollment: Enrollment, before: Record, after: Record, update: Update, content: ContentRule) -> Enrollment:
     """Carry the change of a record by an update over to the totals and dates of its enrollment."""
     at, last = update.occurred_at, enrollment.last_activity_at
     is_latest = last is None or at >= last
@@ -238,12 +238,12 @@ def restart(enrollment: Enrollment) -> Enrollment:
     )
 
 
-def is_complete(enrollment: Enrollment, module: Module) -> bool:
+def is_complete(enrollment: Enrollment, module: Denominators) -> bool:
     """Tell whether an active or paused enrollment is to complete: all counted contents are, and there are some."""
     return enrollment.status in (ACTIVE, PAUSED) and 0 < module.total_contents == enrollment.completed_contents
 
 
-def settle(enrollment: Enrollment, module: Module, at: datetime) -> Enrollment:
+def settle(enrollment: Enrollment, module: Denominators, at: datetime) -> Enrollment:
     """Complete an enrollment that is complete, as of a catalog change or a change of status."""
     return enrollment._replace(status=COMPLETED, completed_at=at) if is_complete(enrollment, module) else enrollment
 
@@ -281,7 +281,7 @@ def rounded_down(numerator: int, denominator: int) -> float | None:
     return numerator * 100 // denominator / 100 if denominator else None
 
 
-def module_percentage(enrollment: Enrollment, module: Module) -> float:
+def module_percentage(enrollment: Enrollment, module: Denominators) -> float:
     """Return a module's progress in per cent, as callers see it.
 
     A module without any weight has no percentage: 100 stands for a completed enrollment, and 0 for others.

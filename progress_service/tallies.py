@@ -11,7 +11,7 @@ from operator import add, sub
 from typing import NamedTuple
 
 from progress_service import calculations
-from progress_service.calculations import ACTIVE, DROPPED, PAUSED, ActivityDay, Enrollment, Module, Record
+from progress_service.calculations import ACTIVE, DROPPED, PAUSED, ActivityDay, Denominators, Enrollment, Record
 
 STATUS, PERCENTAGE, CONTENT, LAST_WEEK, LAST_DAY, DAY = KINDS = (
     "status",
@@ -66,7 +66,7 @@ class Changes(dict[Group, Counts]):
 NOTHING = Counts()
 
 
-def of_enrollment(enrollment: Enrollment, module: Module) -> Iterator[Share]:
+def of_enrollment(enrollment: Enrollment, module: Denominators) -> Iterator[Share]:
     """Yield the groups in which an enrollment counts."""
     module_id, status = enrollment.module_id, enrollment.status
     yield (

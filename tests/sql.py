@@ -18,7 +18,7 @@ import sqlglot
 from flask import Flask
 from sqlalchemy import event
 
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.statements import Statements
 from tests.callers import Caller
 from tests.conftest import application, engine_of, migrate
@@ -152,8 +152,10 @@ def written(app: Flask) -> str:
     return text
 
 
-def _direct(attribute: object) -> list[Prepared]:
-    return [one for one in (attribute if isinstance(attribute, list) else [attribute]) if isinstance(one, Prepared)]
+def _direct(attribute: object) -> list[DirectStatement]:
+    return [
+        one for one in (attribute if isinstance(attribute, list) else [attribute]) if isinstance(one, DirectStatement)
+    ]
 
 
 def _sender(frame: FrameType | None) -> tuple[str, str | None]:

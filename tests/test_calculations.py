@@ -16,10 +16,10 @@ from progress_service.calculations import (
     DROPPED,
     PAUSED,
     POINT,
-    Content,
+    ContentRule,
     CriteriaNotMet,
+    Denominators,
     Enrollment,
-    Module,
     Record,
     Update,
     apply,
@@ -40,8 +40,10 @@ PASSED: dict[str, Any] = {"score": 6 * POINT, "max_score": 10 * POINT}
 FAILED: dict[str, Any] = {"score": 5 * POINT, "max_score": 10 * POINT}
 
 
-def rule(threshold: int = 100, passing_score: int | None = None, *, weight: int = 1, retired: bool = False) -> Content:
-    return Content("algebra", weight, threshold, passing_score, retired)
+def rule(
+    threshold: int = 100, passing_score: int | None = None, *, weight: int = 1, retired: bool = False
+) -> ContentRule:
+    return ContentRule("algebra", weight, threshold, passing_score, retired)
 
 
 def report(percentage: int = 0, at: datetime = NOON, **others: Any) -> Update:
@@ -52,7 +54,7 @@ def start(update: Update) -> Record:
     return Record(UUID(int=7), "sam", "algebra", update.content_id, update.occurred_at, update.occurred_at)
 
 
-def fold(updates: Sequence[Update], content: Content) -> Record:
+def fold(updates: Sequence[Update], content: ContentRule) -> Record:
     record = start(updates[0])
     for update in updates:
         record = apply(record, update, content)
@@ -98,7 +100,7 @@ def enrollment(status: str = ACTIVE, completed_contents: int = 0) -> Enrollment:
     ],
 )
 def test_a_record_completes_once_its_rule_is_met(
-    content: Content, updates: list[Update], expected: tuple[int, bool]
+    content: ContentRule, updates: list[Update], expected: tuple[int, bool]
 ) -> None:
     assert state(fold(updates, content)) == expected
 
@@ -152,7 +154,7 @@ MINUTES = [NOON + timedelta(minutes=minute) for minute in range(10)]
     ],
 )
 def test_a_completion_is_dated_by_the_earliest_reports_that_fulfil_the_rule(
-    content: Content, updates: list[Update], minute: int
+    content: ContentRule, updates: list[Update], minute: int
 ) -> None:
     assert fold(updates, content).completed_at == MINUTES[minute]
 
@@ -180,7 +182,7 @@ def test_a_completion_is_dated_by_the_earliest_reports_that_fulfil_the_rule(
     ],
 )
 def test_what_was_stored_under_another_rule_or_without_dates_is_dated_at_the_latest(
-    stored: dict[str, Any], content: Content, update: Update, minute: int
+    stored: dict[str, Any], content: ContentRule, update: Update, minute: int
 ) -> None:
     record = start(report(at=MINUTES[5]))._replace(**stored)
     assert apply(record, update, content).completed_at == MINUTES[minute]
@@ -292,7 +294,7 @@ def test_a_module_is_at_100_only_when_complete_and_without_weight_where_it_was_c
     weighted_sum: int, total_weight: int, status: str, expected: float
 ) -> None:
     given = enrollment(status)._replace(weighted_sum=weighted_sum)
-    assert module_percentage(given, Module(total_weight, total_weight)) == expected
+    assert module_percentage(given, Denominators(total_weight, total_weight)) == expected
 
 
 @pytest.mark.parametrize(
@@ -320,14 +322,14 @@ def test_a_score_is_shown_in_per_cent_of_its_maximum(
 def test_an_enrollment_completes_with_all_counted_contents_unless_it_is_dropped(
     status: str, completed: int, total: int, expected: str
 ) -> None:
-    settled = settle(enrollment(status, completed), Module(total, total), LATER)
+    settled = settle(enrollment(status, completed), Denominators(total, total), LATER)
     assert (settled.status, settled.completed_at) == (expected, LATER if expected == COMPLETED else None)
 
 
 @pytest.mark.parametrize("completed", [1, 2])
 def test_the_completion_of_an_enrollment_is_kept_when_contents_are_added(completed: int) -> None:
     before = enrollment(COMPLETED, completed)
-    assert settle(before, Module(2, 2), LATER) == before
+    assert settle(before, Denominators(2, 2), LATER) == before
 
 
 @pytest.mark.parametrize(
@@ -387,7 +389,7 @@ def parts(update: Update) -> Iterable[Update]:
 
 @given(contents, st.lists(reports(), min_size=1, max_size=6), st.data())
 def test_any_order_repetition_and_split_of_the_same_updates_ends_in_the_same_record(
-    content: Content, updates: list[Update], data: st.DataObject
+    content: ContentRule, updates: list[Update], data: st.DataObject
 ) -> None:
     repeated = updates + data.draw(st.lists(st.sampled_from(updates), max_size=3))
     split = [part for update in repeated for part in (parts(update) if data.draw(st.booleans()) else [update])]
@@ -396,7 +398,7 @@ def test_any_order_repetition_and_split_of_the_same_updates_ends_in_the_same_rec
 
 
 @given(contents, st.lists(reports(), min_size=1, max_size=6))
-def test_a_record_is_what_its_updates_say_together(content: Content, updates: list[Update]) -> None:
+def test_a_record_is_what_its_updates_say_together(content: ContentRule, updates: list[Update]) -> None:
     furthest = max(update.progress_percentage for update in updates)
     ratios = [Fraction(one.score, one.max_score) for one in updates if one.score is not None and one.max_score]
     passed = content.passing_score is None or any(10_000 * ratio >= content.passing_score for ratio in ratios)
@@ -410,7 +412,7 @@ def test_a_record_is_what_its_updates_say_together(content: Content, updates: li
 
 @given(st.lists(st.tuples(reports(timed=True), contents), min_size=1))
 def test_progress_never_falls_and_completion_happens_once_whatever_is_reported_under_whatever_rules(
-    steps: list[tuple[Update, Content]],
+    steps: list[tuple[Update, ContentRule]],
 ) -> None:
     record = start(steps[0][0])
     completions = 0
@@ -432,10 +434,10 @@ def test_progress_never_falls_and_completion_happens_once_whatever_is_reported_u
     st.fixed_dictionaries({"intro": contents, "quiz": contents, "extra": contents}),
 )
 def test_the_totals_of_an_enrollment_are_those_of_its_records(
-    updates: list[Update], catalog: dict[str, Content]
+    updates: list[Update], catalog: dict[str, ContentRule]
 ) -> None:
     counted = {content_id: one for content_id, one in catalog.items() if one.weight and not one.retired}
-    module = Module(sum(one.weight for one in counted.values()), len(counted))
+    module = Denominators(sum(one.weight for one in counted.values()), len(counted))
     records: dict[str, Record] = {}
     total = enrollment()
     applied = []

@@ -129,7 +129,7 @@ def test_the_table_of_tallies_names_the_columns_that_each_kind_of_group_has() ->
     record = calculations.Record(
         UUID(int=1), "sam", "algebra", "sets", now, now, 100, 1, score=1, max_score=1, completed_at=now
     )
-    module = calculations.Module(total_weight=1, total_contents=1)
+    module = calculations.Denominators(total_weight=1, total_contents=1)
     kept: defaultdict[str, set[str]] = defaultdict(set)
     for shares in (
         tallies.of_enrollment(active, module),

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from progress_service.store.database import db
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.models import IDENTIFIER, Module, UtcDateTime
 from progress_service.store.rows import Rows
 
@@ -89,7 +89,7 @@ def connection(app: Flask) -> Iterator[Connection]:
 def sent_and_received(connection: Connection, values: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     rows = Rows(connection.dialect, "given", **KINDS)
     given = [(place, *value.values()) for place, value in enumerate(values)]
-    return Prepared(select(rows.table).order_by(rows.c.place)).run(connection, **rows(given))
+    return DirectStatement(select(rows.table).order_by(rows.c.place)).run(connection, **rows(given))
 
 
 def test_one_row_comes_back_as_it_was_given(connection: Connection) -> None:
@@ -124,7 +124,7 @@ def test_no_rows_are_an_empty_table(connection: Connection) -> None:
     rows = Rows(connection.dialect, "given", **KINDS)
 
     assert sent_and_received(connection, []) == []
-    assert Prepared(select(func.count()).select_from(rows.table)).run(connection, **rows([])) == [(0,)]
+    assert DirectStatement(select(func.count()).select_from(rows.table)).run(connection, **rows([])) == [(0,)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000])
@@ -136,7 +136,7 @@ def test_a_statement_can_insert_the_rows_and_take_other_parameters_too(connectio
     statement = insert(Module).from_select(["id", "title", "total_weight", "total_contents"], chosen)
 
     given = rows((f"m{place}", "Größe'") for place in range(count))
-    Prepared(statement).run(connection, left_out="m0", **given)
+    DirectStatement(statement).run(connection, left_out="m0", **given)
 
     stored = set(connection.execute(select(Module.id, Module.title, Module.total_weight)))
     assert stored == {(f"m{place}", "Größe'", 6) for place in range(1, count)}

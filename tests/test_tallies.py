@@ -18,8 +18,8 @@ from progress_service.calculations import (
     PAUSED,
     POINT,
     ActivityDay,
+    Denominators,
     Enrollment,
-    Module,
     Record,
     Update,
 )
@@ -34,8 +34,8 @@ from tests.conftest import Callers, examples
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 SUNDAY = MONDAY - timedelta(microseconds=1)
-MODULE = Module(total_weight=3, total_contents=2)
-NOBODY = Module(total_weight=0, total_contents=0)
+MODULE = Denominators(total_weight=3, total_contents=2)
+NOBODY = Denominators(total_weight=0, total_contents=0)
 
 
 def group(kind: str, item: str) -> Group:
@@ -103,7 +103,7 @@ def enrollment(status: str = ACTIVE, weighted_sum: int = 0, last: datetime | Non
     ],
 )
 def test_an_enrollment_counts_by_status_percentage_last_update_and_completion(
-    given: Enrollment, module: Module, expected: dict[Group, Counts]
+    given: Enrollment, module: Denominators, expected: dict[Group, Counts]
 ) -> None:
     shares = list(of_enrollment(given, module))
 
@@ -330,8 +330,8 @@ def counted(connection: Connection) -> dict[Group, Counts]:
     def everything(model: Any, kind: Any) -> Sequence[Any]:
         return [kind(*row) for row in connection.execute(select(*columns(model, kind)))]
 
-    rows = connection.execute(select(models.Module.id, *columns(models.Module, Module)))
-    modules = {module_id: Module(*row) for module_id, *row in rows}
+    rows = connection.execute(select(models.Module.id, *columns(models.Module, Denominators)))
+    modules = {module_id: Denominators(*row) for module_id, *row in rows}
     changes = Changes()
     counting = set()
     for one in everything(models.Enrollment, Enrollment):

@@ -11,7 +11,7 @@ from msgspec import Meta, field
 from msgspec.structs import astuple
 
 from progress_service.analytics.queries import Groups, TitledModule
-from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Enrollment, Module, rounded_down
+from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, rounded_down
 from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
 from progress_service.web.documents import Counted, EnrollmentDocument, ListedContent, ListedContentDocument, grouped
 from progress_service.web.serialization import Document
@@ -155,7 +155,7 @@ class ListedLearnerDocument(EnrollmentDocument):
     counted: Counted
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Module) -> Self:
+    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
         shown = EnrollmentDocument.of(enrollment, module)
         return cls.extending(shown, last_content_id=enrollment.last_content_id, counted=enrollment.counted)
 
@@ -201,7 +201,7 @@ class TimelineDocument(Document):
         return cls([DayDocument.of(day, days.get(str(day), NOTHING)) for day in dates])
 
 
-def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Module) -> Iterator[str]:
+def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Denominators) -> Iterator[str]:
     """Write the learners of a roster as a table (RFC 4180), page by page."""
     yield _lines([ListedLearnerDocument.__struct_encode_fields__])
     for page in pages:

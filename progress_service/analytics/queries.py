@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func,
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
-from progress_service.store.direct import Prepared, Row
-from progress_service.store.functions import content_of, one_of, whole
+from progress_service.store.direct import DirectStatement, Row
+from progress_service.store.functions import content_of, one_of, summed_to_int
 from progress_service.store.models import Content, Enrollment, Module, Tally
 from progress_service.store.values import MODULE, columns
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
@@ -24,21 +24,21 @@ class TitledModule(NamedTuple):
 
     id: str
     title: str
-    module: calculations.Module
+    module: calculations.Denominators
 
 
 THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
 THE_WEEK: Any = bindparam("week", type_=String)
 
 
-def _groups(*where: ColumnElement[bool]) -> Prepared:
-    sums = (whole(func.sum(getattr(Tally, name))) for name in Counts._fields)
+def _groups(*where: ColumnElement[bool]) -> DirectStatement:
+    sums = (summed_to_int(func.sum(getattr(Tally, name))) for name in Counts._fields)
     ours = Tally.module_id == THE_MODULE, *where
-    return Prepared(select(Tally.kind, Tally.item, *sums).where(*ours).group_by(Tally.kind, Tally.item))
+    return DirectStatement(select(Tally.kind, Tally.item, *sums).where(*ours).group_by(Tally.kind, Tally.item))
 
 
-MODULE_TITLE = Prepared(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
-CONTENTS = Prepared(
+MODULE_TITLE = DirectStatement(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
+CONTENTS = DirectStatement(
     select(*columns(Content, ListedContent))
     .where(Content.module_id == THE_MODULE, ~Content.retired)
     .order_by(Content.ordinal)
@@ -46,7 +46,7 @@ CONTENTS = Prepared(
 GROUPS = _groups(one_of(Tally.kind, (STATUS, PERCENTAGE, CONTENT)))
 DAYS = _groups(Tally.kind == DAY, Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
 _LAST_BEFORE = (
-    select(content_of(Tally.item), whole(func.sum(Tally.learners)))
+    select(content_of(Tally.item), summed_to_int(func.sum(Tally.learners)))
     .where(
         Tally.module_id == THE_MODULE,
         or_(
@@ -67,13 +67,13 @@ _LAST_WITHIN = (
     )
     .group_by(Enrollment.last_content_id)
 )
-LAST_UPDATES = Prepared(union_all(_LAST_BEFORE, _LAST_WITHIN))
+LAST_UPDATES = DirectStatement(union_all(_LAST_BEFORE, _LAST_WITHIN))
 
 
 def module(connection: Connection, module_id: str) -> TitledModule | None:
     """Find a module."""
     found = MODULE_TITLE.run(connection, module_id=module_id)
-    return next((TitledModule(module_id, title, calculations.Module(*row)) for title, *row in found), None)
+    return next((TitledModule(module_id, title, calculations.Denominators(*row)) for title, *row in found), None)
 
 
 def contents(connection: Connection, module_id: str) -> list[ListedContent]:

@@ -7,19 +7,19 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.analytics.roster import SORTS, Order, decode
 from progress_service.calculations import STATUSES
-from progress_service.web.validation import StrictSchema, WrittenDate, WrittenHundredths, WrittenWhole
+from progress_service.web.validation import QueryDate, QueryInteger, QueryPercentage, StrictSchema
 
 LONGEST_TIMELINE = timedelta(days=366)
 
 
 class StatisticsQuery(StrictSchema):
-    stalledDays = WrittenWhole(
+    stalledDays = QueryInteger(
         1, 365, load_default=7, description="After how many days without an update a learner has stalled."
     )
 
 
 class RosterQuery(StrictSchema):
-    limit = WrittenWhole(1, 200, load_default=50, description="How many learners a page has at most.")
+    limit = QueryInteger(1, 200, load_default=50, description="How many learners a page has at most.")
     cursor = fields.String(
         metadata={
             "pattern": "^[A-Za-z0-9_-]+$",
@@ -32,7 +32,7 @@ class RosterQuery(StrictSchema):
         metadata={"description": "The order, with `-` downwards; who was never active stands as if before all others."},
     )
     status = fields.String(validate=validate.OneOf(STATUSES), load_default=None, allow_none=False)
-    inactiveDays = WrittenWhole(
+    inactiveDays = QueryInteger(
         0,
         36_500,
         load_default=None,
@@ -40,7 +40,7 @@ class RosterQuery(StrictSchema):
         description="Only who is neither completed nor dropped, and had no activity for so many days;"
         " who was never active counts from the enrollment.",
     )
-    maxProgress = WrittenHundredths(
+    maxProgress = QueryPercentage(
         load_default=None, allow_none=False, description="Only who has at most this `progressPercentage`."
     )
 
@@ -55,8 +55,8 @@ class RosterQuery(StrictSchema):
 
 
 class TimelineQuery(StrictSchema):
-    first = WrittenDate(required=True, data_key="from", description="The first day, in UTC.")
-    last = WrittenDate(
+    first = QueryDate(required=True, data_key="from", description="The first day, in UTC.")
+    last = QueryDate(
         required=True, data_key="to", description="The last day, not before the first; at most 366 days in all."
     )
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from sqlalchemy import Row
 
-from progress_service.calculations import Enrollment, Module
+from progress_service.calculations import Denominators, Enrollment
 from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.web.documents import Counted, EnrollmentDocument
 from progress_service.web.serialization import Document
@@ -73,5 +73,5 @@ class EnrolledDocument(EnrollmentDocument):
     counted: Counted
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Module) -> Self:
+    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
         return cls.extending(EnrollmentDocument.of(enrollment, module), counted=enrollment.counted)

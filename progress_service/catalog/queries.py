@@ -59,7 +59,7 @@ def published(connection: Connection, module_ids: Sequence[str]) -> Iterator[Pub
 
 def enrollment(
     connection: Connection, user_id: str, module_id: str
-) -> tuple[calculations.Enrollment, calculations.Module] | None:
+) -> tuple[calculations.Enrollment, calculations.Denominators] | None:
     """Find an enrollment and its module's denominators."""
     found = (
         select(*MODULE, *ENROLLMENT)
@@ -67,6 +67,6 @@ def enrollment(
         .where(Enrollment.user_id == user_id, Enrollment.module_id == module_id)
     )
     for row in connection.execute(found):
-        module, enrollment = values(row, calculations.Module, calculations.Enrollment)
+        module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
         return enrollment, module
     return None

@@ -10,7 +10,7 @@ from sqlalchemy.orm import aliased
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.functions import one_of
 from progress_service.store.learning import RecordKey
 from progress_service.store.models import (
@@ -31,7 +31,7 @@ class EnrolledModule(NamedTuple):
     """A learner's enrollment in a module."""
 
     title: str
-    module: calculations.Module
+    module: calculations.Denominators
     enrollment: calculations.Enrollment
 
 
@@ -46,7 +46,7 @@ class LearnerModule(NamedTuple):
     """A module with its current contents in order, and one learner's enrollment and records, if there are any."""
 
     title: str
-    module: calculations.Module
+    module: calculations.Denominators
     enrollment: calculations.Enrollment | None
     contents: Sequence[ContentProgress]
 
@@ -115,7 +115,7 @@ def _following() -> Subquery:
 
 
 _FOLLOWING = _following()
-DASHBOARD = Prepared(
+DASHBOARD = DirectStatement(
     select(*_FOLLOWING.c, *MODULE, *ENROLLMENT, Module.title)
     .select_from(Enrollment)
     .join(Module, Module.id == Enrollment.module_id)
@@ -124,7 +124,7 @@ DASHBOARD = Prepared(
     .order_by(Enrollment.last_activity_at.desc().nulls_last(), Enrollment.module_id)
 )
 _HEAD = Module.title, *MODULE, *ENROLLMENT
-LEARNER_MODULE = Prepared(
+LEARNER_MODULE = DirectStatement(
     select(*_HEAD, *columns(Content, ListedContent), *RECORD)
     .select_from(Module)
     .outerjoin(Enrollment, and_(Enrollment.module_id == Module.id, Enrollment.user_id == THE_LEARNER))
@@ -133,7 +133,7 @@ LEARNER_MODULE = Prepared(
     .where(Module.id == THE_MODULE)
     .order_by(Content.ordinal)
 )
-RECORD_KEY = Prepared(
+RECORD_KEY = DirectStatement(
     select(ProgressRecord.user_id, ProgressRecord.content_id).where(
         ProgressRecord.id == bindparam("record_id", type_=ProgressRecord.id.type)
     )
@@ -145,7 +145,7 @@ def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule
     modules: list[EnrolledModule] = []
     following = None
     for *row, title in DASHBOARD.run(connection, user_id=user_id):
-        following, module, enrollment = values(row, Following, calculations.Module, calculations.Enrollment)
+        following, module, enrollment = values(row, Following, calculations.Denominators, calculations.Enrollment)
         modules.append(EnrolledModule(title, module, enrollment))
     return modules, following
 
@@ -156,7 +156,7 @@ def learner_module(connection: Connection, user_id: str, module_id: str) -> Lear
     if not rows:
         return None
     title, *row = rows[0]
-    module, enrollment = values(row, calculations.Module, calculations.Enrollment)
+    module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
     progress = [ContentProgress(*values(row[len(_HEAD) :], ListedContent, calculations.Record)) for row in rows]
     return LearnerModule(title, module, enrollment, [one for one in progress if one.content])
 

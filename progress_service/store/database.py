@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event, false, selec
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from progress_service.store.direct import say
+from progress_service.store.direct import execute_command
 from progress_service.store.models import Base, StoredAnswer
 
 db = SQLAlchemy(model_class=Base)
@@ -95,9 +95,9 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        say(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
+        execute_command(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
         if command := options.get("begins", WRITING).sqlite:
-            say(connection, command)
+            execute_command(connection, command)
 
 
 def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
@@ -122,9 +122,9 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
         begins: Mode = options.get("begins", WRITING)
         given: Timeouts = options.get("timeouts", usual)
         if not connection.info["is_direct"] or given != at_once:
-            say(connection, f"{begins.postgresql}; {settings('SET LOCAL', given)}")
+            execute_command(connection, f"{begins.postgresql}; {settings('SET LOCAL', given)}")
         elif not begins.is_one_statement:  # the connection has the settings already
-            say(connection, begins.postgresql)
+            execute_command(connection, begins.postgresql)
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
@@ -187,7 +187,7 @@ def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], 
 def allow_catalog_timeout(connection: Connection) -> None:
     """Let the further statements of this transaction take as long as a catalog change may."""
     if connection.dialect.name == "postgresql":
-        say(connection, settings("SET LOCAL", timeouts(catalog_timeout=True)))
+        execute_command(connection, settings("SET LOCAL", timeouts(catalog_timeout=True)))
 
 
 def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False) -> Result:

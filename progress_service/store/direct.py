@@ -19,7 +19,7 @@ Row = tuple[Any, ...]
 Processor = Callable[[Any], Any]
 
 
-class Prepared:
+class DirectStatement:
     """A statement with named parameters, for any dialect."""
 
     def __init__(self, statement: Any) -> None:
@@ -42,7 +42,7 @@ class Prepared:
         return self._compiled[dialect.name]
 
 
-def say(connection: Connection, sql: str) -> None:
+def execute_command(connection: Connection, sql: str) -> None:
     """Send a command that has no parameters and no answer."""
     _execute(connection, sql)
 

@@ -60,6 +60,6 @@ def one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:
     return condition
 
 
-def whole(total: Any) -> ColumnElement[int]:
+def summed_to_int(total: Any) -> ColumnElement[int]:
     """Make a sum an integer, since PostgreSQL answers a decimal, and 0 where nothing was summed."""
     return cast(func.coalesce(total, 0), BigInteger)

@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from progress_service import calculations, tallies
-from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record
+from progress_service.calculations import ActivityDay, ContentRule, Denominators, Enrollment, Record
 
 
 class RecordKey(NamedTuple):
@@ -37,8 +37,8 @@ class EnrollmentChange(NamedTuple):
 class Catalog(NamedTuple):
     """The contents that updates name, and the denominators of their modules, by id."""
 
-    contents: dict[str, Content]
-    modules: dict[str, Module]
+    contents: dict[str, ContentRule]
+    modules: dict[str, Denominators]
 
 
 class Learning(NamedTuple):
@@ -75,7 +75,7 @@ class Learning(NamedTuple):
         )
 
     def shares(
-        self, modules: Mapping[str, Module], enrollments: Mapping[EnrollmentKey, Enrollment]
+        self, modules: Mapping[str, Denominators], enrollments: Mapping[EnrollmentKey, Enrollment]
     ) -> Iterator[tallies.Share]:
         """Yield the shares of all this in the tallies of the modules; learners who do not count have none."""
         for enrollment in self.enrollments.values():
@@ -94,7 +94,7 @@ class Recorded(NamedTuple):
 
     before: Learning
     after: Learning
-    modules: dict[str, Module]
+    modules: dict[str, Denominators]
 
     @property
     def started(self) -> int:

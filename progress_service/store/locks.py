@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text
 
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.models import Base, Enrollment, Module
 
 CHANGES, REPAIRS = 0, 1
@@ -20,7 +20,7 @@ MOST_LOCKS = 50
 """How many modules a transaction locks one by one. PostgreSQL has room for 64 locks of each connection."""
 
 
-def share_modules(connection: Connection, statement: Prepared, rows: Mapping[str, Any]) -> set[str]:
+def share_modules(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> set[str]:
     """Hold off catalog changes of the modules that a statement locks, and return the ids of those modules.
 
     Updates share this lock and run side by side. Without it an update that has read the old catalog could commit after
@@ -32,7 +32,7 @@ def share_modules(connection: Connection, statement: Prepared, rows: Mapping[str
     return module_ids
 
 
-def share_module(connection: Connection, statement: Prepared, rows: Mapping[str, Any]) -> None:
+def share_module(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> None:
     """Hold off catalog changes of one module, for a transaction that may lock no enrollment of it."""
     share_modules(connection, statement, rows)
     _lock_table(connection, Enrollment, "ROW SHARE")  # a change of many modules locks this table instead of modules

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from progress_service import tallies
-from progress_service.calculations import Module as Denominators
+from progress_service.calculations import Denominators
 from progress_service.store import locks, recount
 from progress_service.store.models import Content, Module, ModuleInstructor
 from progress_service.store.recorder import ContentElsewhere, refuse, tally_rows

@@ -14,9 +14,9 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from progress_service import calculations, tallies
-from progress_service.calculations import ActivityDay, Content, Enrollment, Module, Record, Update
+from progress_service.calculations import ActivityDay, ContentRule, Denominators, Enrollment, Record, Update
 from progress_service.store import locks
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.learning import (
     Catalog,
     DayKey,
@@ -96,7 +96,7 @@ def _keys(updates: Sequence[Update]) -> Iterable[tuple[Any, ...]]:
 
 
 def _lock_enrollments(
-    connection: Connection, statement: Prepared, rows: Mapping[str, Any], **others: Any
+    connection: Connection, statement: DirectStatement, rows: Mapping[str, Any], **others: Any
 ) -> set[EnrollmentKey]:
     """Lock enrollments, make those that are missing, and return the keys of the new ones."""
     return {EnrollmentKey(*key) for key in statement.run(connection, **rows, **others)}
@@ -107,7 +107,7 @@ def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> 
     catalog, found = Catalog({}, {}), Learning.nothing()
     for row in Statements.of(connection).read.run(connection, **rows):
         key, content, module, enrollment, record, day = values(
-            row, RecordKey, Content, Module, Enrollment, Record, ActivityDay
+            row, RecordKey, ContentRule, Denominators, Enrollment, Record, ActivityDay
         )
         if content.module_id not in shared:
             continue  # published since the locks were taken: this update came before
@@ -124,7 +124,7 @@ def _enrollment_key(update: Update, catalog: Catalog) -> EnrollmentKey:
     return EnrollmentKey(update.user_id, catalog.contents[update.content_id].module_id)
 
 
-def _fold(learning: Learning, update: Update, content: Content, now: datetime) -> None:
+def _fold(learning: Learning, update: Update, content: ContentRule, now: datetime) -> None:
     """Apply an update to its record, day of activity and enrollment."""
     user_id, module_id, at = update.user_id, content.module_id, update.occurred_at
     key = RecordKey(user_id, update.content_id)
@@ -139,7 +139,7 @@ def _fold(learning: Learning, update: Update, content: Content, now: datetime) -
 
 
 def _date_completions(
-    connection: Connection, recorded: Recorded, contents: Mapping[str, Content], rows: Mapping[str, Any]
+    connection: Connection, recorded: Recorded, contents: Mapping[str, ContentRule], rows: Mapping[str, Any]
 ) -> None:
     """Complete the enrollments that are complete, and date those whose completion a late report moves earlier."""
     before, after, modules = recorded
@@ -165,7 +165,7 @@ def _date_completions(
 
 
 def _last_completions(
-    records: Mapping[RecordKey, Record], contents: Mapping[str, Content], others: Mapping[EnrollmentKey, datetime]
+    records: Mapping[RecordKey, Record], contents: Mapping[str, ContentRule], others: Mapping[EnrollmentKey, datetime]
 ) -> dict[EnrollmentKey, datetime]:
     """Return the last completion of a counted content under each enrollment, of these records and the others."""
     last = dict(others)
@@ -183,10 +183,10 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     rows = sql.enrollment_keys((*key, now) for key in keys)
     locks.share_modules(connection, sql.lock_modules, rows)
     created = _lock_enrollments(connection, sql.lock_enrollments, rows)
-    modules: dict[str, Module] = {}
+    modules: dict[str, Denominators] = {}
     found = Learning.nothing()
     for row in sql.read_enrollments.run(connection, **rows):
-        module, enrollment = values(row, Module, Enrollment)
+        module, enrollment = values(row, Denominators, Enrollment)
         modules[enrollment.module_id] = module
         found.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
     refuse(UnknownModule, changes, lambda change: change.module_id in modules)
@@ -244,7 +244,7 @@ def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> 
     removed = Recorded(Learning.nothing(), Learning.nothing(), {})
     enrollments, records, days = removed.before
     for row in sql.lock_enrollments_of_learner.run(connection, user_id=user_id, **rows):
-        module, enrollment = values(row, Module, Enrollment)
+        module, enrollment = values(row, Denominators, Enrollment)
         removed.modules[enrollment.module_id] = module
         enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
     # In the locked modules only: the lock of an enrollment that was made since, after another erasure, is not held.

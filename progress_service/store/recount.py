@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED
-from progress_service.store.functions import item_of, utc_day, utc_week, whole
+from progress_service.store.functions import item_of, summed_to_int, utc_day, utc_week
 from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
 from progress_service.store.statements import Statements
 from progress_service.tallies import CONTENT, DAY, KINDS, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
@@ -99,8 +99,8 @@ def reweigh(connection: Connection, module_id: str, before: Weights, after: Weig
     gained = (
         select(
             record.user_id,
-            whole(func.sum(gain.weight * record.progress_percentage)).label("weighted_sum"),
-            whole(func.sum(case((record.completed_at.is_not(None), gain.contents), else_=0))).label(
+            summed_to_int(func.sum(gain.weight * record.progress_percentage)).label("weighted_sum"),
+            summed_to_int(func.sum(case((record.completed_at.is_not(None), gain.contents), else_=0))).label(
                 "completed_contents"
             ),
         )
@@ -150,7 +150,7 @@ def completions(
     if user_ids is not None:
         where.append(ProgressRecord.user_id.in_(user_ids))
     ids = sql.ids((content_id,) for content_id in content_ids or ())
-    number = whole(func.sum(case((_is_counted(ProgressRecord, module_id), 1), else_=0))).label("number")
+    number = summed_to_int(func.sum(case((_is_counted(ProgressRecord, module_id), 1), else_=0))).label("number")
     counted = select(ProgressRecord.content_id, number).where(*where).group_by(ProgressRecord.content_id)
     completed = connection.execute(counted, ids).all()
     connection.execute(update(ProgressRecord).where(*where).values(completed_at=now, progress_percentage=100), ids)
@@ -180,7 +180,7 @@ def recounted_denominators(module_id: str) -> Subquery:
     return (
         select(
             Module.id.label("module_id"),
-            whole(func.sum(Content.weight)).label("total_weight"),
+            summed_to_int(func.sum(Content.weight)).label("total_weight"),
             func.count(Content.id).label("total_contents"),
         )
         .outerjoin(Content, counts)
@@ -215,7 +215,7 @@ def recounted_totals(module_id: str) -> Subquery:
     return (
         select(
             Enrollment.user_id,
-            *(whole(summed.c[name]).label(name) for name in SUMS),
+            *(summed_to_int(summed.c[name]).label(name) for name in SUMS),
             case(
                 (
                     and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at),
@@ -244,7 +244,9 @@ def compared_tallies(module_id: str, kinds: Collection[str]) -> Subquery:
     recounted = chain(_shares_of_enrollments(module_id), _shares_of_records(module_id), _shares_of_days(module_id))
     parts = union_all(stored, *(share for kind, share in recounted if kind in kinds)).subquery("parts")
     sums = [
-        whole(func.sum(case((parts.c.recounted == is_recounted, parts.c[name]), else_=0))).label(f"{prefix}_{name}")
+        summed_to_int(func.sum(case((parts.c.recounted == is_recounted, parts.c[name]), else_=0))).label(
+            f"{prefix}_{name}"
+        )
         for prefix, is_recounted in (("stored", False), ("recounted", True))
         for name in Counts._fields
     ]

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from progress_service import calculations
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.locks import CHANGES, MOST_LOCKS
 from progress_service.store.models import (
     IDENTIFIER,
@@ -83,13 +83,13 @@ class Statements:
         return self._rows("keys", ProgressRecord, "user_id", "content_id", **others)
 
     @cached_property
-    def lock_modules_of_contents(self) -> Prepared:
+    def lock_modules_of_contents(self) -> DirectStatement:
         """Share the locks of the modules to which the contents of the keys belong."""
         source, content = self.look_up(self.keys.table, Content, ["module_id"], id=self.keys.c.content_id)
         return self._share_modules(select(content.module_id).select_from(source))
 
     @cached_property
-    def lock_enrollments_of_contents(self) -> Prepared:
+    def lock_enrollments_of_contents(self) -> DirectStatement:
         """Lock the enrollments of the keys, make those that are missing, and return the keys of the new ones.
 
         With `by_instructor`, learners who teach the module do not count among its learners.
@@ -106,12 +106,12 @@ class Statements:
         return self._lock_enrollments(learners, by_update=True, counted=not_(and_(by_instructor, teaches)))
 
     @cached_property
-    def read(self) -> Prepared:
+    def read(self) -> DirectStatement:
         """Read all that updates of the keys build on; a value that is not stored is null."""
         key = self.keys.c
-        source, content = self.look_up(self.keys.table, Content, calculations.Content._fields, id=key.content_id)
+        source, content = self.look_up(self.keys.table, Content, calculations.ContentRule._fields, id=key.content_id)
         owner = {"user_id": key.user_id, "module_id": content.module_id}
-        source, module = self.look_up(source, Module, calculations.Module._fields, id=content.module_id)
+        source, module = self.look_up(source, Module, calculations.Denominators._fields, id=content.module_id)
         source, enrollment = self.look_up(source, Enrollment, calculations.Enrollment._fields, outer=True, **owner)
         of_record = {"user_id": key.user_id, "content_id": key.content_id}
         source, record = self.look_up(source, ProgressRecord, calculations.Record._fields, outer=True, **of_record)
@@ -119,17 +119,17 @@ class Statements:
             source, ActivityDay, calculations.ActivityDay._fields, outer=True, day=key.day, **owner
         )
         found = (
-            (content, calculations.Content),
-            (module, calculations.Module),
+            (content, calculations.ContentRule),
+            (module, calculations.Denominators),
             (enrollment, calculations.Enrollment),
             (record, calculations.Record),
             (day, calculations.ActivityDay),
         )
         names = [columns[name] for columns, value in found for name in value._fields]
-        return Prepared(select(key.user_id, key.content_id, *names).select_from(source))
+        return DirectStatement(select(key.user_id, key.content_id, *names).select_from(source))
 
     @cached_property
-    def last_completions(self) -> Prepared:
+    def last_completions(self) -> DirectStatement:
         """Find the last completion of a counted content under each enrollment; contents of the keys are left out."""
         key, record = self.enrollment_keys.c, ProgressRecord
         reported = select(self.keys.c.user_id, self.keys.c.content_id)
@@ -140,7 +140,7 @@ class Statements:
             .where(tuple_(record.user_id, record.content_id).not_in(reported))
             .scalar_subquery()
         )
-        return Prepared(select(key.user_id, key.module_id, last.label("completed_at")))
+        return DirectStatement(select(key.user_id, key.module_id, last.label("completed_at")))
 
     @cached_property
     def records(self) -> Rows:
@@ -163,7 +163,7 @@ class Statements:
         return self._rows("tallies", Tally, *Group._fields, "part", *Counts._fields)
 
     @cached_property
-    def store(self) -> list[Prepared]:
+    def store(self) -> list[DirectStatement]:
         """Store records, enrollments, days and tallies: in one statement where the database takes that."""
         changes = {
             "stored_records": self._upsert(ProgressRecord, self.records, ["user_id", "content_id"]),
@@ -172,8 +172,8 @@ class Statements:
             "stored_tallies": self._add_to_tallies(),
         }
         if not self._is_postgresql:
-            return list(map(Prepared, changes.values()))
-        return [Prepared(select(literal(1)).add_cte(*(change.cte(name) for name, change in changes.items())))]
+            return list(map(DirectStatement, changes.values()))
+        return [DirectStatement(select(literal(1)).add_cte(*(change.cte(name) for name, change in changes.items())))]
 
     # Enrollments: lock, read.
 
@@ -183,61 +183,61 @@ class Statements:
         return self._rows("enrollment_keys", Enrollment, *OWNER, "enrolled_at")
 
     @cached_property
-    def lock_modules(self) -> Prepared:
+    def lock_modules(self) -> DirectStatement:
         """Share the locks of the modules of the enrollment keys."""
         return self._share_modules(select(self.enrollment_keys.c.module_id))
 
     @cached_property
-    def lock_enrollments(self) -> Prepared:
+    def lock_enrollments(self) -> DirectStatement:
         """Lock the enrollments of the keys, make those that are missing, and return the keys of the new ones."""
         key = self.enrollment_keys
         learners = select(key.table).where(key.c.module_id.in_(select(Module.id))).subquery("learners")
         return self._lock_enrollments(learners, by_update=False, counted=true())
 
     @cached_property
-    def read_enrollments(self) -> Prepared:
+    def read_enrollments(self) -> DirectStatement:
         """Read the enrollments of the keys, each with its module's denominators."""
         enrolled = select(*MODULE, *ENROLLMENT).join(Enrollment, Enrollment.module_id == Module.id)
-        return Prepared(enrolled.join(self.enrollment_keys.table, self._is_of_keys(Enrollment)))
+        return DirectStatement(enrolled.join(self.enrollment_keys.table, self._is_of_keys(Enrollment)))
 
     @cached_property
-    def read_records(self) -> Prepared:
+    def read_records(self) -> DirectStatement:
         """Read the records under the enrollments of the keys."""
-        return Prepared(select(*RECORD).join(self.enrollment_keys.table, self._is_of_keys(ProgressRecord)))
+        return DirectStatement(select(*RECORD).join(self.enrollment_keys.table, self._is_of_keys(ProgressRecord)))
 
     @cached_property
-    def read_days(self) -> Prepared:
+    def read_days(self) -> DirectStatement:
         """Read the days of activity under the enrollments of the keys."""
-        return Prepared(select(*ACTIVITY_DAY).join(self.enrollment_keys.table, self._is_of_keys(ActivityDay)))
+        return DirectStatement(select(*ACTIVITY_DAY).join(self.enrollment_keys.table, self._is_of_keys(ActivityDay)))
 
     # Resets and erasures: lock, delete.
 
     @cached_property
-    def enrolled_modules(self) -> Prepared:
+    def enrolled_modules(self) -> DirectStatement:
         """List the modules in which a learner is enrolled."""
-        return Prepared(select(Enrollment.module_id).where(Enrollment.user_id == THE_LEARNER))
+        return DirectStatement(select(Enrollment.module_id).where(Enrollment.user_id == THE_LEARNER))
 
     @cached_property
-    def lock_enrollments_of_learner(self) -> Prepared:
+    def lock_enrollments_of_learner(self) -> DirectStatement:
         """Lock and read a learner's enrollments in the modules of the keys, each with its module's denominators."""
         enrolled = select(*MODULE, *ENROLLMENT).join(Enrollment, Enrollment.module_id == Module.id)
         in_order = enrolled.where(*self._is_of_learner(Enrollment)).order_by(Enrollment.module_id)
-        return Prepared(in_order.with_for_update(of=Enrollment))
+        return DirectStatement(in_order.with_for_update(of=Enrollment))
 
     @cached_property
-    def delete_enrollments(self) -> Prepared:
+    def delete_enrollments(self) -> DirectStatement:
         """Delete a learner's enrollments in the modules of the keys."""
-        return Prepared(delete(Enrollment).where(*self._is_of_learner(Enrollment)))
+        return DirectStatement(delete(Enrollment).where(*self._is_of_learner(Enrollment)))
 
     @cached_property
-    def delete_records(self) -> Prepared:
+    def delete_records(self) -> DirectStatement:
         """Delete a learner's records in the modules of the keys, and return them."""
-        return Prepared(delete(ProgressRecord).where(*self._is_of_learner(ProgressRecord)).returning(*RECORD))
+        return DirectStatement(delete(ProgressRecord).where(*self._is_of_learner(ProgressRecord)).returning(*RECORD))
 
     @cached_property
-    def delete_days(self) -> Prepared:
+    def delete_days(self) -> DirectStatement:
         """Delete a learner's days of activity in the modules of the keys, and return them."""
-        return Prepared(delete(ActivityDay).where(*self._is_of_learner(ActivityDay)).returning(*ACTIVITY_DAY))
+        return DirectStatement(delete(ActivityDay).where(*self._is_of_learner(ActivityDay)).returning(*ACTIVITY_DAY))
 
     # Catalog changes.
 
@@ -247,9 +247,9 @@ class Statements:
         return self._rows("contents", Content, *(column.name for column in Content.__table__.c))
 
     @cached_property
-    def store_contents(self) -> Prepared:
+    def store_contents(self) -> DirectStatement:
         """Store contents, and return the ids of those that belong to the module: others are left as they are."""
-        return Prepared(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
+        return DirectStatement(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
 
     @cached_property
     def ids(self) -> Rows:
@@ -262,9 +262,9 @@ class Statements:
         return Rows(self._dialect, "weights", id=IDENTIFIER, weight=BigInteger(), contents=BigInteger())
 
     @cached_property
-    def store_tallies(self) -> Prepared:
+    def store_tallies(self) -> DirectStatement:
         """Add the rows of tallies to those that are stored."""
-        return Prepared(self._add_to_tallies())
+        return DirectStatement(self._add_to_tallies())
 
     # What several statements have in common.
 
@@ -307,14 +307,14 @@ class Statements:
     def _is_of_learner(self, model: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
         return model.user_id == THE_LEARNER, model.module_id.in_(select(self.enrollment_keys.c.module_id))
 
-    def _share_modules(self, modules: Select[Any]) -> Prepared:
+    def _share_modules(self, modules: Select[Any]) -> DirectStatement:
         """Share the locks of modules, if they are few, and return the ids of the modules (see `locks.share_modules`).
 
         Updates run this before they read the catalog, in a statement of its own, since a statement reads the rows that
         were committed when it began.
         """
         if not self._is_postgresql:
-            return Prepared(modules.distinct())
+            return DirectStatement(modules.distinct())
         # By code point, as Python sorts, so that every transaction takes the locks of several modules in one order.
         module_id = modules.subquery("modules").c.module_id.collate("C").label("module_id")
         ordered = select(module_id).distinct().order_by("module_id").subquery("ordered").c
@@ -322,9 +322,11 @@ class Statements:
         lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(counted.module_id, literal_column(str(CHANGES))))
         is_few = counted.number <= literal_column(str(MOST_LOCKS))
         locked = select(counted.module_id, case((is_few, cast(lock, String))).label("lock")).subquery("locked")
-        return Prepared(select(locked.c.module_id))
+        return DirectStatement(select(locked.c.module_id))
 
-    def _lock_enrollments(self, learners: FromClause, *, by_update: bool, counted: ColumnElement[bool]) -> Prepared:
+    def _lock_enrollments(
+        self, learners: FromClause, *, by_update: bool, counted: ColumnElement[bool]
+    ) -> DirectStatement:
         """Lock the learners' enrollments in order, and make those that are missing.
 
         An update that changes nothing still locks its row on PostgreSQL; it returns only the enrollments that are new.
@@ -340,7 +342,7 @@ class Statements:
             **{name: literal(0) for name in TOTALS},
         }
         in_order = select(*(column.label(name) for name, column in enrolling.items())).where(true())
-        return Prepared(
+        return DirectStatement(
             self._insert(Enrollment)
             .from_select(list(enrolling), in_order.order_by(key.user_id, key.module_id))
             .on_conflict_do_update(index_elements=OWNER, set_={"status": Enrollment.status}, where=false())

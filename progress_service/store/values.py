@@ -23,7 +23,7 @@ def values(row: Sequence[Any], *kinds: Any) -> Iterator[Any]:
         start += len(part)
 
 
-MODULE = columns(Module, calculations.Module)
+MODULE = columns(Module, calculations.Denominators)
 ENROLLMENT = columns(Enrollment, calculations.Enrollment)
 RECORD = columns(ProgressRecord, calculations.Record)
 ACTIVITY_DAY = columns(ActivityDay, calculations.ActivityDay)

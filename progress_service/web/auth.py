@@ -10,7 +10,7 @@ from flask_jwt_extended import JWTManager, decode_token
 from sqlalchemy import Connection, bindparam, select
 
 from progress_service.config import ConfigurationError
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.models import ModuleInstructor
 from progress_service.web import keys
 from progress_service.web.problems import FORBIDDEN, UNAUTHORIZED, Problem, render
@@ -60,7 +60,7 @@ WRITE_CATALOG = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, s
 ERASE = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
 
 
-TAUGHT_BY = Prepared(
+TAUGHT_BY = DirectStatement(
     select(ModuleInstructor.module_id).where(
         ModuleInstructor.module_id == bindparam("module_id"), ModuleInstructor.user_id == bindparam("user_id")
     )

@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from progress_service import calculations
-from progress_service.calculations import COMPLETED, POINT, STATUSES, Enrollment, Module, Record
+from progress_service.calculations import COMPLETED, POINT, STATUSES, Denominators, Enrollment, Record
 from progress_service.web.serialization import Document
 
 Item = TypeVar("Item")
@@ -101,7 +101,7 @@ class EnrollmentDocument(Document):
     last_activity_at: Time | None
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Module) -> Self:
+    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
         return cls(
             user_id=enrollment.user_id,
             module_id=enrollment.module_id,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from flask import Request, Response
 from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, func, insert, or_, select
 
-from progress_service.store.direct import Prepared
+from progress_service.store.direct import DirectStatement
 from progress_service.store.models import StoredAnswer
 from progress_service.web.auth import Caller
 from progress_service.web.problems import IDEMPOTENCY_KEY_REUSED, MALFORMED_REQUEST, Problem
@@ -24,8 +24,8 @@ _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 
 
 _CALLER, _NAME = bindparam("caller_id", type_=String), bindparam("key", type_=String)
-LOCK = Prepared(select(func.pg_advisory_xact_lock(func.hashtext(_CALLER), func.hashtext(_NAME))))
-FIND = Prepared(
+LOCK = DirectStatement(select(func.pg_advisory_xact_lock(func.hashtext(_CALLER), func.hashtext(_NAME))))
+FIND = DirectStatement(
     select(
         StoredAnswer.fingerprint,
         StoredAnswer.status,
@@ -34,7 +34,7 @@ FIND = Prepared(
         StoredAnswer.stored_at,
     ).where(StoredAnswer.caller_id == _CALLER, StoredAnswer.key == _NAME)
 )
-KEEP = Prepared(
+KEEP = DirectStatement(
     insert(StoredAnswer).values({column.name: bindparam(column.name) for column in StoredAnswer.__table__.columns})
 )
 

@@ -234,7 +234,7 @@ class Instant(StrictField[datetime]):
         return instant
 
 
-class WrittenWhole(StrictField[int]):
+class QueryInteger(StrictField[int]):
     """A whole number in a query parameter."""
 
     default_error_messages = {"invalid": "Must be a whole number from {least} to {most}."}
@@ -250,7 +250,7 @@ class WrittenWhole(StrictField[int]):
         return int(value)
 
 
-class WrittenHundredths(StrictField[int]):
+class QueryPercentage(StrictField[int]):
     """A percentage in a query parameter. It loads in hundredths, rounded down, as percentages are shown."""
 
     accepts = {"type": "number", "minimum": 0, "maximum": 100}
@@ -263,7 +263,7 @@ class WrittenHundredths(StrictField[int]):
         return int(number // HUNDREDTH)
 
 
-class WrittenDate(StrictField[date]):
+class QueryDate(StrictField[date]):
     """A date in a query parameter."""
 
     accepts = {"type": "string", "format": "date"}
