@@ -5,6 +5,7 @@ Operations run on a small catalog, and listeners collect their statements. Each 
 """
 
 import inspect
+import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -181,6 +182,7 @@ def _formatted(sql: str, dialect: str) -> str:
 
 
 def main() -> None:
+    logging.disable(logging.INFO)
     DIRECTORY.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, postgres_server() as postgres_url:
         for dialect, url in (("sqlite", f"sqlite:///{directory}/progress.db"), ("postgresql", postgres_url)):

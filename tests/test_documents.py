@@ -143,22 +143,15 @@ def test_the_table_of_tallies_names_the_columns_that_each_kind_of_group_has() ->
     assert list(told) == list(tallies.KINDS)
 
 
-# Until files are moved to the places that the documents name, they are looked up under their old names.
-OLD_NAMES = {"database": "storage", "direct": "prepared", "problems": "errors"}
-
-
 def exists(path: str) -> bool:
     """Tell whether there is a file or folder, below the repository or the package; a name alone may be anywhere."""
-    if path in ("store/", "web/", "web/openapi/"):
-        return True
-    name = re.sub(r"^\w+(?=\.py$)", lambda found: OLD_NAMES.get(found[0], found[0]), path.split("/")[-1])
-    return (ROOT / path).exists() or (PACKAGE / path).exists() or any(PACKAGE.rglob(name))
+    return (ROOT / path).exists() or (PACKAGE / path).exists() or ("/" not in path and any(PACKAGE.rglob(path)))
 
 
 def is_missing(name: str) -> bool:
     """Tell whether a name, if it is that of a module and something in it, is of something that is not there."""
     module, _, attribute = name.partition(".")
-    paths = [path for path in PACKAGE.rglob("*.py") if path.stem == OLD_NAMES.get(module, module)]
+    paths = [path for path in PACKAGE.rglob("*.py") if path.stem == module]
     if not paths or not re.fullmatch(r"[a-z_]+", attribute) or attribute in ("py", "json", "md"):
         return False
     return not any(
