@@ -41,17 +41,18 @@ test: .venv/dev ## Run the tests on SQLite and PostgreSQL, with branch coverage 
 test-quick: .venv/dev ## Run them in a minute: without PostgreSQL, coverage, and random or slow ones
 	@$(parallel) -m "not postgresql and not slow" $(ARGS)
 
-lint: .venv/dev ## Check style and types
+lint: .venv/dev ## Check style, types and the direction of imports
 	@$(python) -m ruff check
 	@$(python) -m ruff format --check
 	@$(python) -m mypy
+	@.venv/bin/lint-imports --no-logo
 
 openapi: .venv/runtime instance/development.key ## Renew docs/openapi.json, the description of the API
 	@mkdir -p docs
 	@PROGRESS_JWT_SECRET_KEY=$$(cat instance/development.key) $(flask) openapi > docs/openapi.json
 
 sql: .venv/dev ## Renew docs/sql/, the statements that the service sends
-	@$(python) -m tests.sql 2>/dev/null
+	@$(python) -m tests.sql >/dev/null
 
 chaos: .venv/dev ## Kill workers and the database under load, and count afterwards (ARGS="--seconds 60")
 	@$(python) -m tests.chaos $(ARGS)
@@ -70,7 +71,7 @@ lock: .venv/dev ## Lock the newest dependencies within their ranges in requireme
 		--custom-compile-command "make lock" --output-file requirements.txt setup.cfg
 
 clean: ## Remove what these targets made, but for the key and the data in instance/
-	rm -rf .venv .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info build
+	rm -rf .venv .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info build
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 instance/development.key:
