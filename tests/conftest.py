@@ -49,13 +49,13 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever needs PostgreSQL."""
-    servers = {"postgres_url", "server", "primary"}
+    """Mark what needs PostgreSQL."""
     for item in items:
         parameters = (
             item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
         )
-        if "postgresql" in parameters or servers.intersection(getattr(item, "fixturenames", ())):
+        servers = {"postgres_url", "server", "primary"}.intersection(getattr(item, "fixturenames", ()))
+        if servers or "postgresql" in parameters:
             item.add_marker("postgresql")
 
 

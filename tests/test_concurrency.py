@@ -719,6 +719,7 @@ PAIRS = [pair for pair in combinations_with_replacement(RARE, 2) if pair != ("re
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("left", "right"), PAIRS)
 def test_whatever_meets_whatever_every_figure_is_exact_afterwards(
     left: str, right: str, app: Flask, engine: Engine, service: Callers, publish: Publish
