@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from progress_service import calculations, tallies
-from progress_service.calculations import ActivityDay, ContentRule, Denominators, Enrollment, Record
+from progress_service.calculations import ActivityDay, Denominators, Enrollment, Record
 
 
 class RecordKey(NamedTuple):
@@ -34,23 +34,12 @@ class EnrollmentChange(NamedTuple):
     counted: bool | None = None
 
 
-class Catalog(NamedTuple):
-    """The contents that updates name, and the denominators of their modules, by id."""
-
-    contents: dict[str, ContentRule]
-    modules: dict[str, Denominators]
-
-
 class Learning(NamedTuple):
     """What is stored about some learners: their enrollments, records and days of activity."""
 
     enrollments: dict[EnrollmentKey, Enrollment]
     records: dict[RecordKey, Record]
     days: dict[DayKey, ActivityDay]
-
-    @classmethod
-    def nothing(cls) -> "Learning":
-        return cls({}, {}, {})
 
     def copy(self) -> "Learning":
         return Learning(dict(self.enrollments), dict(self.records), dict(self.days))
@@ -62,22 +51,22 @@ class Learning(NamedTuple):
         )
 
     def difference(self, other: "Learning") -> "Learning":
-        """Return the part that differs from the other, and all of learners who count in only one of the two."""
-        turned = {
+        """Return the values that differ from the other's, and all of learners who count in only one of the two."""
+        toggled = {
             key
             for key, enrollment in self.enrollments.items()
             if key in other.enrollments and other.enrollments[key].counted != enrollment.counted
         }
         return Learning(
-            _difference(self.enrollments, other.enrollments, turned),
-            _difference(self.records, other.records, turned),
-            _difference(self.days, other.days, turned),
+            _difference(self.enrollments, other.enrollments, toggled),
+            _difference(self.records, other.records, toggled),
+            _difference(self.days, other.days, toggled),
         )
 
     def shares(
         self, modules: Mapping[str, Denominators], enrollments: Mapping[EnrollmentKey, Enrollment]
     ) -> Iterator[tallies.Share]:
-        """Yield the shares of all this in the tallies of the modules; learners who do not count have none."""
+        """Yield the shares of these values in the tallies; learners who do not count have none."""
         for enrollment in self.enrollments.values():
             if enrollment.counted:
                 yield from tallies.of_enrollment(enrollment, modules[enrollment.module_id])
@@ -117,11 +106,11 @@ class Recorded(NamedTuple):
         return _completions(self.before.enrollments, self.after.enrollments)
 
 
-def _difference(some: dict[Any, Any], others: dict[Any, Any], turned: Collection[EnrollmentKey]) -> dict[Any, Any]:
+def _difference(some: dict[Any, Any], others: dict[Any, Any], toggled: Collection[EnrollmentKey]) -> dict[Any, Any]:
     return {
         key: value
         for key, value in some.items()
-        if others.get(key) != value or (value.user_id, value.module_id) in turned
+        if others.get(key) != value or (value.user_id, value.module_id) in toggled
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from random import randrange
 from secrets import randbits
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -17,20 +17,19 @@ from progress_service import calculations, tallies
 from progress_service.calculations import ActivityDay, ContentRule, Denominators, Enrollment, Record, Update
 from progress_service.store import locks
 from progress_service.store.direct import DirectStatement
-from progress_service.store.learning import (
-    Catalog,
-    DayKey,
-    EnrollmentChange,
-    EnrollmentKey,
-    Learning,
-    Recorded,
-    RecordKey,
-)
+from progress_service.store.learning import DayKey, EnrollmentChange, EnrollmentKey, Learning, Recorded, RecordKey
 from progress_service.store.statements import Statements
 from progress_service.store.values import values
 
 TALLY_PARTS = 8
 """The number of rows of each tally. A writer adds to a random row, so that writers of a module seldom meet."""
+
+
+class Catalog(NamedTuple):
+    """The contents that updates name, and the denominators of their modules, by id."""
+
+    contents: dict[str, ContentRule]
+    modules: dict[str, Denominators]
 
 
 class Refused(Exception):
@@ -104,7 +103,7 @@ def _lock_enrollments(
 
 def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> tuple[Catalog, Learning]:
     """Read everything that the updates build on. The locks are held: rows that are read before may be outdated."""
-    catalog, found = Catalog({}, {}), Learning.nothing()
+    catalog, found = Catalog({}, {}), Learning({}, {}, {})
     for row in Statements.of(connection).read.run(connection, **rows):
         key, content, module, enrollment, record, day = values(
             row, RecordKey, ContentRule, Denominators, Enrollment, Record, ActivityDay
@@ -167,7 +166,7 @@ def _date_completions(
 def _last_completions(
     records: Mapping[RecordKey, Record], contents: Mapping[str, ContentRule], others: Mapping[EnrollmentKey, datetime]
 ) -> dict[EnrollmentKey, datetime]:
-    """Return the last completion of a counted content under each enrollment, of these records and the others."""
+    """Return the last completion of a counted content under each enrollment, among these records and the others."""
     last = dict(others)
     for record in records.values():
         if record.completed_at is not None and contents[record.content_id].counted_weight:
@@ -184,7 +183,7 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     locks.share_modules(connection, sql.lock_modules, rows)
     created = _lock_enrollments(connection, sql.lock_enrollments, rows)
     modules: dict[str, Denominators] = {}
-    found = Learning.nothing()
+    found = Learning({}, {}, {})
     for row in sql.read_enrollments.run(connection, **rows):
         module, enrollment = values(row, Denominators, Enrollment)
         modules[enrollment.module_id] = module
@@ -196,8 +195,8 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
         changed = calculations.change(enrollments[key], change.status, change.enrolled_at, change.counted)
         enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
     before = found.without_enrollments(created)
-    turned = [key for key, enrollment in before.enrollments.items() if enrollment.counted != enrollments[key].counted]
-    _read_learning(connection, turned, before)
+    toggled = [key for key, enrollment in before.enrollments.items() if enrollment.counted != enrollments[key].counted]
+    _read_learning(connection, toggled, before)
     return _store(connection, Recorded(before, Learning(enrollments, before.records, before.days), modules))
 
 
@@ -216,7 +215,7 @@ def _read_learning(connection: Connection, keys: Sequence[EnrollmentKey], learni
 
 
 def reset(connection: Connection, user_id: str, module_id: str) -> None:
-    """Delete a learner's records in a module and start their enrollment again, where there is an enrollment."""
+    """Delete a learner's records in a module, and start their enrollment again if there is an enrollment."""
     removed = _remove(connection, user_id, [module_id])
     restarted = {key: calculations.restart(enrollment) for key, enrollment in removed.before.enrollments.items()}
     _store(connection, removed._replace(after=Learning(restarted, {}, {})))
@@ -225,8 +224,8 @@ def reset(connection: Connection, user_id: str, module_id: str) -> None:
 def erase(connection: Connection, user_id: str) -> bool:
     """Delete a learner's enrollments, with all that is recorded under them; return whether there were any.
 
-    The list of enrollments is older than their locks: while this waited, a batch may have enrolled the learner in more
-    modules. So the caller repeats this until there are none.
+    The enrollments are listed before they are locked: while this waits, a batch may enroll the learner in more modules.
+    So the caller repeats this until there are none.
     """
     sql = Statements.of(connection)
     module_ids = [module_id for (module_id,) in sql.enrolled_modules.run(connection, user_id=user_id)]
@@ -241,13 +240,13 @@ def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> 
     sql = Statements.of(connection)
     rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
     locks.share_modules(connection, sql.lock_modules, rows)
-    removed = Recorded(Learning.nothing(), Learning.nothing(), {})
+    removed = Recorded(Learning({}, {}, {}), Learning({}, {}, {}), {})
     enrollments, records, days = removed.before
     for row in sql.lock_enrollments_of_learner.run(connection, user_id=user_id, **rows):
         module, enrollment = values(row, Denominators, Enrollment)
         removed.modules[enrollment.module_id] = module
         enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
-    # In the locked modules only: the lock of an enrollment that was made since, after another erasure, is not held.
+    # Only under locked enrollments: after another erasure, an update may have made an enrollment that is not locked.
     rows = sql.enrollment_keys(_keys_of(removed))
     for record in map(Record._make, sql.delete_records.run(connection, user_id=user_id, **rows)):
         records[RecordKey(user_id, record.content_id)] = record
@@ -285,7 +284,7 @@ def tally_rows(changes: tallies.Changes) -> list[tuple[Any, ...]]:
 
 
 def refuse(refusal: type[Refused], items: Sequence[Any], is_fine: Callable[[Any], bool]) -> None:
-    """Raise a refusal that names the places of the items that are not fine, if there are any."""
+    """Raise a refusal with the places of the items that are not fine, if there are any."""
     places = [place for place, item in enumerate(items) if not is_fine(item)]
     if places:
         raise refusal(places)
