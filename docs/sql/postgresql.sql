@@ -61,8 +61,8 @@ UPDATE contents SET retired = %(retired)s
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
 
--- statements.store_contents: Store contents, and return the ids of those that belong to the module: others are left
--- as they are.
+-- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
+-- they are.
 INSERT INTO contents (
   id,
   module_id,
@@ -348,7 +348,7 @@ WHERE
   FALSE
 RETURNING enrollments.user_id, enrollments.module_id;
 
--- statements.read: Read all that updates of the keys build on; a value that is not stored is null.
+-- statements.read: Read everything that updates of the keys change or depend on; a value that is not stored is null.
 SELECT
   keys.user_id,
   keys.content_id,
@@ -490,7 +490,7 @@ LEFT OUTER JOIN LATERAL (
 ) AS activity_day
   ON TRUE;
 
--- statements.store: Store records, enrollments, days and tallies: in one statement where the database takes that.
+-- statements.store: Store records, enrollments, days and tallies: in one statement on PostgreSQL, in four on SQLite.
 WITH stored_records AS (
   INSERT INTO progress_records (
     id,
@@ -1308,8 +1308,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.read, as above
 
--- statements.last_completions: Find the last completion of a counted content under each enrollment; contents of the
--- keys are left out.
+-- statements.last_completions: Find the last completion of a counted content under each enrollment, without the
+-- contents of the keys.
 SELECT
   enrollment_keys.user_id,
   enrollment_keys.module_id,

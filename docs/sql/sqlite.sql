@@ -47,8 +47,8 @@ UPDATE contents SET retired = ?
 WHERE
   contents.module_id = ?;
 
--- statements.store_contents: Store contents, and return the ids of those that belong to the module: others are left
--- as they are.
+-- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
+-- they are.
 INSERT INTO contents (
   id,
   module_id,
@@ -270,7 +270,7 @@ WHERE
   0
 RETURNING user_id, module_id;
 
--- statements.read: Read all that updates of the keys build on; a value that is not stored is null.
+-- statements.read: Read everything that updates of the keys change or depend on; a value that is not stored is null.
 SELECT
   keys.user_id,
   keys.content_id,
@@ -335,7 +335,7 @@ LEFT OUTER JOIN activity_days
   AND activity_days.user_id = keys.user_id
   AND activity_days.module_id = contents.module_id;
 
--- statements.store: Store records, enrollments, days and tallies: in one statement where the database takes that.
+-- statements.store: Store records, enrollments, days and tallies: in one statement on PostgreSQL, in four on SQLite.
 INSERT INTO progress_records (
   id,
   user_id,
@@ -399,7 +399,8 @@ ORDER BY
 WHERE
   1 = 1;
 
--- statements.store (2): Store records, enrollments, days and tallies: in one statement where the database takes that.
+-- statements.store (2): Store records, enrollments, days and tallies: in one statement on PostgreSQL, in four on
+-- SQLite.
 INSERT INTO enrollments (
   user_id,
   module_id,
@@ -451,7 +452,8 @@ ORDER BY
 WHERE
   1 = 1;
 
--- statements.store (3): Store records, enrollments, days and tallies: in one statement where the database takes that.
+-- statements.store (3): Store records, enrollments, days and tallies: in one statement on PostgreSQL, in four on
+-- SQLite.
 INSERT INTO activity_days (
   user_id,
   module_id,
@@ -897,8 +899,8 @@ BEGIN IMMEDIATE;
 
 -- statements.read, as above
 
--- statements.last_completions: Find the last completion of a counted content under each enrollment; contents of the
--- keys are left out.
+-- statements.last_completions: Find the last completion of a counted content under each enrollment, without the
+-- contents of the keys.
 SELECT
   enrollment_keys.user_id,
   enrollment_keys.module_id,

@@ -8,55 +8,40 @@ from datetime import UTC, date, datetime
 from typing import Annotated
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    ForeignKeyConstraint,
-    Index,
-    MetaData,
-    SmallInteger,
-    String,
-    TypeDecorator,
-    UniqueConstraint,
-    false,
-    true,
-)
+import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
 from progress_service.calculations import STATUSES
 from progress_service.tallies import KINDS
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class UtcDateTime(sa.TypeDecorator[datetime]):
     """A time in UTC with its time zone, also on databases that do not store time zones."""
 
-    impl = DateTime(timezone=True)
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         return None if value is None else value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 # Identifiers sort by code point on every database, so that pages and locks have one order everywhere.
-IDENTIFIER = String(255).with_variant(String(255, collation="C"), "postgresql")
-LONG_IDENTIFIER = String(280).with_variant(String(280, collation="C"), "postgresql")
+IDENTIFIER = sa.String(255).with_variant(sa.String(255, collation="C"), "postgresql")
+LONG_IDENTIFIER = sa.String(280).with_variant(sa.String(280, collation="C"), "postgresql")
 Identifier = Annotated[str, mapped_column(IDENTIFIER)]
 Key = Annotated[str, mapped_column(IDENTIFIER, primary_key=True)]
-Small = Annotated[int, mapped_column(SmallInteger)]
+Small = Annotated[int, mapped_column(sa.SmallInteger)]
 
 
 class Base(DeclarativeBase):
     # Constraints are named by one rule, so that migrations can drop them by name on every database.
     registry = registry(
-        metadata=MetaData(
+        metadata=sa.MetaData(
             naming_convention={
                 "ix": "ix_%(table_name)s_%(column_0_N_name)s",
                 "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -65,7 +50,7 @@ class Base(DeclarativeBase):
                 "pk": "pk_%(table_name)s",
             }
         ),
-        type_annotation_map={datetime: UtcDateTime, int: BigInteger},
+        type_annotation_map={datetime: UtcDateTime, int: sa.BigInteger},
     )
 
 
@@ -73,10 +58,10 @@ class Module(Base):
     """A module as last published, with the denominators of its progress."""
 
     __tablename__ = "modules"
-    __table_args__ = (CheckConstraint("total_weight >= total_contents AND total_contents >= 0", "totals"),)
+    __table_args__ = (sa.CheckConstraint("total_weight >= total_contents AND total_contents >= 0", "totals"),)
 
     id: Mapped[Key]
-    title: Mapped[str] = mapped_column(String(200))
+    title: Mapped[str] = mapped_column(sa.String(200))
     total_weight: Mapped[int]
     total_contents: Mapped[int]
 
@@ -86,7 +71,7 @@ class ModuleInstructor(Base):
 
     __tablename__ = "module_instructors"
 
-    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id), primary_key=True)
+    module_id: Mapped[str] = mapped_column(sa.ForeignKey(Module.id), primary_key=True)
     user_id: Mapped[str] = mapped_column(IDENTIFIER, primary_key=True, index=True)
     ordinal: Mapped[int]
 
@@ -96,18 +81,18 @@ class Content(Base):
 
     __tablename__ = "contents"
     __table_args__ = (
-        UniqueConstraint("module_id", "id"),
-        CheckConstraint("weight BETWEEN 0 AND 10000", "weight"),
-        CheckConstraint("completion_threshold BETWEEN 1 AND 100", "completion_threshold"),
-        CheckConstraint("passing_score BETWEEN 0 AND 10000", "passing_score"),
+        sa.UniqueConstraint("module_id", "id"),
+        sa.CheckConstraint("weight BETWEEN 0 AND 10000", "weight"),
+        sa.CheckConstraint("completion_threshold BETWEEN 1 AND 100", "completion_threshold"),
+        sa.CheckConstraint("passing_score BETWEEN 0 AND 10000", "passing_score"),
     )
 
     id: Mapped[Key]
-    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id))
+    module_id: Mapped[str] = mapped_column(sa.ForeignKey(Module.id))
     ordinal: Mapped[int]
-    title: Mapped[str] = mapped_column(String(200))
-    type: Mapped[str] = mapped_column(String(32))
-    section: Mapped[str | None] = mapped_column(String(200))
+    title: Mapped[str] = mapped_column(sa.String(200))
+    type: Mapped[str] = mapped_column(sa.String(32))
+    section: Mapped[str | None] = mapped_column(sa.String(200))
     weight: Mapped[Small]
     completion_threshold: Mapped[Small]
     passing_score: Mapped[Small | None]
@@ -119,19 +104,19 @@ class Enrollment(Base):
 
     __tablename__ = "enrollments"
     __table_args__ = (
-        CheckConstraint(f"status IN {STATUSES}", "status"),
-        CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
-        CheckConstraint("weighted_sum >= 0 AND completed_contents >= 0 AND time_spent_seconds >= 0", "totals"),
-        CheckConstraint("(last_activity_at IS NULL) = (last_content_id IS NULL)", "last_content_id"),
+        sa.CheckConstraint(f"status IN {STATUSES}", "status"),
+        sa.CheckConstraint("(status = 'completed') = (completed_at IS NOT NULL)", "completed_at"),
+        sa.CheckConstraint("weighted_sum >= 0 AND completed_contents >= 0 AND time_spent_seconds >= 0", "totals"),
+        sa.CheckConstraint("(last_activity_at IS NULL) = (last_content_id IS NULL)", "last_content_id"),
         # One index for each order of the roster, within a status.
-        Index(None, "module_id", "status", "user_id"),
-        Index(None, "module_id", "status", "weighted_sum", "user_id"),
-        Index(None, "module_id", "status", "last_activity_at", "user_id", postgresql_include=["last_content_id"]),
+        sa.Index(None, "module_id", "status", "user_id"),
+        sa.Index(None, "module_id", "status", "weighted_sum", "user_id"),
+        sa.Index(None, "module_id", "status", "last_activity_at", "user_id", postgresql_include=["last_content_id"]),
     )
 
     user_id: Mapped[Key]
-    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id), primary_key=True)
-    status: Mapped[str] = mapped_column(String(9))
+    module_id: Mapped[str] = mapped_column(sa.ForeignKey(Module.id), primary_key=True)
+    status: Mapped[str] = mapped_column(sa.String(9))
     weighted_sum: Mapped[int]
     completed_contents: Mapped[int]
     time_spent_seconds: Mapped[int]
@@ -139,8 +124,8 @@ class Enrollment(Base):
     completed_at: Mapped[datetime | None]
     last_activity_at: Mapped[datetime | None]
     last_content_id: Mapped[str | None] = mapped_column(IDENTIFIER)
-    enrolled_by_update: Mapped[bool] = mapped_column(server_default=false())
-    counted: Mapped[bool] = mapped_column(server_default=true())
+    enrolled_by_update: Mapped[bool] = mapped_column(server_default=sa.false())
+    counted: Mapped[bool] = mapped_column(server_default=sa.true())
 
 
 class ProgressRecord(Base):
@@ -148,21 +133,21 @@ class ProgressRecord(Base):
 
     __tablename__ = "progress_records"
     __table_args__ = (
-        UniqueConstraint("user_id", "content_id"),
-        ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
-        ForeignKeyConstraint(["module_id", "content_id"], ["contents.module_id", "contents.id"]),
-        CheckConstraint("furthest_percentage BETWEEN 0 AND 100", "furthest_percentage"),
-        CheckConstraint(
+        sa.UniqueConstraint("user_id", "content_id"),
+        sa.ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
+        sa.ForeignKeyConstraint(["module_id", "content_id"], ["contents.module_id", "contents.id"]),
+        sa.CheckConstraint("furthest_percentage BETWEEN 0 AND 100", "furthest_percentage"),
+        sa.CheckConstraint(
             "progress_percentage = CASE WHEN completed_at IS NOT NULL THEN 100"
             " WHEN furthest_percentage > 99 THEN 99 ELSE furthest_percentage END",
             "progress_percentage",
         ),
-        CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
-        CheckConstraint("(score IS NULL) = (max_score IS NULL) AND score >= 0 AND score <= max_score", "score"),
-        CheckConstraint("max_score BETWEEN 1 AND 10000000000", "max_score"),
-        CheckConstraint("(position IS NULL) = (position_at IS NULL)", "position"),
-        CheckConstraint("started_at <= last_activity_at", "last_activity_at"),
-        Index(None, "module_id", "content_id"),
+        sa.CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
+        sa.CheckConstraint("(score IS NULL) = (max_score IS NULL) AND score >= 0 AND score <= max_score", "score"),
+        sa.CheckConstraint("max_score BETWEEN 1 AND 10000000000", "max_score"),
+        sa.CheckConstraint("(position IS NULL) = (position_at IS NULL)", "position"),
+        sa.CheckConstraint("started_at <= last_activity_at", "last_activity_at"),
+        sa.Index(None, "module_id", "content_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -174,7 +159,7 @@ class ProgressRecord(Base):
     time_spent_seconds: Mapped[int]
     score: Mapped[int | None]
     max_score: Mapped[int | None]
-    position: Mapped[str | None] = mapped_column(String(255))
+    position: Mapped[str | None] = mapped_column(sa.String(255))
     position_at: Mapped[datetime | None]
     started_at: Mapped[datetime]
     completed_at: Mapped[datetime | None]
@@ -188,8 +173,8 @@ class ActivityDay(Base):
 
     __tablename__ = "activity_days"
     __table_args__ = (
-        ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
-        CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
+        sa.ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
+        sa.CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
     )
 
     module_id: Mapped[Key]
@@ -205,10 +190,10 @@ class Tally(Base):
     """
 
     __tablename__ = "tallies"
-    __table_args__ = (CheckConstraint(f"kind IN {KINDS}", "kind"),)
+    __table_args__ = (sa.CheckConstraint(f"kind IN {KINDS}", "kind"),)
 
-    module_id: Mapped[str] = mapped_column(ForeignKey(Module.id), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    module_id: Mapped[str] = mapped_column(sa.ForeignKey(Module.id), primary_key=True)
+    kind: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
     item: Mapped[str] = mapped_column(LONG_IDENTIFIER, primary_key=True)
     part: Mapped[Small] = mapped_column(primary_key=True)
     learners: Mapped[int]
@@ -230,8 +215,8 @@ class StoredAnswer(Base):
     __tablename__ = "stored_answers"
 
     caller_id: Mapped[Key]
-    key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(sa.String(255), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(sa.String(64))
     status: Mapped[Small]
     body: Mapped[bytes]
     learner_id: Mapped[str | None] = mapped_column(IDENTIFIER, index=True)
@@ -243,6 +228,6 @@ class ImportedChunk(Base):
 
     __tablename__ = "imported_chunks"
 
-    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    digest: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     lines: Mapped[int]
     imported_at: Mapped[datetime]

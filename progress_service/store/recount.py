@@ -8,24 +8,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    Select,
-    String,
-    Subquery,
-    and_,
-    case,
-    cast,
-    func,
-    literal,
-    null,
-    or_,
-    select,
-    union_all,
-    update,
-)
+import sqlalchemy as sa
+from sqlalchemy import and_, case, cast, func, literal, null, or_, select, union_all, update
 
 from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED
 from progress_service.store.functions import item_of, summed_to_int, utc_day, utc_week
@@ -41,11 +25,11 @@ TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id")
 
 Weights = Mapping[str, int]
 """The weights of a module's counted contents, by their ids."""
-Share = tuple[str, Select[Any]]
+Share = tuple[str, sa.Select[Any]]
 """The kind of some groups, and a selection of the numbers that one table adds to them."""
 
 
-def denominators(connection: Connection, module_id: str) -> None:
+def denominators(connection: sa.Connection, module_id: str) -> None:
     """Count the module's current contents and their weights again."""
     counted = recounted_denominators(module_id)
     connection.execute(
@@ -54,7 +38,7 @@ def denominators(connection: Connection, module_id: str) -> None:
 
 
 def totals(
-    connection: Connection,
+    connection: sa.Connection,
     module_id: str,
     now: datetime,
     names: Iterable[str] = TOTALS,
@@ -78,7 +62,7 @@ def totals(
     return _complete(connection, module_id, now, where)
 
 
-def reweigh(connection: Connection, module_id: str, before: Weights, after: Weights, now: datetime) -> int:
+def reweigh(connection: sa.Connection, module_id: str, before: Weights, after: Weights, now: datetime) -> int:
     """Carry other weights of a module's contents over to its enrollments, and complete those that are complete.
 
     Returns how many enrollments have completed that count in statistics. Reads only the records of the contents whose
@@ -119,7 +103,7 @@ def reweigh(connection: Connection, module_id: str, before: Weights, after: Weig
     return _complete(connection, module_id, now, [is_enrolled])
 
 
-def _complete(connection: Connection, module_id: str, now: datetime, where: Iterable[ColumnElement[bool]]) -> int:
+def _complete(connection: sa.Connection, module_id: str, now: datetime, where: Iterable[sa.ColumnElement[bool]]) -> int:
     """Complete the enrollments that are complete, and return how many of them count in statistics."""
     module = select(Module.id).where(
         Module.id == module_id, is_complete(Enrollment.completed_contents, Module.total_contents)
@@ -131,7 +115,7 @@ def _complete(connection: Connection, module_id: str, now: datetime, where: Iter
 
 
 def completions(
-    connection: Connection,
+    connection: sa.Connection,
     module_id: str,
     now: datetime,
     *,
@@ -157,7 +141,7 @@ def completions(
     return {row.content_id: row.number for row in completed}
 
 
-def tallies(connection: Connection, module_id: str, kinds: Collection[str] = KINDS) -> None:
+def tallies(connection: sa.Connection, module_id: str, kinds: Collection[str] = KINDS) -> None:
     """Count the tallies of a module again and add the difference.
 
     Updates may run on meanwhile: they only add, so that the difference is the same at any moment. Another repair may
@@ -175,7 +159,7 @@ def tallies(connection: Connection, module_id: str, kinds: Collection[str] = KIN
     )
 
 
-def recounted_denominators(module_id: str) -> Subquery:
+def recounted_denominators(module_id: str) -> sa.Subquery:
     counts = and_(Content.module_id == Module.id, ~Content.retired, Content.weight > 0)
     return (
         select(
@@ -190,9 +174,9 @@ def recounted_denominators(module_id: str) -> Subquery:
     )
 
 
-def recounted_totals(module_id: str) -> Subquery:
+def recounted_totals(module_id: str) -> sa.Subquery:
     record = ProgressRecord
-    weighted = case((~Content.retired, cast(Content.weight, BigInteger) * record.progress_percentage), else_=0)
+    weighted = case((~Content.retired, cast(Content.weight, sa.BigInteger) * record.progress_percentage), else_=0)
     is_completed = and_(~Content.retired, Content.weight > 0, record.completed_at.is_not(None))
     summed = (
         select(
@@ -236,7 +220,7 @@ def recounted_totals(module_id: str) -> Subquery:
     )
 
 
-def compared_tallies(module_id: str, kinds: Collection[str]) -> Subquery:
+def compared_tallies(module_id: str, kinds: Collection[str]) -> sa.Subquery:
     """Select the stored numbers of each group beside their recount."""
     stored = select(
         literal(False).label("recounted"), Tally.kind, Tally.item, *(getattr(Tally, name) for name in Counts._fields)
@@ -312,7 +296,7 @@ def _shares_of_days(module_id: str) -> Iterator[Share]:
 
 def _share(module_id: str, kind: str, item: Any, table: Any, *where: Any, **counts: Any) -> Share:
     """Select the numbers that the rows of a table add to the groups of a kind."""
-    item = cast(item, String)
+    item = cast(item, sa.String)
     columns = (counts.get(name, literal(0)).label(name) for name in Counts._fields)
     share = select(literal(True).label("recounted"), literal(kind).label("kind"), item.label("item"), *columns)
     return kind, share.where(table.module_id == module_id, _is_counted(table, module_id), *where).group_by(item)
@@ -326,14 +310,14 @@ def _is_counted(table: Any, module_id: str) -> Any:
     return table.user_id.not_in(uncounted)
 
 
-def is_fulfilled() -> ColumnElement[bool]:
+def is_fulfilled() -> sa.ColumnElement[bool]:
     """Tell whether an uncompleted record fulfils the completion rule of its content (see `calculations.apply`)."""
     record = ProgressRecord
     has_passed = or_(Content.passing_score.is_(None), record.score * 10_000 >= Content.passing_score * record.max_score)
     return and_(record.completed_at.is_(None), record.furthest_percentage >= Content.completion_threshold, has_passed)
 
 
-def is_complete(completed_contents: Any, total_contents: Any) -> ColumnElement[bool]:
+def is_complete(completed_contents: Any, total_contents: Any) -> sa.ColumnElement[bool]:
     return and_(
         Enrollment.status.in_((ACTIVE, PAUSED)),
         total_contents > 0,

@@ -7,18 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import (
-    ColumnElement,
-    Dialect,
-    FromClause,
-    String,
-    bindparam,
-    cast,
-    func,
-    literal_column,
-    select,
-    type_coerce,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
@@ -26,14 +15,19 @@ from sqlalchemy.types import TypeEngine
 class Rows:
     """A table with the given columns, for one dialect, whose rows are a parameter of a statement."""
 
-    def __init__(self, dialect: Dialect, name: str, **columns: TypeEngine[Any]) -> None:
-        self.columns = columns
-        self.name = name
-        self._writers: list[Any] = []
-        if dialect.name != "postgresql":
-            self._writers = [kind.dialect_impl(dialect).bind_processor(dialect) for kind in columns.values()]
-        table = _postgresql_table if dialect.name == "postgresql" else _sqlite_table
-        self.table = table(name, {key: kind.dialect_impl(dialect) for key, kind in columns.items()})
+    def __init__(self, dialect: sa.Dialect, name: str, **columns: TypeEngine[Any]) -> None:
+        self.name, self.columns = name, columns
+        kinds = {key: kind.dialect_impl(dialect) for key, kind in columns.items()}
+        document = sa.bindparam(name, type_=sa.String)
+        if dialect.name == "postgresql":
+            self._writers: list[Any] = []
+            cell, elements = _postgresql_cell, sa.func.jsonb_array_elements(sa.cast(document, JSONB))
+        else:
+            self._writers = [kind.bind_processor(dialect) for kind in kinds.values()]
+            cell, elements = _sqlite_cell, sa.func.json_each(document)
+        value = elements.table_valued("value", name=f"{name}_json").c.value
+        cells = [cell(value, place, kind).label(key) for place, (key, kind) in enumerate(kinds.items())]
+        self.table = sa.select(*cells).subquery(name)
         self.c = self.table.c
 
     def __call__(self, rows: Iterable[Sequence[Any]]) -> dict[str, str]:
@@ -46,24 +40,12 @@ class Rows:
         return {self.name: msgspec.json.encode(given).decode()}
 
 
-def _postgresql_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromClause:
-    each = func.jsonb_array_elements(cast(bindparam(name, type_=String), JSONB)).table_valued(
-        "value", name=f"{name}_json"
-    )
-
-    def cell(place: int, kind: TypeEngine[Any]) -> ColumnElement[Any]:
-        written = type_coerce(each.c.value.op("->>")(literal_column(str(place))), String)
-        if not isinstance(kind, String):
-            return cast(written, kind)
-        return written.collate(kind.collation) if kind.collation else written
-
-    return select(*(cell(place, kind).label(key) for place, (key, kind) in enumerate(columns.items()))).subquery(name)
+def _postgresql_cell(row: Any, place: int, kind: TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    written = sa.type_coerce(row.op("->>")(sa.literal_column(str(place))), sa.String)
+    if not isinstance(kind, sa.String):
+        return sa.cast(written, kind)
+    return written.collate(kind.collation) if kind.collation else written
 
 
-def _sqlite_table(name: str, columns: dict[str, TypeEngine[Any]]) -> FromClause:
-    each = func.json_each(bindparam(name, type_=String)).table_valued("value", name=f"{name}_json")
-
-    def cell(place: int, kind: TypeEngine[Any]) -> ColumnElement[Any]:
-        return type_coerce(func.json_extract(each.c.value, literal_column(f"'$[{place}]'")), kind)
-
-    return select(*(cell(place, kind).label(key) for place, (key, kind) in enumerate(columns.items()))).subquery(name)
+def _sqlite_cell(row: Any, place: int, kind: TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    return sa.type_coerce(sa.func.json_extract(row, sa.literal_column(f"'$[{place}]'")), kind)

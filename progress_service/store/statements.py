@@ -1,22 +1,14 @@
 """The statements of the write path, built once for each dialect; docs/sql/ shows them as the databases get them.
 
-Each takes its rows as one table (see `rows`), so that a request runs the same statements with one update or a thousand.
+Each takes its rows as a table (see `rows`), so the statements for one update and for a thousand are the same.
 """
 
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    ColumnElement,
-    Connection,
-    Date,
-    Dialect,
-    FromClause,
-    Select,
-    String,
     and_,
     bindparam,
     case,
@@ -35,39 +27,28 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from progress_service import calculations
+from progress_service.store import models
 from progress_service.store.direct import DirectStatement
 from progress_service.store.locks import CHANGES, MOST_LOCKS
-from progress_service.store.models import (
-    IDENTIFIER,
-    ActivityDay,
-    Base,
-    Content,
-    Enrollment,
-    Module,
-    ModuleInstructor,
-    ProgressRecord,
-    Tally,
-    UtcDateTime,
-)
+from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
 from progress_service.store.rows import Rows
 from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD
 from progress_service.tallies import Counts, Group
 
 OWNER = ["user_id", "module_id"]
-THE_LEARNER = bindparam("user_id", type_=IDENTIFIER)
-TOTALS = ["weighted_sum", "completed_contents", "time_spent_seconds"]
+THE_LEARNER = bindparam("user_id", type_=models.IDENTIFIER)
 
 
 class Statements:
-    """The statements for one dialect, each with the rows that it takes before it."""
+    """The statements for one dialect. The rows that statements take stand before them."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
         self._is_postgresql = dialect.name == "postgresql"
         self._insert: Any = (postgresql if self._is_postgresql else sqlite).insert
 
     @classmethod
-    def of(cls, connection: Connection) -> "Statements":
+    def of(cls, connection: sa.Connection) -> "Statements":
         """Return the statements for a connection's dialect."""
         name = connection.dialect.name
         if name not in _BUILT:
@@ -79,7 +60,7 @@ class Statements:
     @cached_property
     def keys(self) -> Rows:
         """Rows: each learner, content and day of the updates once, with the time and the place of the first update."""
-        others = {"day": Date(), "enrolled_at": UtcDateTime(), "place": BigInteger()}
+        others = {"day": sa.Date(), "enrolled_at": models.UtcDateTime(), "place": sa.BigInteger()}
         return self._rows("keys", ProgressRecord, "user_id", "content_id", **others)
 
     @cached_property
@@ -99,15 +80,14 @@ class Statements:
         nth = func.row_number().over(partition_by=[key.user_id, content.module_id], order_by=key.place).label("nth")
         updates = select(key.user_id, content.module_id, key.enrolled_at, nth).select_from(source).subquery("updates")
         learners = select(updates).where(updates.c.nth == literal_column("1")).subquery("learners")
-        teaches = exists().where(
-            ModuleInstructor.module_id == learners.c.module_id, ModuleInstructor.user_id == learners.c.user_id
-        )
-        by_instructor = bindparam("by_instructor", type_=Boolean)
+        teaching = models.ModuleInstructor
+        teaches = exists().where(teaching.module_id == learners.c.module_id, teaching.user_id == learners.c.user_id)
+        by_instructor = bindparam("by_instructor", type_=sa.Boolean)
         return self._lock_enrollments(learners, by_update=True, counted=not_(and_(by_instructor, teaches)))
 
     @cached_property
     def read(self) -> DirectStatement:
-        """Read all that updates of the keys build on; a value that is not stored is null."""
+        """Read everything that updates of the keys change or depend on; a value that is not stored is null."""
         key = self.keys.c
         source, content = self.look_up(self.keys.table, Content, calculations.ContentRule._fields, id=key.content_id)
         owner = {"user_id": key.user_id, "module_id": content.module_id}
@@ -130,7 +110,7 @@ class Statements:
 
     @cached_property
     def last_completions(self) -> DirectStatement:
-        """Find the last completion of a counted content under each enrollment; contents of the keys are left out."""
+        """Find the last completion of a counted content under each enrollment, without the contents of the keys."""
         key, record = self.enrollment_keys.c, ProgressRecord
         reported = select(self.keys.c.user_id, self.keys.c.content_id)
         last = (
@@ -164,7 +144,7 @@ class Statements:
 
     @cached_property
     def store(self) -> list[DirectStatement]:
-        """Store records, enrollments, days and tallies: in one statement where the database takes that."""
+        """Store records, enrollments, days and tallies: in one statement on PostgreSQL, in four on SQLite."""
         changes = {
             "stored_records": self._upsert(ProgressRecord, self.records, ["user_id", "content_id"]),
             "stored_enrollments": self._upsert(Enrollment, self.enrollments, OWNER),
@@ -248,7 +228,7 @@ class Statements:
 
     @cached_property
     def store_contents(self) -> DirectStatement:
-        """Store contents, and return the ids of those that belong to the module: others are left as they are."""
+        """Store contents, and return the ids of those that belong to the module; others stay as they are."""
         return DirectStatement(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
 
     @cached_property
@@ -259,7 +239,7 @@ class Statements:
     @cached_property
     def weights(self) -> Rows:
         """Rows: contents with their gain in weight, and in the number of counted contents (-1, 0 or 1)."""
-        return Rows(self._dialect, "weights", id=IDENTIFIER, weight=BigInteger(), contents=BigInteger())
+        return Rows(self._dialect, "weights", id=models.IDENTIFIER, weight=sa.BigInteger(), contents=sa.BigInteger())
 
     @cached_property
     def store_tallies(self) -> DirectStatement:
@@ -269,12 +249,12 @@ class Statements:
     # What several statements have in common.
 
     def look_up(
-        self, source: FromClause, model: type[Base], names: Sequence[str], *, outer: bool = False, **key: Any
-    ) -> tuple[FromClause, Any]:
+        self, source: sa.FromClause, model: type[models.Base], names: Sequence[str], *, outer: bool = False, **key: Any
+    ) -> tuple[sa.FromClause, Any]:
         """Join each row to the row with a key in another table, and return the named columns of that table too.
 
-        PostgreSQL does not know how few rows there will be, and would rather scan a small table; OFFSET 0 keeps it from
-        changing the plan, so that it looks up the key.
+        PostgreSQL does not know how few rows there will be, and may choose to scan a small table. OFFSET 0 keeps the
+        lookup by key a subquery of its own, which uses the index.
         """
         table = model.__table__
         is_same = and_(*(table.c[name] == value for name, value in key.items()))
@@ -284,7 +264,7 @@ class Statements:
         row = found.lateral(model.__tablename__.removesuffix("s"))
         return source.join(row, true(), isouter=outer), row.c
 
-    def add_to_tallies(self, changes: Select[Any]) -> Any:
+    def add_to_tallies(self, changes: sa.Select[Any]) -> Any:
         """Add changes, selected in the order of a tally's columns, to the tallies that are stored."""
         names = [*Group._fields, "part", *Counts._fields]
         statement = self._insert(Tally).from_select(names, changes)
@@ -297,21 +277,20 @@ class Statements:
         in_order = (self.tallies.c[name] for name in Group._fields)
         return self.add_to_tallies(select(*self.tallies.c).where(true()).order_by(*in_order))
 
-    def _rows(self, name: str, model: type[Base], *names: str, **others: Any) -> Rows:
-        """Return rows with some columns of a table, and others."""
+    def _rows(self, name: str, model: type[models.Base], *names: str, **others: Any) -> Rows:
         return Rows(self._dialect, name, **{name: model.__table__.c[name].type for name in names}, **others)
 
-    def _is_of_keys(self, model: type[Base]) -> ColumnElement[bool]:
+    def _is_of_keys(self, model: type[models.Base]) -> sa.ColumnElement[bool]:
         return and_(*(getattr(model, name) == self.enrollment_keys.c[name] for name in OWNER))
 
-    def _is_of_learner(self, model: Any) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    def _is_of_learner(self, model: Any) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
         return model.user_id == THE_LEARNER, model.module_id.in_(select(self.enrollment_keys.c.module_id))
 
-    def _share_modules(self, modules: Select[Any]) -> DirectStatement:
+    def _share_modules(self, modules: sa.Select[Any]) -> DirectStatement:
         """Share the locks of modules, if they are few, and return the ids of the modules (see `locks.share_modules`).
 
-        Updates run this before they read the catalog, in a statement of its own, since a statement reads the rows that
-        were committed when it began.
+        Updates run this as a separate statement before they read the catalog: a statement reads only rows that were
+        committed when it began.
         """
         if not self._is_postgresql:
             return DirectStatement(modules.distinct())
@@ -321,15 +300,15 @@ class Statements:
         counted = select(ordered.module_id, func.count().over().label("number")).subquery("counted").c
         lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(counted.module_id, literal_column(str(CHANGES))))
         is_few = counted.number <= literal_column(str(MOST_LOCKS))
-        locked = select(counted.module_id, case((is_few, cast(lock, String))).label("lock")).subquery("locked")
+        locked = select(counted.module_id, case((is_few, cast(lock, sa.String))).label("lock")).subquery("locked")
         return DirectStatement(select(locked.c.module_id))
 
     def _lock_enrollments(
-        self, learners: FromClause, *, by_update: bool, counted: ColumnElement[bool]
+        self, learners: sa.FromClause, *, by_update: bool, counted: sa.ColumnElement[bool]
     ) -> DirectStatement:
         """Lock the learners' enrollments in order, and make those that are missing.
 
-        An update that changes nothing still locks its row on PostgreSQL; it returns only the enrollments that are new.
+        On PostgreSQL an existing row is locked by its conflict, although it is not changed. Only new rows are returned.
         """
         key = learners.c
         enrolling = {
@@ -339,7 +318,7 @@ class Statements:
             "enrolled_at": key.enrolled_at,
             "enrolled_by_update": literal(by_update),
             "counted": counted,
-            **{name: literal(0) for name in TOTALS},
+            **{name: literal(0) for name in ("weighted_sum", "completed_contents", "time_spent_seconds")},
         }
         in_order = select(*(column.label(name) for name, column in enrolling.items())).where(true())
         return DirectStatement(
@@ -349,7 +328,7 @@ class Statements:
             .returning(Enrollment.user_id, Enrollment.module_id)
         )
 
-    def _upsert(self, model: type[Base], rows: Rows, key: list[str], *owner: str) -> Any:
+    def _upsert(self, model: type[models.Base], rows: Rows, key: list[str], *owner: str) -> Any:
         """Insert the rows or replace those with the same key, unless they belong to another owner."""
         names = list(rows.columns)
         in_order = select(*(rows.c[name] for name in names)).where(true()).order_by(*(rows.c[name] for name in key))
