@@ -1,4 +1,4 @@
-"""The ceiling: what a route costs that does all but use the database. `gunicorn bench.ceiling:app`.
+"""The ceiling: the cost of a route that does everything except use the database. `gunicorn bench.ceiling:app`.
 
 Plain Flask, with the service's own verification of tokens, schema and encoder, inside the service's own application.
 """
@@ -48,7 +48,7 @@ RECORDED = RecordedDocument(
         last_activity_at=TIME,
     ),
 )
-"""What an update is answered with, as the clients of the bench get it."""
+"""The answer to an update, as the clients of the bench get it."""
 
 app = create_app()
 
@@ -62,7 +62,7 @@ def post() -> Response:
 
 @app.get("/ceiling/<int:size>")
 def get(size: int) -> Response:
-    """Verify the token and answer so many bytes."""
+    """Verify the token and answer with this number of bytes."""
     auth.identify()
     return Response(_constant(size), content_type="application/json")
 

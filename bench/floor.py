@@ -1,9 +1,8 @@
-"""The floor of the database: pgbench sends what the service sends for one update of a record that exists.
+"""The floor of the database: pgbench sends the statements that the service sends for an update of a record that exists.
 
-The statements are those that the server has logged for such an update, however the service sends them, but for the
-settings that a transaction begins with: pgbench would send each of these by itself. Each becomes a prepared one, with
-the same parameters; but where they name the learner, the contents and the part of the tallies, pgbench draws others,
-and where they say now, the database does.
+The statements are taken from the server's log of such an update, except the settings at the begin of a transaction:
+pgbench would send each setting by itself. Each statement becomes a prepared statement with the same parameters. In
+place of the learner, the contents and the part of the tallies pgbench draws others, and the database gives the time.
 """
 
 import re
@@ -35,7 +34,7 @@ DONE = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTI
 
 
 class Script(NamedTuple):
-    """What pgbench runs, and the parameters that are the same in each transaction."""
+    """The script for pgbench, and the parameters that are the same in each transaction."""
 
     text: str
     constants: Mapping[str, str]
@@ -44,14 +43,14 @@ class Script(NamedTuple):
         return "\n".join([*(f"-- {name} = {value}" for name, value in self.constants.items()), self.text])
 
 
-# What stands, in the update that is captured, for what pgbench draws: numbers that occur nowhere else.
+# Numbers that occur nowhere else in the captured update. pgbench draws others in their place.
 A_STUDENT, A_MODULE, A_CONTENT, ANOTHER, A_PART = "90017", "90023", "90031", "90047", "9059"
 MARKS = {A_STUDENT: "student", A_MODULE: "module", A_CONTENT: "content", ANOTHER: "other", A_PART: "part"}
 EITHER = re.compile(rf"{TIME}|\b(?:{'|'.join(MARKS)})\b")
 
 
 def capture(server: PostgresServer) -> Script:
-    """Send a learner's updates about two contents in turn to a database of their own; return the last one's script."""
+    """Send a learner's updates about two contents in turn to a new database; return the script of the last update."""
     url = make_url(server.url).set(database=SCRATCH).render_as_string(hide_password=False)
     engine = create_engine(server.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -69,15 +68,16 @@ def capture(server: PostgresServer) -> Script:
 
 
 def _update(app: Flask) -> datetime:
-    """Let the application record updates of a content, another one and the first again; return when the last began."""
+    """Let the application record updates of two contents and again of the first; return when the last began."""
     contents = [content(A_MODULE, number) for number in (A_CONTENT, ANOTHER)]
-    published = {"title": "Module", "contents": [{"id": one, "title": "Content", "type": "video"} for one in contents]}
-    Caller(app, "admin", "ada").put(f"/api/catalog/modules/{module(A_MODULE)}", json=published)
+    lessons = [{"id": content_id, "title": "Content", "type": "video"} for content_id in contents]
+    path = f"/api/catalog/modules/{module(A_MODULE)}"
+    Caller(app, "admin", "ada").put(path, json={"title": "Module", "contents": lessons})
     caller = Caller(app, "student", student(A_STUDENT))
     with patch.object(recorder, "randrange", return_value=int(A_PART)):
-        for one in (*contents, contents[0]):
+        for content_id in (*contents, contents[0]):
             now = datetime.now(UTC)
-            response = caller.post("/api/progress", json={"contentId": one, **UPDATE})
+            response = caller.post("/api/progress", json={"contentId": content_id, **UPDATE})
     if response.status_code != 200:
         raise RuntimeError(response.text)
     with app.app_context():
@@ -143,7 +143,7 @@ def _quoted(text: str) -> str:
 
 
 class Floor:
-    """A copy of the service's database, for pgbench alone: what it writes does not add up."""
+    """A copy of the service's database for pgbench alone, which does not keep totals right."""
 
     def __init__(self, server: PostgresServer, script: Script) -> None:
         """Copy the database, which nobody may use meanwhile; raises RuntimeError unless the script updates records."""
@@ -157,7 +157,7 @@ class Floor:
         self._check()
 
     def run(self, concurrency: int, seconds: float) -> tuple[int, float]:
-        """Run transactions for so long, in whole seconds; return how many it were, and how many in a second."""
+        """Run transactions for a time, rounded to seconds; return their number, and their number in a second."""
         return self._run(concurrency, "-T", str(max(1, round(seconds))))
 
     def _run(self, concurrency: int, *limit: str) -> tuple[int, float]:
@@ -165,8 +165,8 @@ class Floor:
         address = ["-h", str(url.query["host"]), "-p", str(url.query["port"]), "-U", str(url.username)]
         defined = [f"-D{name}={value}" for name, value in self._script.constants.items()]
         options = ["-n", "-M", "prepared", "-c", str(concurrency), *limit, *defined, "-f", "-"]
-        said = self.server.output("pgbench", *address, *options, str(url.database), stdin=self._script.text)
-        (done,), (rate,) = DONE.findall(said), RATE.findall(said)
+        output = self.server.output("pgbench", *address, *options, str(url.database), stdin=self._script.text)
+        (done,), (rate,) = DONE.findall(output), RATE.findall(output)
         return int(done), float(rate)
 
     def _check(self) -> None:

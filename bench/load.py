@@ -1,7 +1,7 @@
 """The load: clients that each send a request when the last one is answered, all in one thread of one process.
 
 Requests are bytes made beforehand, and of an answer only its status and its length are read: the clients share the
-machine with what they measure, and should take as little of it as they can.
+machine with the service, and should take as little of it as they can.
 """
 
 import os
@@ -22,7 +22,7 @@ LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 
 
 class Load(NamedTuple):
-    """What came of it, in seconds: latencies, and the CPU that the clients and others have used."""
+    """The result, in seconds: latencies, and the CPU that the clients and others have used."""
 
     answers: int
     seconds: float
@@ -50,7 +50,7 @@ class Client:
         self.socket.sendall(request)
 
     def receive(self) -> bytes | None:
-        """Read what has come; return the whole answer, once it is there."""
+        """Read the bytes that have arrived; return the answer once it is complete."""
         part = self.socket.recv(1 << 18)
         if not part:
             raise Unexpected("the connection was closed")
@@ -73,12 +73,12 @@ class Client:
 def connect(service: Service, concurrency: int) -> list[Client]:
     """Open connections, as many to each worker; raises Unexpected where they cannot be opened.
 
-    Of connections that are opened at once one worker may take nearly all, and which one does is chance: while a worker
-    takes its share, the others are stopped.
+    If connections are opened at once, one worker may take nearly all, by chance. So while a worker takes its share, the
+    others are stopped.
     """
     clients = []
     for nth, worker in enumerate(service.workers):
-        others = [one for one in service.workers if one != worker]
+        others = [other for other in service.workers if other != worker]
         try:
             for other in others:
                 os.kill(other, signal.SIGSTOP)
@@ -101,7 +101,7 @@ def drive(
     once: bool,
     watched: Mapping[str, int],
 ) -> Load:
-    """Send requests in turn for so long, or until each is sent `once`, and tell what CPU the watched processes take.
+    """Send requests in turn for some seconds, or until each is sent `once`, and measure the CPU of watched processes.
 
     Raises Unexpected for an answer with another status.
     """

@@ -1,4 +1,4 @@
-"""What the figures of a run say: beside the targets, and beside those of another run.
+"""The figures of a run beside the targets, or beside the figures of another run.
 
 python -m bench.report BASE NEW
 """
@@ -21,7 +21,7 @@ YARDSTICKS = {
     "module": ("ceiling-module",),
     "statistics": ("ceiling-statistics",),
 }
-"""What each kind of request is compared with."""
+"""The figures with which each kind of request is compared."""
 
 METRICS = {
     "perSecond": ("per s", 1.0),
@@ -34,14 +34,14 @@ METRICS = {
     "startSeconds": ("start ms", 1000.0),
     "seconds": ("ms", 1000.0),
 }
-"""How each is called, and in which unit it is shown."""
+"""The label of each metric, and the factor to its unit."""
 
 CLIENTS = 8
-"""How many the targets are about."""
+"""The number of clients in the targets."""
 
 
 class Spread(NamedTuple):
-    """What the rounds gave."""
+    """The median and the range of the rounds."""
 
     median: float
     least: float
@@ -60,26 +60,26 @@ def _number(value: float) -> str:
 
 
 class Figures:
-    """The rounds of a run's figures, by what, where and how many clients."""
+    """The rounds of a run's figures, by subject, place and number of clients."""
 
     def __init__(self, run: Mapping[str, Any]) -> None:
         self.rounds: dict[tuple[str, str, int], list[dict[str, float]]] = {
-            (one["what"], one["where"], one["clients"]): one["rounds"] for one in run["figures"]
+            (figure["what"], figure["where"], figure["clients"]): figure["rounds"] for figure in run["figures"]
         }
 
     def of(self, what: str, where: str, clients: int, metric: str = "perSecond") -> list[float]:
-        """Return each round's value, or nothing where it was not measured."""
-        return [one[metric] for one in self.rounds.get((what, where, clients), ())]
+        """Return each round's value; nothing if it was not measured."""
+        return [values[metric] for values in self.rounds.get((what, where, clients), ())]
 
     def spreads(self) -> Iterator[tuple[tuple[str, str, int], str, Spread]]:
         for key, rounds in self.rounds.items():
             for metric in METRICS:
                 if metric in rounds[0]:
-                    yield key, metric, Spread.of([METRICS[metric][1] * one[metric] for one in rounds])
+                    yield key, metric, Spread.of([METRICS[metric][1] * values[metric] for values in rounds])
 
 
 class Target(NamedTuple):
-    """A ratio of two figures that is to be reached, or, where it `is_most`, not to be passed."""
+    """A ratio of two figures that must be reached or, with `is_most`, must not be exceeded."""
 
     what: str
     reached: list[float]
@@ -101,10 +101,10 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
         what: str, against: str, wanted: float, *, metric: str = "perSecond", updates: int = 1, is_most: bool = False
     ) -> Target:
         name = METRICS["updatesPerSecond" if updates > 1 else metric][0]
-        ours, theirs = (
+        measured, yardstick = (
             figures.of(name, where, CLIENTS, metric) for name, where in ((what, "postgresql"), (against, ""))
         )
-        reached = [updates * one / other for one, other in zip(ours, theirs, strict=False)]
+        reached = [updates * value / other for value, other in zip(measured, yardstick, strict=False)]
         return Target(f"{what}, {name}, of {against}", reached, wanted, is_most)
 
     imported = figures.of(IMPORT, "postgresql", 0, "updatesPerSecond")
@@ -117,7 +117,7 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
         *(
             Target(
                 f"import, updates per s, of batch-500, {clients} clients",
-                [one / (500 * other) for one, other in zip(imported, batches, strict=False)],
+                [value / (500 * batch) for value, batch in zip(imported, batches, strict=False)],
                 1.0,
             )
             for clients in (1, CLIENTS)
@@ -127,7 +127,9 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
         ratio("module", "ceiling-module", 0.45),
         ratio("statistics", "ceiling-statistics", 0.40),
         *(
-            Target(f"memory of a worker ({where}), MB, PSS", [max(one["pss"] for one in workers)], 90.0, is_most=True)
+            Target(
+                f"memory of a worker ({where}), MB, PSS", [max(worker["pss"] for worker in workers)], 90.0, is_most=True
+            )
             for where, workers in run["workers"].items()
         ),
         Target("import of wsgi, s", figures.of(START, "", 0, "seconds"), 0.7, is_most=True),
@@ -136,7 +138,7 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
 
 
 def table(run: Mapping[str, Any]) -> str:
-    """Set the figures one beside another, and the targets beneath them."""
+    """Write the figures side by side, and the targets below them."""
     figures = Figures(run)
     columns = ("perSecond", "p50", "p99", "serviceCpu", "databaseCpu", "loadCpu")
     by_key: dict[tuple[str, str, int], dict[str, Spread]] = {}
@@ -144,14 +146,14 @@ def table(run: Mapping[str, Any]) -> str:
         by_key.setdefault(key, {})[metric] = spread
     lines = [_row("median (least-most of rounds)", "", "clients", *(METRICS[name][0] for name in columns))]
     order = list(dict.fromkeys(what for what, *_ in by_key))
-    for (what, where, clients), spreads in sorted(by_key.items(), key=lambda one: (order.index(one[0][0]), *one[0])):
+    for (what, where, clients), spreads in sorted(by_key.items(), key=lambda item: (order.index(item[0][0]), *item[0])):
         if "perSecond" in spreads:
             lines.append(_row(what, where, str(clients), *(str(spreads.get(name, "")) for name in columns)))
         else:
             others = ", ".join(f"{METRICS[name][0]} {spread}" for name, spread in spreads.items())
             lines.append(f"{what:20}{where:12}{others}")
     for where, workers in run["workers"].items():
-        sizes = ", ".join(f"RSS {one['rss']:.1f} MB, PSS {one['pss']:.1f} MB" for one in workers)
+        sizes = ", ".join(f"RSS {worker['rss']:.1f} MB, PSS {worker['pss']:.1f} MB" for worker in workers)
         lines.append(f"{'workers':20}{where:12}{sizes}")
     return "\n".join([*lines, "", *map(str, targets(run))])
 
@@ -161,7 +163,7 @@ def _row(what: str, where: str, clients: str, *cells: str) -> str:
 
 
 def compare(base: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Set the medians of two runs one beside another, and mark those whose rounds do not overlap."""
+    """Write the medians of two runs side by side, and mark the figures whose rounds do not overlap."""
     before = {(key, metric): spread for key, metric, spread in Figures(base).spreads()}
     lines = [
         f"{name}: {run['machine']['commit']}, {run['machine']['measuredAt']}, {run['options']['records']} more records"
@@ -179,7 +181,7 @@ def compare(base: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         lines.append(f"{name:34}{METRICS[metric][0]:18}{old!s:>18}{spread!s:>18}{ratio:8.2f}{mark}")
         if metric in ("perSecond", "updatesPerSecond"):
             slower.append((1 / ratio, name))
-    lines += ["", "* all rounds of the one are above all rounds of the other"]
+    lines += ["", "* all rounds of one run are above all rounds of the other"]
     if slower:
         lines.append("slowed down most: {1}, x {0:.2f}".format(*max(slower)))
     return "\n".join(lines)

@@ -3,7 +3,7 @@
     python -m bench.scale                    # some minutes
     python -m bench.scale --large 20000      # a look at whether it runs
 
-What counts are ratios, which a slow or busy machine distorts least; `README.md` says what each one means.
+Ratios matter, since a slow or busy machine distorts them least; `README.md` explains each of them.
 """
 
 import argparse
@@ -41,11 +41,11 @@ WRITERS = 8
 WRITING_SECONDS = 4.0
 
 FLAT, NEARLY_FLAT, FREE = 1.3, 1.5, 0.9
-"""What a latency may grow by from a thousand learners to a million, and what of its throughput one module keeps."""
+"""The most growth of a latency from a thousand learners to a million, and the least throughput of a single module."""
 MEMORY_MEGABYTES, STALLED_MILLISECONDS = 32.0, 50.0
 
-# A learner's number says everything about them. One in twenty has never begun; of ten, one each has paused, dropped and
-# completed. They began within half a year, more of them lately, a few hours for each content, in an order of their own.
+# A learner follows from a number. A twentieth has never begun; a tenth has paused, a tenth dropped, a tenth completed.
+# They began within half a year, more of them lately, with a few hours for each content, each in another order.
 LEARNERS = """
 CREATE TEMP TABLE learners AS
 SELECT module_id, module_id || '-' || lpad(n::text, 7, '0') AS user_id, n, n % 20 > 0 AS has_begun,
@@ -90,7 +90,7 @@ INSERT INTO activity_days (user_id, module_id, day, time_spent_seconds)
 SELECT user_id, module_id, CAST(timezone('UTC', started_at) AS date) AS day, sum(time_spent_seconds)
 FROM progress_records GROUP BY user_id, module_id, day ORDER BY day
 """
-# Writers have touched every part of every tally; a recount writes one.
+# Writers have written to every part of every tally; a recount writes to a single part.
 PARTS = """
 INSERT INTO tallies SELECT module_id, kind, item, other, 0, 0, 0, 0, 0, 0, 0, 0
 FROM tallies, generate_series(1, 7) AS other WHERE part = 0
@@ -108,13 +108,13 @@ class Sizes(NamedTuple):
     small_modules: int
 
     def modules(self) -> dict[str, int]:
-        """Return the learners of each module; as many are in each of the small ones."""
+        """Return the number of learners of each module."""
         sizes = {FEW: self.few, MEDIUM: self.medium, LARGE: self.large}
         return sizes | {small_module(nth): self.small for nth in range(self.small_modules)}
 
 
 class Measure(NamedTuple):
-    """A kind of request, sent to both modules; `path` and `body` make it for one of them."""
+    """A kind of request that is sent to both modules; `path` and `body` make it for a module."""
 
     name: str
     target: float
@@ -157,35 +157,35 @@ def document(module: str) -> dict[str, Any]:
 
 
 def fill(connection: Connection, sizes: Sequence[int], modules: Sequence[str]) -> None:
-    """Give the published modules learners, as if each had sent one update about each content."""
-    say = connection.exec_driver_sql
-    # What follows is consistent by itself; looking up ten million foreign keys would take longer than all the rest.
-    say("SET session_replication_role = replica")
-    say("SET synchronous_commit = off")
-    say("SET work_mem = '512MB'")
-    say("SET maintenance_work_mem = '1GB'")
+    """Give the published modules learners, as if each had sent an update about each content."""
+    send = connection.exec_driver_sql
+    # The rows are consistent by themselves; to check ten million foreign keys would take longer than everything else.
+    send("SET session_replication_role = replica")
+    send("SET synchronous_commit = off")
+    send("SET work_mem = '512MB'")
+    send("SET maintenance_work_mem = '1GB'")
     connection.execute(text(LEARNERS), {"now": datetime.now(UTC), "modules": modules, "sizes": sizes})
     indexes = [index for table in FILLED for index in _take_indexes(connection, table)]
     for statement in (RECORDS, "ANALYZE progress_records", ENROLLMENTS, DAYS):
         connection.execute(text(statement))
     for index in indexes:
         connection.execute(text(index))
-    say("DROP TABLE learners")
+    send("DROP TABLE learners")
     for module in modules:
         recount.tallies(connection, module)
-    say(PARTS)
-    say("RESET ALL")
-    say("VACUUM ANALYZE")
-    say("CHECKPOINT")
+    send(PARTS)
+    send("RESET ALL")
+    send("VACUUM ANALYZE")
+    send("CHECKPOINT")
 
 
 def _take_indexes(connection: Connection, table: str) -> list[str]:
-    """Drop a table's indexes but for keys that others refer to, and return what makes them again."""
+    """Drop a table's indexes, except keys that other tables refer to; return the statements that restore them."""
     made_again = []
     keys = (
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint AS ours WHERE conrelid = CAST(:name AS regclass)"
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint AS own WHERE conrelid = CAST(:name AS regclass)"
     )
-    free = " AND contype IN ('p', 'u') AND NOT EXISTS (SELECT FROM pg_constraint WHERE confrelid = ours.conrelid)"
+    free = " AND contype IN ('p', 'u') AND NOT EXISTS (SELECT FROM pg_constraint WHERE confrelid = own.conrelid)"
     for name, definition in connection.execute(text(keys + free), {"name": table}).all():
         connection.execute(text(f"ALTER TABLE {table} DROP CONSTRAINT {name}"))
         made_again.append(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
@@ -197,12 +197,12 @@ def _take_indexes(connection: Connection, table: str) -> list[str]:
 
 
 def measures(connection: Connection, sizes: Sizes) -> list[Measure]:
-    """Return the requests to measure; those about learners are about another one each time."""
+    """Return the requests to measure; requests about learners name another learner each time."""
     learners = {FEW: sizes.few, LARGE: sizes.large}
     chance = random.Random(1)
 
     def learner(module: str) -> str:
-        # One who is active and has begun: their answers are of one size in both modules.
+        # A learner who is active and has begun: their answers have the same size in both modules.
         return f"{module}-{10 * chance.randrange(learners[module] // 10) + 4:07}"
 
     def update(module: str) -> dict[str, Any]:
@@ -237,33 +237,33 @@ def measures(connection: Connection, sizes: Sizes) -> list[Measure]:
 
 
 def _statistics(rest: dict[str, str]) -> Callable[[str], str]:
-    """Return the path about a module, which ends as is said for it."""
+    """Return a path of statistics, whose end differs by module."""
     return lambda module: f"/api/progress/stats/{module}{rest[module]}"
 
 
 def _cursor_of_last_page(connection: Connection, module: str, filters: Filters, order: Order) -> str:
-    """Return what a client has got that has walked to the last page of 50: the place of the 51st from the end."""
+    """Return the cursor of a client that has read to the last page of 50: the position of the 51st from the end."""
     backwards = order._replace(descending=not order.descending)
     page = roster.page(connection, module, filters, backwards, None, 51)
     return roster.encode(order, order.position(page[-1]))
 
 
 def measure_latencies(service: Service, measures: Sequence[Measure]) -> dict[str, dict[str, Latency]]:
-    """Send the requests in rounds, to one module and the other in turn, and drop the first round."""
+    """Send the requests in rounds, to both modules in turn, and drop the first round."""
     connection = service.connect()
-    seconds: dict[str, dict[str, list[float]]] = {one.name: {FEW: [], LARGE: []} for one in measures}
+    seconds: dict[str, dict[str, list[float]]] = {measure.name: {FEW: [], LARGE: []} for measure in measures}
     for _ in range(ROUNDS + 1):
-        for one in measures:
+        for measure in measures:
             times: dict[str, list[float]] = {FEW: [], LARGE: []}
             for nth in range(REQUESTS):
                 for module in (FEW, LARGE) if nth % 2 else (LARGE, FEW):
-                    path, body = one.path(module), one.body and one.body(module)
+                    path, body = measure.path(module), measure.body and measure.body(module)
                     role = "service" if body else "admin"
                     start = time.perf_counter()
                     call(connection, path, body, role=role)
                     times[module].append(time.perf_counter() - start)
             for module, taken in times.items():
-                seconds[one.name][module].append(median(taken))
+                seconds[measure.name][module].append(median(taken))
     return {name: {module: Latency.of(taken[1:]) for module, taken in by.items()} for name, by in seconds.items()}
 
 
@@ -321,7 +321,7 @@ def _write(connections: Sequence[HTTPConnection], modules: Sequence[str], learne
 
 
 def measure_changes(service: Service) -> dict[str, dict[str, float]]:
-    """Publish the medium module anew in several ways; return what each takes, and what others see meanwhile."""
+    """Publish the medium module again in several ways; return the time of each, and of other requests meanwhile."""
     module = document(MEDIUM)
     first, *others = module["contents"]
     changes = {
@@ -368,15 +368,15 @@ def measure_changes(service: Service) -> dict[str, dict[str, float]]:
             ended.set()
             figures[name] = {
                 "seconds": seconds,
-                "refused": sum(one.result() for one in writers),
-                **{probe: one.result() for probe, one in others_see.items()},
+                "refused": sum(writer.result() for writer in writers),
+                **{probe: client.result() for probe, client in others_see.items()},
             }
             publish(service, [MEDIUM])
     return figures
 
 
 def measure_stalled(connection: Connection) -> Latency:
-    """Count those who have stalled in the medium module, at whatever instant of a week it costs most."""
+    """Count the stalled learners of the medium module, at the instant of a week at which it takes longest."""
     now = datetime.now(UTC)
     slowest = []
     for _ in range(ROUNDS):
@@ -415,9 +415,9 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
     return {
         "sizes": sizes._asdict(),
         "latencies": {
-            one.name: {"target": one.target}
-            | {module: latency._asdict() for module, latency in latencies[one.name].items()}
-            for one in requests
+            measure.name: {"target": measure.target}
+            | {module: latency._asdict() for module, latency in latencies[measure.name].items()}
+            for measure in requests
         },
         "memory": memory,
         "updatesPerSecond": rates,
@@ -427,7 +427,7 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Set the figures beside their targets."""
+    """Write the figures beside their targets."""
     sizes, rates, memory = figures["sizes"], figures["updatesPerSecond"], figures["memory"]
     lines = [f"{'ms, median (least-most of rounds)':42}{sizes['few']:>22,}{sizes['large']:>22,}  ratio target"]
     for name, by in figures["latencies"].items():

@@ -12,16 +12,16 @@ from bench.serving import bearer, run_command
 from progress_service.store.models import ProgressRecord
 
 LEARNERS, MODULES, CONTENTS = 2000, 20, 40
-"""Every learner is enrolled in every module, of so many contents each."""
+"""Every learner is enrolled in every module; each module has this number of contents."""
 STUDENTS, STARTED = 250, 2
-"""So many learners send requests; they have started the first contents of each module: some ten thousand records."""
+"""The learners who send requests, and the contents that they have started in each module: ten thousand records."""
 VIEWERS = 50
-"""So many of these have started all contents of the first module."""
+"""The number of these learners who have started all contents of the first module."""
 GROUP = 25
-"""A batch is about so many students; batches that are sent side by side are about different ones."""
+"""The number of students in a batch; batches that are sent side by side are about different students."""
 IMPORTED_BATCHES = 10
 MOST_PER_SECOND = 2000
-"""No service answers as many updates."""
+"""More updates than any service answers in a second."""
 
 INSTRUCTOR = "ines"
 UPDATE = {"progressPercentage": 40, "timeSpentSeconds": 5}
@@ -53,11 +53,11 @@ def request(method: str, path: str, authorization: str, body: Any = None) -> byt
 
 
 def reads(path: str, tokens: Sequence[str]) -> list[bytes]:
-    return [request("GET", path, one) for one in tokens]
+    return [request("GET", path, token) for token in tokens]
 
 
 class School:
-    """The learners and modules in one database; nothing is drawn twice that can happen only once."""
+    """The learners and modules in a database; no request is drawn twice that can succeed only once."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -96,22 +96,22 @@ class School:
             connection.exec_driver_sql("ANALYZE")
 
     def starts(self, seconds: float) -> list[bytes]:
-        """Return updates that each start a record, more than are answered in so long; whoever sends one deletes it."""
+        """Return updates that each start a record, more than are answered in this time; the sender deletes them."""
         while len(self._starts) < seconds * MOST_PER_SECOND:
-            number, one = next(self._fresh)
-            self._starts.append(request("POST", "/api/progress", TOKENS[number], {"contentId": one, **UPDATE}))
+            number, content_id = next(self._fresh)
+            self._starts.append(request("POST", "/api/progress", TOKENS[number], {"contentId": content_id, **UPDATE}))
         return self._starts
 
     def repeats(self) -> list[bytes]:
         """Return updates of records that exist."""
         draw = self._chance.randrange
         drawn = [(1 + draw(STUDENTS), content(draw(MODULES), draw(STARTED))) for _ in range(MOST_PER_SECOND)]
-        return [request("POST", "/api/progress", TOKENS[n], {"contentId": one, **UPDATE}) for n, one in drawn]
+        return [request("POST", "/api/progress", TOKENS[n], {"contentId": name, **UPDATE}) for n, name in drawn]
 
     def completes(self, seconds: float) -> list[bytes]:
-        """Return requests that each complete a record, more than are answered in so long; start what is missing."""
+        """Return requests that each complete a record, more than are answered in this time; start missing records."""
         wanted = round(seconds * MOST_PER_SECOND)
-        tokens = {student(number): one for number, one in TOKENS.items()}
+        tokens = {student(number): token for number, token in TOKENS.items()}
         kept = [content(nth, ordinal) for nth in range(MODULES) for ordinal in range(STARTED)]
         found = (
             select(ProgressRecord.id, ProgressRecord.user_id)
@@ -127,7 +127,7 @@ class School:
         return [request("PUT", f"/api/progress/{key}/complete", tokens[user_id]) for key, user_id in records]
 
     def batches(self, size: int) -> list[bytes]:
-        """Return batches of so many updates of records that exist, by groups of students in turn."""
+        """Return batches of this size, of updates of records that exist, by groups of students in turn."""
         groups = [group for _ in range(3) for group in range(STUDENTS // GROUP)]
         return [
             request("POST", "/api/progress/batch", PLATFORM, {"updates": self._updates(group, size)})
@@ -135,8 +135,8 @@ class School:
         ]
 
     def import_updates(self) -> dict[str, float]:
-        """Import what batches bring, and a file without a line, which is how long the command takes to start."""
-        updates = [one for group in range(IMPORTED_BATCHES) for one in self._updates(group, GROUP * MODULES)]
+        """Import the updates of some batches, and an empty file, which shows how long the command takes to start."""
+        updates = [update for group in range(IMPORTED_BATCHES) for update in self._updates(group, GROUP * MODULES)]
         start = self._run([], "progress", "import", "--updates")
         seconds = self._run(updates, "progress", "import", "--updates")
         return {"updatesPerSecond": len(updates) / (seconds - start), "startSeconds": start}
@@ -158,12 +158,12 @@ class School:
             yield 1 + place % STUDENTS, contents[place // STUDENTS]
 
     def _start(self, pairs: Iterator[tuple[int, str]]) -> None:
-        updates = [{"userId": student(number), "contentId": one, **UPDATE} for number, one in pairs]
+        updates = [{"userId": student(number), "contentId": content_id, **UPDATE} for number, content_id in pairs]
         self._run(updates, "progress", "import", "--updates")
 
     def _run(self, lines: Sequence[Mapping[str, Any]], *command: str) -> float:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            file.writelines(json.dumps(one) + "\n" for one in lines)
+            file.writelines(json.dumps(line) + "\n" for line in lines)
             file.flush()
             return run_command(self.url, *command, file.name)
 

@@ -1,4 +1,4 @@
-"""What both benches do with the service: serve it, call it, run its commands, and look at its processes."""
+"""Functions of both benches: serve the service, call it, run its commands, and look at its processes."""
 
 import json
 import os
@@ -29,7 +29,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Service:
-    """A gunicorn that serves, on a port of its own."""
+    """A gunicorn that serves on its own port."""
 
     def __init__(self, port: int, pid: int) -> None:
         self.port = port
@@ -41,7 +41,7 @@ class Service:
 
 
 def bearer(sub: str, role: str) -> str:
-    """Return what the Authorization header says, for as long as a bench may take."""
+    """Return an Authorization header that lasts as long as a bench may take."""
     return f"Bearer {token(sub, role, exp=datetime.now(UTC) + timedelta(days=1))}"
 
 
@@ -53,7 +53,7 @@ CALLERS = {role: headers(role) for role in ("admin", "service")}
 
 
 def call(connection: HTTPConnection, path: str, body: Any = None, method: str = "", role: str = "service") -> Any:
-    """Send a request, expect it to succeed and return what it answers."""
+    """Send a request, expect it to succeed, and return the answer."""
     sent = None if body is None else json.dumps(body)
     connection.request(method or ("POST" if sent else "GET"), path, sent, CALLERS[role])
     response = connection.getresponse()
@@ -101,7 +101,7 @@ def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def run_command(url: str, *command: str) -> float:
-    """Run one of the service's `flask` commands on a database; return how many seconds it took."""
+    """Run a `flask` command of the service on a database; return how many seconds it took."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "flask", "--app", "wsgi", *command],
@@ -130,19 +130,19 @@ def verify(url: str) -> None:
         drift = next(verification.drifts(connection), None)
     engine.dispose()
     if drift:
-        raise RuntimeError(f"not what a recount gives: {drift}")
+        raise RuntimeError(f"differs from its recount: {drift}")
 
 
 @contextmanager
-def timed(what: str) -> Iterator[None]:
-    """Say on standard error how long something took."""
+def timed(name: str) -> Iterator[None]:
+    """Print on standard error how long the block took."""
     start = time.perf_counter()
     yield
-    print(f"{what}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return what CPU a process and its descendants have used, those that have ended included."""
+    """Return the CPU time of a process and its descendants, including those that have ended."""
     while True:
         try:
             return _cpu_seconds(pid)
@@ -151,7 +151,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _cpu_seconds(pid: int) -> float:
-    # The clock of a process, see clock_getcpuclockid(3), is a thousand times finer than what /proc says of it.
+    # The clock of a process, see clock_getcpuclockid(3), is a thousand times finer than the figure in /proc.
     own = time.clock_gettime(~pid << 3 | 2)
     after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ended = (int(after_name[13]) + int(after_name[14])) / TICKS
@@ -163,6 +163,6 @@ def _children(pid: int) -> list[int]:
 
 
 def memory(pid: int, name: str, source: str = "status") -> float:
-    """Return one of a process's figures, in megabytes."""
+    """Return a figure of a process, in megabytes."""
     found = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/{source}").read_text().splitlines()[1:])
     return int(found[name].split()[0]) / 1024

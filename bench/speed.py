@@ -3,7 +3,7 @@
     python -m bench.speed                                                     # everything, some ten minutes
     python -m bench.speed --only post --concurrency 8 --databases postgresql  # some of it, within a minute
 
-`README.md` says what is measured, and how to read it.
+`README.md` explains the figures and how to read them.
 """
 
 import argparse
@@ -49,7 +49,7 @@ READS = {
 
 
 class Kind(NamedTuple):
-    """A kind of request: how to get as many as so many seconds may need, and what their answers are."""
+    """A kind of request: a function that makes enough for some seconds, and the status of their answers."""
 
     name: str
     requests: Callable[[School, float], list[bytes]]
@@ -72,7 +72,7 @@ KINDS = [
 
 
 class Subject(NamedTuple):
-    """What requests are sent to: a service, whose database is a server of its own, or none."""
+    """The receiver of requests: a service, and the server of its database, if there is one."""
 
     where: str
     service: Service
@@ -81,7 +81,7 @@ class Subject(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What is measured in every round, where, and with how many clients; 0 is none."""
+    """A figure of every round: its name, its place, and the number of clients, or 0."""
 
     what: str
     where: str
@@ -115,7 +115,7 @@ class Bench:
     def _figures(self) -> Iterator[Figure]:
         """Yield the figures in the order of a round: each near those that it is compared with."""
         kinds = [kind for kind in KINDS if self._wants(kind.name)]
-        yardsticks = {one for kind in kinds for one in report.YARDSTICKS[kind.name]}
+        yardsticks = {name for kind in kinds for name in report.YARDSTICKS[kind.name]}
         ceilings = [kind for kind in self._ceilings() if kind.name in yardsticks or self._wants(kind.name)]
         has_floor = self._floor and (report.FLOOR in yardsticks or self._wants(report.FLOOR))
         for clients in self._options.concurrency:
@@ -150,7 +150,7 @@ class Bench:
         return Figure(kind.name, subject.where, clients, partial(self._send, kind, subject, clients))
 
     def _send(self, kind: Kind, subject: Subject, clients: int) -> dict[str, float]:
-        """Send requests from the other process; return what came of it."""
+        """Send requests from the other process; return what was measured."""
         seconds, service = self._options.seconds, subject.service
         requests = kind.requests(subject.school, seconds)
         watched = {"serviceCpu": service.pid} | ({"databaseCpu": subject.server.pid} if subject.server else {})
@@ -163,7 +163,7 @@ class Bench:
         return {"perSecond": load.answers / load.seconds, "p50": load.p50, "p99": load.p99, **per_answer}
 
     def _transact(self, clients: int) -> dict[str, float]:
-        """Let pgbench do what one update does."""
+        """Let pgbench do the work of an update."""
         assert self._floor
         before = cpu_seconds(self._floor.server.pid)
         done, per_second = self._floor.run(clients, PGBENCH_TIMES * self._options.seconds)
@@ -171,7 +171,7 @@ class Bench:
 
 
 def import_wsgi() -> dict[str, float]:
-    """Return how many seconds it takes to import what gunicorn serves."""
+    """Return how many seconds the import of the served application takes."""
     printed = subprocess.run(
         [sys.executable, "-c", IMPORT_WSGI], cwd=ROOT, env=environment("sqlite://"), check=True, capture_output=True
     )
@@ -197,9 +197,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             subjects.append(Subject(where, stack.enter_context(served(url)), school, server))
         ceiling = stack.enter_context(served(subjects[0].school.url, "bench.ceiling:app"))
         figures = Bench(options, subjects, ceiling, floor).run()
-        workers = {one.where: [_memory(pid) for pid in one.service.workers] for one in subjects}
-        for one in subjects:
-            verify(one.school.url)
+        workers = {subject.where: [_memory(pid) for pid in subject.service.workers] for subject in subjects}
+        for subject in subjects:
+            verify(subject.school.url)
         return {
             "machine": machine(),
             "options": {name: value for name, value in vars(options).items() if name != "json"},
@@ -209,7 +209,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def fill_up(url: str, records: int) -> None:
-    """Put so many records of other learners, in another module, into the same tables."""
+    """Put this number of records of other learners, in another module, into the same tables."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection, served(url) as service:
         scale.publish(service, [scale.LARGE])
@@ -222,7 +222,7 @@ def _memory(pid: int) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what figures of two runs may differ by."""
+    """Return the facts by which figures of two runs may differ."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, default=ROOT / "instance" / "speed.json", help="where to write all figures"
     )
-    parser.add_argument("--script", action="store_true", help="only print what pgbench is given")
+    parser.add_argument("--script", action="store_true", help="only print the script for pgbench")
     options = parser.parse_args()
     if options.script:
         with PostgresServer() as server:
@@ -262,7 +262,7 @@ def main() -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(one) for one in text.split(",")]
+    return [int(number) for number in text.split(",")]
 
 
 def _names(text: str) -> list[str]:
