@@ -196,7 +196,7 @@ def is_passed(score: int | None, max_score: int | None, passing_score: int | Non
 
 
 def count(enrollment: Enrollment, before: Record, after: Record, update: Update, content: ContentRule) -> Enrollment:
-    """Carry the change of a record by an update over to the totals and dates of its enrollment."""
+    """Apply the change that an update made to a record to the totals and dates of its enrollment."""
     at, last = update.occurred_at, enrollment.last_activity_at
     is_latest = last is None or at >= last
     return enrollment._replace(
@@ -239,17 +239,17 @@ def restart(enrollment: Enrollment) -> Enrollment:
 
 
 def is_complete(enrollment: Enrollment, module: Denominators) -> bool:
-    """Tell whether an active or paused enrollment is to complete: all counted contents are, and there are some."""
+    """Tell whether an active or paused enrollment completes: it has counted contents, and all are completed."""
     return enrollment.status in (ACTIVE, PAUSED) and 0 < module.total_contents == enrollment.completed_contents
 
 
 def settle(enrollment: Enrollment, module: Denominators, at: datetime) -> Enrollment:
-    """Complete an enrollment that is complete, as of a catalog change or a change of status."""
+    """Complete an enrollment that is complete, at the time of a catalog change or of a change of status."""
     return enrollment._replace(status=COMPLETED, completed_at=at) if is_complete(enrollment, module) else enrollment
 
 
 def complete(enrollment: Enrollment, was: datetime | None, last: datetime | None) -> Enrollment:
-    """Complete an enrollment by updates, as of the last completion of its counted contents.
+    """Complete an enrollment by updates, at the last completion of its counted contents.
 
     `was` is the time of that completion before the updates. An enrollment that was completed at that time moves earlier
     with it, and never later. An enrollment that a catalog change or a change of status has completed keeps its date.

@@ -1,7 +1,7 @@
 """In which groups of a module a learner counts, and with which numbers: the rule that keeps every statistic.
 
 A statistic is a sum over learners. Each enrollment, record and day of activity counts in a few groups; a change takes
-out what counted before and adds what counts now. `recount` has the same three functions in SQL, in the same order;
+out its earlier numbers and adds its new numbers. `recount` has the same three functions in SQL, in the same order;
 docs/architecture.md ("Tallies") has a table of the groups and of the statistics that they make up.
 """
 
@@ -13,14 +13,8 @@ from typing import NamedTuple
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED, ActivityDay, Denominators, Enrollment, Record
 
-STATUS, PERCENTAGE, CONTENT, LAST_WEEK, LAST_DAY, DAY = KINDS = (
-    "status",
-    "percentage",
-    "content",
-    "last_week",
-    "last_day",
-    "day",
-)
+KINDS = ("status", "percentage", "content", "last_week", "last_day", "day")
+STATUS, PERCENTAGE, CONTENT, LAST_WEEK, LAST_DAY, DAY = KINDS
 
 
 class Counts(NamedTuple):
@@ -37,12 +31,7 @@ class Counts(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Learners of a module with something in common, which the item names.
-
-    STATUS: a status. PERCENTAGE: a whole per cent of progress, of learners who are not dropped. CONTENT: a content that
-    they started. LAST_WEEK, LAST_DAY: the week or day and the content of their last update, of active and paused
-    learners. DAY: the day on which something happened.
-    """
+    """Learners of a module with something in common, which the item names."""
 
     module_id: str
     kind: str
@@ -53,10 +42,10 @@ Share = tuple[Group, Counts]
 
 
 class Changes(dict[Group, Counts]):
-    """The numbers that groups gain or lose."""
+    """The numbers that each group gains or loses."""
 
     def replace(self, before: Iterable[Share], after: Iterable[Share]) -> None:
-        """Take out what counted before and add what counts now."""
+        """Take out the earlier shares and add the new ones."""
         for group, counts in before:
             self[group] = Counts._make(map(sub, self.get(group, NOTHING), counts))
         for group, counts in after:
@@ -109,10 +98,7 @@ def of_record(record: Record) -> Iterator[Share]:
 
 def of_day(day: ActivityDay) -> Iterator[Share]:
     """Yield the group in which a day of activity counts."""
-    yield (
-        Group(day.module_id, DAY, str(day.day)),
-        Counts(learners=1, time_spent_seconds=day.time_spent_seconds),
-    )
+    yield Group(day.module_id, DAY, str(day.day)), Counts(learners=1, time_spent_seconds=day.time_spent_seconds)
 
 
 def item_of(period: date, content_id: str | None) -> str:

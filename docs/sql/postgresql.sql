@@ -130,7 +130,7 @@ VALUES
     CAST(%(ordinal)s AS BIGINT)
   );
 
--- store.recount.denominators: Count the module's current contents and their weights again.
+-- store.recount.denominators: Recount the module's current contents and their weights.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
   SELECT
@@ -788,8 +788,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._rules, as above
 
--- store.recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that
--- are complete.
+-- store.recount.reweigh: Apply new weights of a module's contents to its enrollments, and complete the enrollments
+-- that are complete.
 UPDATE enrollments SET weighted_sum = (
   enrollments.weighted_sum + gained.weighted_sum
 ), completed_contents = (
@@ -886,7 +886,7 @@ WHERE
     )
   );
 
--- store.recount.tallies: Count the tallies of a module again and add the difference.
+-- store.recount.tallies: Recount the tallies of a module and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -1877,8 +1877,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._rules, as above
 
--- store.recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of
--- some contents and learners.
+-- store.recount.completions: Complete the records of a module that fulfil the rule of their content, for all or some
+-- contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -1926,7 +1926,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 FROM contents
@@ -1951,8 +1951,8 @@ WHERE
     ) AS ids
   );
 
--- store.recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that
--- are complete.
+-- store.recount.totals: Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
   SELECT
@@ -3292,7 +3292,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL
 -- store.locks._lock_table (2)
 LOCK TABLE enrollments IN ROW SHARE MODE;
 
--- store.verification.repair: Store the recount of a module's totals where they have drifted.
+-- store.verification.repair: Store the recount of a module's totals where they differ.
 SELECT
   enrollments.user_id
 FROM enrollments
@@ -3302,7 +3302,7 @@ WHERE
 ORDER BY
   enrollments.user_id   FOR UPDATE;
 
--- store.recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (3): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 SELECT
   progress_records.content_id,
@@ -3341,7 +3341,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 FROM contents
@@ -3356,7 +3356,7 @@ WHERE
   )
   AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR));
 
--- store.recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (
@@ -3501,7 +3501,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL
 
 -- store.locks._lock_table (2), as above
 
--- store.recount.tallies (2): Count the tallies of a module again and add the difference.
+-- store.recount.tallies (2): Recount the tallies of a module and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -4049,7 +4049,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL
 
 -- store.recount.denominators, as above
 
--- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 SELECT
   progress_records.content_id,
@@ -4087,7 +4087,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 FROM contents
@@ -4101,7 +4101,7 @@ WHERE
     OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
   );
 
--- store.recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (

@@ -108,7 +108,7 @@ INSERT INTO module_instructors (
 VALUES
   (?, ?, ?);
 
--- store.recount.denominators: Count the module's current contents and their weights again.
+-- store.recount.denominators: Recount the module's current contents and their weights.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
   SELECT
@@ -604,8 +604,8 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._rules, as above
 
--- store.recount.reweigh: Carry other weights of a module's contents over to its enrollments, and complete those that
--- are complete.
+-- store.recount.reweigh: Apply new weights of a module's contents to its enrollments, and complete the enrollments
+-- that are complete.
 UPDATE enrollments SET weighted_sum = (
   enrollments.weighted_sum + gained.weighted_sum
 ), completed_contents = (
@@ -685,7 +685,7 @@ WHERE
     )
   );
 
--- store.recount.tallies: Count the tallies of a module again and add the difference.
+-- store.recount.tallies: Recount the tallies of a module and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -1476,8 +1476,8 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._rules, as above
 
--- store.recount.completions: Complete the records of a module that fulfil the rule of their content, of all or of
--- some contents and learners.
+-- store.recount.completions: Complete the records of a module that fulfil the rule of their content, for all or some
+-- contents and learners.
 SELECT
   progress_records.content_id,
   CAST(COALESCE(
@@ -1523,7 +1523,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
 FROM contents
@@ -1546,8 +1546,8 @@ WHERE
     ) AS ids
   );
 
--- store.recount.totals: Count the totals of a module's enrollments again, of all or of some, and complete those that
--- are complete.
+-- store.recount.totals: Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
   SELECT
@@ -2693,7 +2693,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- store.verification.repair: Store the recount of a module's totals where they have drifted.
+-- store.verification.repair: Store the recount of a module's totals where they differ.
 SELECT
   enrollments.user_id
 FROM enrollments
@@ -2702,7 +2702,7 @@ WHERE
 ORDER BY
   enrollments.user_id;
 
--- store.recount.completions (3): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (3): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 SELECT
   progress_records.content_id,
@@ -2741,7 +2741,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
 FROM contents
@@ -2756,7 +2756,7 @@ WHERE
   )
   AND progress_records.user_id IN (?, ?);
 
--- store.recount.totals (2): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (
@@ -2900,7 +2900,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- store.recount.tallies (2): Count the tallies of a module again and add the difference.
+-- store.recount.tallies (2): Recount the tallies of a module and add the difference.
 INSERT INTO tallies (
   module_id,
   kind,
@@ -3291,7 +3291,7 @@ BEGIN IMMEDIATE;
 
 -- store.recount.denominators, as above
 
--- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 SELECT
   progress_records.content_id,
@@ -3329,7 +3329,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, of all or of
+-- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
 FROM contents
@@ -3343,7 +3343,7 @@ WHERE
     OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
   );
 
--- store.recount.totals (3): Count the totals of a module's enrollments again, of all or of some, and complete those
+-- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
 FROM (

@@ -1,6 +1,6 @@
 """Transactions on PostgreSQL and on SQLite: how they begin, how long they wait, and when they are tried again.
 
-docs/architecture.md ("Transactions") explains the waiting places and the retries as a whole.
+docs/architecture.md ("Transactions") explains the waiting places and the retries.
 """
 
 import random
@@ -27,21 +27,20 @@ migrate = Migrate()
 Result = TypeVar("Result")
 
 ATTEMPTS = 6
-"""How often a transaction is tried, if it loses to another transaction or its connection was lost."""
+"""How many times a transaction is tried, if it loses to another transaction or its connection was lost."""
 LONGEST_PAUSE = 0.2
-"""Most seconds between two attempts. The pause is random, so that the losers of one race do not meet again."""
+"""The most seconds between two attempts. Pauses are random, so that the losers of a race do not meet again."""
 
 # A serialization failure, a deadlock, and the races of two first writes (unique and foreign keys).
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 LOCK_NOT_AVAILABLE = "55P03"
 AT_ONCE = {"postgresql": 0.1, "sqlite": 0.5}
-"""Seconds that every request may wait for a lock. To wait longer, a request needs one of the waiting places."""
+"""The seconds that every request may wait for a lock. To wait longer, a request needs a waiting place."""
 PLACES, TURN = "places-to-wait", "turn-to-write"
 
-# The server can only be read; a prepared statement does not fit the tables any more; a statement is not prepared, or is
-# prepared already.
+# A read-only server; a prepared statement that no longer fits the tables, is missing, or exists already.
 UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
-"""Errors that are the fault of a connection: it is given up, and the transaction is tried again on another."""
+"""Errors of a connection, not of its transaction, which is tried again on another connection."""
 
 
 class NoTurn(TimeoutError):
@@ -54,29 +53,29 @@ class Mode(NamedTuple):
     postgresql: str
     sqlite: str
     is_one_statement: bool = False
-    """Whether it needs no BEGIN where the connection has the settings already."""
+    """Whether it needs no BEGIN if the connection already has the settings."""
 
 
 READING = Mode("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
-"""Reads one snapshot by several statements."""
+"""Several statements read a snapshot."""
 READING_BY_ONE_STATEMENT = Mode("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_one_statement=True)
-"""Reads one snapshot by one statement."""
-# On SQLite a writer takes the only write lock at its begin: a transaction that has read first cannot wait for it.
+"""A single statement reads a snapshot."""
+# On SQLite a writer takes the only write lock when it begins: a transaction that has read first cannot wait for it.
 WRITING = Mode("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
-"""Writes; each statement sees what was committed before it."""
+"""Statements write; each sees the transactions that were committed before it."""
 TRYING = Mode(WRITING.postgresql, READING.sqlite)
-"""Finds out whether it could write, and on SQLite does not wait for other writers."""
+"""A probe tries to write, and on SQLite does not wait for other writers."""
 
 
 class Timeouts(NamedTuple):
-    """The most seconds that a statement may wait for a lock, and that it may take; 0 is no limit."""
+    """The most seconds that a statement may wait for a lock, and that it may take; 0 means no limit."""
 
     lock: float
     statement: float
 
 
 def prepare(app: Flask) -> None:
-    """Set up an application's connections, and begin its transactions here instead of in the driver."""
+    """Set up an application's connections; their transactions begin here, not in the driver."""
     with app.app_context():
         engine, usual = db.engine, timeouts()
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
@@ -96,7 +95,7 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         execute_command(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
-        if command := options.get("begins", WRITING).sqlite:
+        if command := options.get("mode", WRITING).sqlite:
             execute_command(connection, command)
 
 
@@ -119,18 +118,18 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        begins: Mode = options.get("begins", WRITING)
+        mode: Mode = options.get("mode", WRITING)
         given: Timeouts = options.get("timeouts", usual)
         if not connection.info["is_direct"] or given != at_once:
-            execute_command(connection, f"{begins.postgresql}; {settings('SET LOCAL', given)}")
-        elif not begins.is_one_statement:  # the connection has the settings already
-            execute_command(connection, begins.postgresql)
+            execute_command(connection, f"{mode.postgresql}; {settings('SET LOCAL', given)}")
+        elif not mode.is_one_statement:
+            execute_command(connection, mode.postgresql)
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
         is_unfit = _sqlstate(context.original_exception) in UNFIT_SQLSTATES
         context.is_disconnect = context.is_disconnect or is_unfit
-        # If a connection is unfit, so are all others of its age; a lost connection may be the only one.
+        # If a connection is unfit, so are the others of its age. If a connection is lost, the others may work.
         context.invalidate_pool_on_disconnect = is_unfit
 
     @event.listens_for(engine, "invalidate")
@@ -139,7 +138,7 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
         lost = time.monotonic()
 
     @event.listens_for(engine, "checkout")
-    def look_at_suspects(driver: Any, record: ConnectionPoolEntry, _: Any) -> None:
+    def check_suspect(driver: Any, record: ConnectionPoolEntry, _: Any) -> None:
         if record.info["seen"] < lost:
             try:
                 engine.dialect.do_ping(driver)
@@ -155,10 +154,10 @@ def timeouts(*, catalog_timeout: bool = False) -> Timeouts:
 
 
 @cache
-def settings(set_: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
-    """Return the commands, in one message, for the settings that the service relies on.
+def settings(command: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
+    """Return a message with the commands for the settings that the service relies on.
 
-    Servers, roles, URLs and poolers may have set others. Through a pooler a setting lasts for one transaction only.
+    Servers, roles, URLs and poolers may have set others. Through a pooler, a setting lasts only for a transaction.
     """
     values = {
         "lock_timeout": round(1000 * timeouts.lock),
@@ -167,34 +166,31 @@ def settings(set_: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
         "DateStyle": "ISO",
         "TimeZone": "'UTC'",
     }
-    return "; ".join(f"{set_} {name} = {value}" for name, value in values.items())
+    return "; ".join(f"{command} {name} = {value}" for name, value in values.items())
 
 
 def read(work: Callable[[Connection], Result], *, single_statement: bool = False) -> Result:
-    """Do the work on one snapshot of the database, so that its statements see the same moment.
-
-    Work of a `single_statement` needs no BEGIN.
-    """
+    """Do the work on a snapshot of the database; work that is a `single_statement` needs no BEGIN."""
     return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts())
 
 
 def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
-    """Do the work on one snapshot, and return its result with the function that ends the snapshot."""
+    """Do the work on a snapshot, and return its result with the function that ends the snapshot."""
     result, transaction = _begin(work, READING, timeouts())
     return result, transaction.close
 
 
 def allow_catalog_timeout(connection: Connection) -> None:
-    """Let the further statements of this transaction take as long as a catalog change may."""
+    """Let the next statements of this transaction take as long as those of a catalog change."""
     if connection.dialect.name == "postgresql":
         execute_command(connection, settings("SET LOCAL", timeouts(catalog_timeout=True)))
 
 
 def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False) -> Result:
-    """Do the work in one transaction and commit it: when this returns, the changes are on disk.
+    """Do the work in a transaction and commit it: when this returns, the changes are on disk.
 
-    The work may run more than once, so it must have no effects but on its connection. With `catalog_timeout` the
-    statements of a request may take as long as a catalog change may; those of commands always may.
+    The work may run more than once, so it must have no effect outside its connection. With `catalog_timeout` the
+    statements of a request may take as long as those of a catalog change; those of commands always may.
     """
     return _transact(work, WRITING, timeouts(catalog_timeout=catalog_timeout))
 
@@ -215,64 +211,61 @@ def _write_nothing(connection: Connection) -> None:
             raise
 
 
-def _transact(work: Callable[[Connection], Result], begins: Mode, timeouts: Timeouts) -> Result:
-    result, transaction = _begin(work, begins, timeouts)
-    # If the connection is lost during COMMIT, the commit may have succeeded: this must not try again. With an
-    # Idempotency-Key the caller may.
+def _transact(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> Result:
+    result, transaction = _begin(work, mode, timeouts)
+    # If the connection is lost during COMMIT, the commit may have succeeded: it is not tried again here. A caller with
+    # an Idempotency-Key may try again.
     transaction.close()
     return result
 
 
-def _begin(work: Callable[[Connection], Result], begins: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+def _begin(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
     """Do the work in a transaction; return the result, and a stack that commits and gives the connection back.
 
     At most half of a worker's threads wait for locks at the same time. The other half is for requests that need not
     wait: probes, readers, and writers of other modules and learners.
     """
     if not has_request_context():
-        patience: int = current_app.config["CATALOG_TIMEOUT"]
-        return _attempt(work, begins, Timeouts(patience, patience))
+        seconds: int = current_app.config["CATALOG_TIMEOUT"]
+        return _attempt(work, mode, Timeouts(seconds, seconds))
     places: BoundedSemaphore = current_app.extensions[PLACES]
     try:
-        return _attempt(work, begins, timeouts._replace(lock=AT_ONCE[db.engine.dialect.name]))
+        return _attempt(work, mode, timeouts._replace(lock=AT_ONCE[db.engine.dialect.name]))
     except (DBAPIError, TimeoutError) as error:
         if not is_locked(error) or not places.acquire(blocking=False):
             raise
     try:
-        return _attempt(work, begins._replace(is_one_statement=False), timeouts)
+        return _attempt(work, mode._replace(is_one_statement=False), timeouts)
     finally:
         places.release()
 
 
-def _attempt(work: Callable[[Connection], Result], begins: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction, and try again where that may help."""
-    patience = time.monotonic() + max(timeouts.lock, current_app.config["LOCK_TIMEOUT"])
+def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction; try again after a transient error."""
+    deadline = time.monotonic() + max(timeouts.lock, current_app.config["LOCK_TIMEOUT"])
     attempt = 0
     while True:
         attempt += 1
         try:
             with ExitStack() as transaction:
                 connection = transaction.enter_context(db.engine.connect())
-                connection.execution_options(begins=begins, timeouts=timeouts)
-                # SQLite serves its waiting writers in no order; this lock serves the threads of a worker in turn.
-                if begins.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
+                connection.execution_options(mode=mode, timeouts=timeouts)
+                # SQLite serves waiting writers in no order. This lock serves the threads of a worker in turn.
+                if mode.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
                     if not turn.acquire(timeout=timeouts.lock):
                         raise NoTurn
                     transaction.callback(turn.release)
                 transaction.enter_context(connection.begin())
                 return work(connection), transaction.pop_all()
         except DBAPIError as error:
-            if attempt == ATTEMPTS or time.monotonic() > patience or not is_transient(error):
+            if attempt == ATTEMPTS or time.monotonic() > deadline or not is_transient(error):
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
 
 
 def is_transient(error: DBAPIError) -> bool:
-    """Tell whether the same transaction may succeed when it is tried again at once.
-
-    That is so if it lost a race to another transaction, or if its pooled connection was lost or unfit.
-    """
+    """Tell whether the transaction lost a race or its connection, so that it may succeed when it is tried again."""
     return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
 
 

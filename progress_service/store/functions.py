@@ -1,4 +1,4 @@
-"""SQL functions and conditions that both databases write in their own way."""
+"""SQL functions and conditions that the two databases write differently, or that several statements share."""
 
 from collections.abc import Collection
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class utc_day(FunctionElement[str]):  # noqa: N801  a function, named as one
+class utc_day(FunctionElement[str]):  # noqa: N801  named like an SQL function
     """The UTC day of a time, as text."""
 
     type = String()
@@ -55,11 +55,11 @@ def content_of(item: Any) -> ColumnElement[str]:
 
 
 def one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:
-    """Compare with fixed words, which stand in the statement: the length of a list of parameters is not known yet."""
+    """Compare with words that stand in the statement, since the length of a list of parameters is not known yet."""
     condition: ColumnElement[bool] = column.in_([literal_column(f"'{word}'") for word in words])
     return condition
 
 
 def summed_to_int(total: Any) -> ColumnElement[int]:
-    """Make a sum an integer, since PostgreSQL answers a decimal, and 0 where nothing was summed."""
+    """Make a sum an integer, since PostgreSQL returns a decimal; the sum of no rows is 0."""
     return cast(func.coalesce(total, 0), BigInteger)

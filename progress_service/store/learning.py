@@ -1,4 +1,4 @@
-"""What is stored about learners, and how it changes: the values between the tables and the rules."""
+"""The values stored about learners, before and after a change: between the tables and the rules."""
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
@@ -25,7 +25,7 @@ class DayKey(NamedTuple):
 
 
 class EnrollmentChange(NamedTuple):
-    """A learner is to be enrolled, or their enrollment changed; a field that is None stays as it is."""
+    """A change of an enrollment, which is made if it is missing; a field that is None stays as it is."""
 
     user_id: str
     module_id: str
@@ -35,7 +35,7 @@ class EnrollmentChange(NamedTuple):
 
 
 class Learning(NamedTuple):
-    """What is stored about some learners: their enrollments, records and days of activity."""
+    """The stored values of some learners: their enrollments, records and days of activity."""
 
     enrollments: dict[EnrollmentKey, Enrollment]
     records: dict[RecordKey, Record]
@@ -45,7 +45,7 @@ class Learning(NamedTuple):
         return Learning(dict(self.enrollments), dict(self.records), dict(self.days))
 
     def without_enrollments(self, created: Collection[EnrollmentKey]) -> "Learning":
-        """Leave out some enrollments: those that this transaction has made are in no tally yet."""
+        """Leave out the enrollments that this transaction has made: they are in no tally yet."""
         return self._replace(
             enrollments={key: enrollment for key, enrollment in self.enrollments.items() if key not in created}
         )

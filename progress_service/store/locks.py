@@ -1,4 +1,4 @@
-"""The locks of writers, in the one order in which every transaction takes them (docs/architecture.md, "Locks").
+"""The locks of writers, in the order in which every transaction takes them (docs/architecture.md, "Locks").
 
 First the Idempotency-Key (`idempotency.replay`), then modules by code point, then enrollments by user and module, and
 last the rows that `Statements.store` writes. So writers queue, and do not deadlock. Every lock ends with its
@@ -14,7 +14,7 @@ from progress_service.store.direct import DirectStatement
 from progress_service.store.models import Base, Enrollment, Module
 
 CHANGES, REPAIRS = 0, 1
-"""The two purposes of a module's lock: updates and catalog changes exclude each other by it, or two repairs do."""
+"""The two locks of a module: one between updates and catalog changes, the other between repairs."""
 
 MOST_LOCKS = 50
 """How many modules a transaction locks one by one. PostgreSQL has room for 64 locks of each connection."""
@@ -39,7 +39,7 @@ def share_module(connection: Connection, statement: DirectStatement, rows: Mappi
 
 
 def hold_modules(connection: Connection, module_ids: Collection[str]) -> None:
-    """Hold modules alone: no update of them runs, and none that has begun is unfinished."""
+    """Lock modules alone: updates of them that have begun end first, and new updates wait."""
     if len(module_ids) > MOST_LOCKS:
         hold_catalog(connection)
         _lock_table(connection, Enrollment, "EXCLUSIVE")  # all updates write there before they read the catalog

@@ -1,4 +1,4 @@
-"""Publishing a module: its contents are stored, and the figures that depend on them are counted again."""
+"""Publishing a module: its contents are stored, and the figures that depend on them are recounted."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -7,7 +7,6 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from progress_service import tallies
-from progress_service.calculations import Denominators
 from progress_service.store import locks, recount
 from progress_service.store.models import Content, Module, ModuleInstructor
 from progress_service.store.recorder import ContentElsewhere, refuse, tally_rows
@@ -38,8 +37,8 @@ class PublishedModule(NamedTuple):
 def publish(connection: Connection, module: PublishedModule, *, now: datetime, is_locked: bool = False) -> bool:
     """Publish a module with all its contents, and recount its enrollments where weights or rules have changed.
 
-    Contents left out are retired. With `is_locked` the caller holds the module already (`locks.hold_modules`). Returns
-    whether the module is new. Raises ContentElsewhere.
+    Contents that are left out are retired. With `is_locked` the caller already holds the module (`locks.hold_modules`).
+    Returns whether the module is new. Raises ContentElsewhere.
     """
     if not is_locked:
         locks.hold_modules(connection, [module.id])
@@ -57,8 +56,7 @@ def _store(connection: Connection, module: PublishedModule) -> bool:
     titled = update(Module).filter_by(id=module.id).values(title=module.title)
     is_new = not connection.execute(titled).rowcount
     if is_new:
-        empty = Denominators(total_weight=0, total_contents=0)._asdict()
-        connection.execute(insert(Module).values(id=module.id, title=module.title, **empty))
+        connection.execute(insert(Module).values(id=module.id, title=module.title, total_weight=0, total_contents=0))
     connection.execute(update(Content).filter_by(module_id=module.id).values(retired=True))
     rows = [
         {"module_id": module.id, "ordinal": ordinal, "retired": False, **content._asdict()}
@@ -85,7 +83,7 @@ def _recount(
     rules: Mapping[str, tuple[int, int | None]],
     now: datetime,
 ) -> None:
-    """Carry the difference to the earlier weights and completion rules over to records, enrollments and tallies."""
+    """Change records, enrollments and tallies where weights or completion rules differ from the earlier ones."""
     new_weights, new_rules = _counted_weights(connection, module_id), _rules(connection, module_id)
     changed = [content_id for content_id, rule in rules.items() if new_rules[content_id] != rule]
     completed = recount.completions(connection, module_id, now, content_ids=changed) if changed else {}
@@ -101,22 +99,15 @@ def _recount(
 def _recount_tallies(
     connection: Connection, module_id: str, completed: Mapping[str, int], enrollments_completed: int, now: datetime
 ) -> None:
-    """Carry the completions of a catalog change, of records by content and of enrollments, over to the tallies."""
+    """Add the completions of a catalog change to the tallies; `completed` counts the records by content."""
     sql = Statements.of(connection)
     of_unfinished = (tallies.LAST_WEEK, tallies.LAST_DAY) if enrollments_completed else ()
     recount.tallies(connection, module_id, (tallies.STATUS, tallies.PERCENTAGE, *of_unfinished))
-    today = tallies.Group(module_id, tallies.DAY, str(now.date()))
     changes = tallies.Changes()
-    changes.replace(
-        [],
-        [
-            (today, tallies.Counts(completed=sum(completed.values()), enrollments_completed=enrollments_completed)),
-            *(
-                (tallies.Group(module_id, tallies.CONTENT, content_id), tallies.Counts(completed=number))
-                for content_id, number in completed.items()
-            ),
-        ],
-    )
+    for content_id, number in completed.items():
+        changes[tallies.Group(module_id, tallies.CONTENT, content_id)] = tallies.Counts(completed=number)
+    today = tallies.Group(module_id, tallies.DAY, str(now.date()))
+    changes[today] = tallies.Counts(completed=sum(completed.values()), enrollments_completed=enrollments_completed)
     sql.store_tallies.run(connection, **sql.tallies(tally_rows(changes)))
 
 

@@ -1,4 +1,4 @@
-"""The one write path: every change of a record, an enrollment or a day of activity goes through here.
+"""The write path: every change of a record, an enrollment or a day of activity goes through here.
 
 Each function locks, reads, refuses what cannot be applied, applies the rules of `calculations`, and stores, in this
 order (docs/architecture.md, "The way of an update"). Its caller owns the transaction and commits it.

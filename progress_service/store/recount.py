@@ -1,4 +1,4 @@
-"""Totals and tallies counted again from the records, set-based: for catalog changes, and for `verification`.
+"""Totals and tallies recounted from the records, set-based: for catalog changes, and for `verification`.
 
 The callers hold the module alone, or share it and hold the enrollments that they name (see `locks`).
 """
@@ -26,11 +26,11 @@ TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id")
 Weights = Mapping[str, int]
 """The weights of a module's counted contents, by their ids."""
 Share = tuple[str, sa.Select[Any]]
-"""The kind of some groups, and a selection of the numbers that one table adds to them."""
+"""A kind of groups, and a selection of the numbers that a table adds to these groups."""
 
 
 def denominators(connection: sa.Connection, module_id: str) -> None:
-    """Count the module's current contents and their weights again."""
+    """Recount the module's current contents and their weights."""
     counted = recounted_denominators(module_id)
     connection.execute(
         update(Module).where(Module.id == counted.c.module_id).values({name: counted.c[name] for name in DENOMINATORS})
@@ -44,10 +44,10 @@ def totals(
     names: Iterable[str] = TOTALS,
     user_ids: Collection[str] | None = None,
 ) -> int:
-    """Count the totals of a module's enrollments again, of all or of some, and complete those that are complete.
+    """Recount the totals of all or some of a module's enrollments, and complete the enrollments that are complete.
 
-    Returns how many enrollments have completed that count in statistics. Only the named totals are written, and only
-    where they differ.
+    Writes only the named totals, and only where they differ. Returns how many of the completed enrollments count in
+    statistics.
     """
     counted = recounted_totals(module_id)
     where = [Enrollment.module_id == module_id]
@@ -63,10 +63,10 @@ def totals(
 
 
 def reweigh(connection: sa.Connection, module_id: str, before: Weights, after: Weights, now: datetime) -> int:
-    """Carry other weights of a module's contents over to its enrollments, and complete those that are complete.
+    """Apply new weights of a module's contents to its enrollments, and complete the enrollments that are complete.
 
-    Returns how many enrollments have completed that count in statistics. Reads only the records of the contents whose
-    weight has changed, and writes only the enrollments that differ. The caller holds the module alone.
+    Reads only the records of contents whose weight has changed, and writes only enrollments that differ. The caller
+    holds the module alone. Returns how many of the completed enrollments count in statistics.
     """
     sql = Statements.of(connection)
     changed = {content_id for content_id, _ in before.items() ^ after.items()}
@@ -122,10 +122,9 @@ def completions(
     content_ids: Collection[str] | None = None,
     user_ids: Collection[str] | None = None,
 ) -> dict[str, int]:
-    """Complete the records of a module that fulfil the rule of their content, of all or of some contents and learners.
+    """Complete the records of a module that fulfil the rule of their content, for all or some contents and learners.
 
-    Returns how many records of each content have completed that count in statistics. The caller counts the totals
-    again.
+    Returns how many of the completed records of each content count in statistics. The caller recounts the totals.
     """
     sql = Statements.of(connection)
     where = [ProgressRecord.module_id == module_id, ProgressRecord.content_id == Content.id, is_fulfilled()]
@@ -142,10 +141,10 @@ def completions(
 
 
 def tallies(connection: sa.Connection, module_id: str, kinds: Collection[str] = KINDS) -> None:
-    """Count the tallies of a module again and add the difference.
+    """Recount the tallies of a module and add the difference.
 
-    Updates may run on meanwhile: they only add, so that the difference is the same at any moment. Another repair may
-    not run, since both would add the same.
+    Updates may run meanwhile: they only add, so that the difference is the same at any moment. Another repair may not
+    run, since both would add the same difference.
     """
     compared = compared_tallies(module_id, kinds)
     lacking = [compared.c[f"recounted_{name}"] - compared.c[f"stored_{name}"] for name in Counts._fields]
@@ -193,9 +192,9 @@ def recounted_totals(module_id: str) -> sa.Subquery:
         .subquery("summed")
     )
     latest = record.user_id == Enrollment.user_id, record.last_activity_at == summed.c.last_activity_at
-    # Of contents with the same latest time, any may have been the last one.
+    # If several contents have the latest time, any of them may have been the last.
     is_latest = select(record.id).where(*latest, record.content_id == Enrollment.last_content_id).exists()
-    a_latest = select(func.max(record.content_id)).where(*latest, record.module_id == module_id).scalar_subquery()
+    some_latest = select(func.max(record.content_id)).where(*latest, record.module_id == module_id).scalar_subquery()
     return (
         select(
             Enrollment.user_id,
@@ -211,7 +210,7 @@ def recounted_totals(module_id: str) -> sa.Subquery:
             case(
                 (summed.c.last_activity_at.is_(None), null()),
                 (is_latest, Enrollment.last_content_id),
-                else_=a_latest,
+                else_=some_latest,
             ).label("last_content_id"),
         )
         .outerjoin(summed, summed.c.user_id == Enrollment.user_id)

@@ -1,8 +1,8 @@
 """The revisions of the schema that this version can work with.
 
-Revisions are numbered, so that a later revision sorts behind. A migration only adds to the schema, so that earlier
-versions can go on. A later migration removes what no version uses any more. Its name, and the names of all migrations
-after it, say which revision a version must know: `0006_needs_0005`.
+Revisions are numbered, so that later revisions sort last. A migration only adds to the schema, so that earlier versions
+still work. A later migration removes the parts that no version uses any more. Its name, and the names of all migrations
+after it, give the revision that a version must know: `0006_needs_0005`.
 """
 
 from functools import cache

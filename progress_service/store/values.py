@@ -1,4 +1,4 @@
-"""How the values of `calculations` and the columns of the tables correspond: by the names of their fields."""
+"""The values of `calculations` in rows of the tables: columns have the names of the values' fields."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

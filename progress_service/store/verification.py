@@ -1,4 +1,4 @@
-"""Proof that the stored figures equal a recount, and the repair of those that differ: `flask progress verify`."""
+"""Comparison of the stored figures with a recount, and the repair of those that differ: `flask progress verify`."""
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
@@ -14,11 +14,11 @@ from progress_service.store.statements import Statements
 from progress_service.tallies import KINDS, Counts
 
 Pairs = dict[str, tuple[Any, Any]]
-"""The columns of stored figures and of their recounts, by the figure's name."""
+"""Of each figure, by its name, the stored column and the recounted column."""
 
 
 class Drift(NamedTuple):
-    """A stored figure that differs from its recount; without a learner it is a figure of the module."""
+    """A stored figure that differs from its recount; a figure of the module has no learner."""
 
     module_id: str
     user_id: str | None
@@ -75,10 +75,10 @@ def _compare(
 
 
 def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *, now: datetime) -> None:
-    """Store the recount of a module's totals where they have drifted.
+    """Store the recount of a module's totals where they differ.
 
-    Updates run on, except those of the learners who have drifted. Where the module's denominators have drifted, this
-    holds the module alone and recounts all its learners.
+    Only updates of learners whose figures differ wait. If the module's denominators differ, this holds the module alone
+    and recounts all its learners.
     """
     if any(drift.figure in DENOMINATORS for drift in drifts):
         locks.hold_modules(connection, [module_id])
@@ -94,8 +94,8 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
 
 
 def repair_tallies(connection: Connection, module_id: str) -> None:
-    """Bring a module's tallies to their recount; updates run on, and other repairs of the module wait."""
-    locks.hold_repairs(connection, module_id)  # before the statement that counts, so that it sees the other's repair
+    """Add to a module's tallies what their recount lacks; updates run on, and other repairs of the module wait."""
+    locks.hold_repairs(connection, module_id)  # before the statement that counts, so that it sees an earlier repair
     _share(connection, module_id)
     recount.tallies(connection, module_id)
 
