@@ -1,4 +1,4 @@
-"""How migrations run: online, on the application's own engine, one run at a time, and each run whole or not at all."""
+"""How migrations run: online, on the application's engine, one run after another, each in one transaction."""
 
 import time
 from collections.abc import Iterator
@@ -17,11 +17,11 @@ from progress_service.store import revisions
 from progress_service.store.database import db
 
 LOCK_SECONDS = 2
-"""How long a step waits for a table, since everybody else who wants the table waits behind it."""
+"""How long a step waits for a table. Everybody else who wants the table waits behind it."""
 LOCK_NOT_AVAILABLE, DEADLOCK, QUERY_CANCELED = "55P03", "40P01", "57014"
 MAY_LOSE = "lose-data"
 TURN = "(hashtextextended('flask db', 0))"
-# Of the transaction, so that it holds behind a pooler too.
+# For the transaction, so that the settings also hold behind a pooler.
 SET_TIMEOUTS = text(
     "SELECT set_config('lock_timeout', :lock, true), set_config('statement_timeout', :statement, true),"
     " set_config('idle_in_transaction_session_timeout', :statement, true)"
@@ -30,28 +30,27 @@ SET_TIMEOUTS = text(
 
 @Operations.register_operation("loses")
 class Loss(MigrateOperation):
-    """What a step takes away for good: rows, as a statement names them behind its FROM, and what people call them."""
+    """Rows that a step deletes: their name for people, and the text that selects them after FROM."""
 
-    def __init__(self, what: str, rows: str) -> None:
-        self.what = what
-        self.rows = rows
+    def __init__(self, name: str, rows: str) -> None:
+        self.name, self.rows = name, rows
 
     @classmethod
-    def loses(cls, operations: Operations, what: str, rows: str) -> None:
-        """Say what the next statements take away for good."""
-        operations.invoke(cls(what, rows))
+    def loses(cls, operations: Operations, name: str, rows: str) -> None:
+        """Declare the rows that the next statements delete."""
+        operations.invoke(cls(name, rows))
 
 
 @Operations.implementation_for(Loss)
 def count(operations: Operations, loss: Loss) -> None:
-    """Note what would be lost, where there is any of it."""
+    """Note how many rows would be lost, if there are any."""
     found = operations.get_bind().execute(text(f"SELECT count(*) FROM {loss.rows}")).scalar()
     if found:
-        operations.migration_context.opts["losses"].append(f"{found} {loss.what}")
+        operations.migration_context.opts["losses"].append(f"{found} {loss.name}")
 
 
 def run(connection: Connection) -> None:
-    """Do what the command asks for, in one transaction, and then say what has been done."""
+    """Run the command in one transaction, and then print the steps that were done."""
     done: list[str] = []
     losses: list[str] = []
     context.configure(
@@ -83,13 +82,13 @@ def run(connection: Connection) -> None:
 
 
 def describe(step: MigrationInfo) -> Iterator[str]:
-    """Say what a step has done, if it has done more than to mark the database."""
+    """Describe a step, unless it has only marked the database."""
     if not step.is_stamp:
         yield f"{step.up_revision.revision} {'applied' if step.is_upgrade else 'taken back'}: {step.up_revision.doc}"
 
 
 def wait_for_turn(connection: Connection) -> None:
-    """Let one run after another have the database to the end of its transaction, with the time that commands have."""
+    """Wait until other runs have ended, with the timeouts of commands, and hold off runs until the transaction ends."""
     connection.execute(SET_TIMEOUTS, {"lock": "0", "statement": "0"})
     if not connection.execute(text(f"SELECT pg_try_advisory_xact_lock{TURN}")).scalar():
         click.echo("Waiting for another run to end.")
@@ -99,7 +98,7 @@ def wait_for_turn(connection: Connection) -> None:
 
 
 def run_when_tables_are_free(connection: Connection) -> None:
-    """Run, and where others hold a table for long, let those who wait go first, and come back after a while."""
+    """Run; if others hold a table for long, let the writers who wait go first, and try again after a pause."""
     deadline = time.monotonic() + current_app.config["CATALOG_TIMEOUT"]
     pause = 1
     while True:
@@ -115,9 +114,9 @@ def run_when_tables_are_free(connection: Connection) -> None:
 
 @contextmanager
 def prepared_for_sqlite(connection: Connection) -> Iterator[None]:
-    """Have a command's patience with other writers, and leave foreign keys unchecked.
+    """Wait for other writers as long as a command may, and leave foreign keys unchecked.
 
-    SQLite alters a table by making it anew, which others refer to meanwhile.
+    SQLite alters a table by a copy that replaces it, while other tables refer to it.
     """
     driver = connection.connection.cursor()
     (patience,) = driver.execute("PRAGMA busy_timeout").fetchone()
@@ -131,18 +130,18 @@ def prepared_for_sqlite(connection: Connection) -> Iterator[None]:
 
 
 def code(error: DBAPIError) -> str | None:
-    """Return the SQLSTATE of PostgreSQL's errors."""
+    """Return the SQLSTATE of an error of PostgreSQL."""
     return getattr(error.orig, "sqlstate", None)
 
 
 def advice(error: DBAPIError) -> str:
-    """Say in one line what the database says, and what to do about it."""
-    says = str(error.orig).partition("\n")[0]
+    """Return the database's message and the advice for it, in one line."""
+    detail = str(error.orig).partition("\n")[0]
     if code(error) in (LOCK_NOT_AVAILABLE, DEADLOCK):
-        return f"{says}: others hold a table for long, see pg_stat_activity. Nothing has changed: run it again later."
+        return f"{detail}: others hold a table for long, see pg_stat_activity. Nothing has changed: run it again later."
     if code(error) == QUERY_CANCELED:
-        return f"{says}. Nothing has changed: give it more time, as PROGRESS_CATALOG_TIMEOUT, in seconds."
-    return says
+        return f"{detail}. Nothing has changed: give it more time, as PROGRESS_CATALOG_TIMEOUT, in seconds."
+    return detail
 
 
 try:

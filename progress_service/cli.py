@@ -101,15 +101,15 @@ def dump_catalog(file: BinaryIO) -> None:
 @progress.command("import")
 @click.option("--enrollments", type=FILE, help="A file with enrollments; - is standard input.")
 @click.option("--updates", type=FILE, help="A file with updates.")
-@click.option("--complete", is_flag=True, help="The last line is whole, although it has no line end.")
+@click.option("--complete", is_flag=True, help="The last line is complete, although it has no line end.")
 def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete: bool) -> None:
-    """Import a file or pipe, CSV or JSON, plain or gzip; lines that are given again add nothing."""
+    """Import a file or pipe, CSV or JSON, plain or gzip; lines that were imported before add nothing."""
     if enrollments and not updates:
         file, kind = enrollments, ENROLLMENTS
     elif updates and not enrollments:
         file, kind = updates, UPDATES
     else:
-        raise click.UsageError("Give one of --enrollments and --updates.")
+        raise click.UsageError("Give either --enrollments or --updates.")
     stored = 0
     try:
         source = importing.Source(file, kind, complete=complete)
@@ -145,8 +145,8 @@ def verify(repair: bool) -> None:
                 for drift in chunk:
                     click.echo(_describe(drift))
                 if repair:
-                    mend = partial(verification.repair, module_id=module_id, drifts=chunk, now=datetime.now(UTC))
-                    database.write(mend)
+                    now = datetime.now(UTC)
+                    database.write(partial(verification.repair, module_id=module_id, drifts=chunk, now=now))
             if repair:
                 database.write(partial(verification.repair_tallies, module_id=module_id))
         return found

@@ -1,4 +1,4 @@
-"""The settings: their defaults, how they are read from the environment, and the checks before the service starts."""
+"""The settings: their defaults, how the environment gives them, and the checks before the service starts."""
 
 import os
 from collections.abc import Mapping
@@ -62,19 +62,19 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
 
 
 def _parse(text: str) -> str | bool:
-    """Read a variable: `true` and `false`, in any case, as booleans, all else as text, since a secret may be digits."""
+    """Read `true` and `false`, in any case, as booleans; everything else is text, since a secret may be digits."""
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _typed(name: str, value: Any, kind: type) -> Any:
-    """Return a setting, which may be written as text, with its type."""
-    if type(value) is kind:
+def _typed(name: str, value: Any, type_: type) -> Any:
+    """Return a setting, which may be given as text, with its type."""
+    if type(value) is type_:
         return value
-    if kind is bool and value in ("1", "0"):
+    if type_ is bool and value in ("1", "0"):
         return value == "1"
-    if kind is int and isinstance(value, str) and value.isdecimal():
+    if type_ is int and isinstance(value, str) and value.isdecimal():
         return int(value)
-    wanted = {bool: "true or false", int: "a whole number"}.get(kind, "text")
+    wanted = {bool: "true or false", int: "a whole number"}.get(type_, "text")
     raise ConfigurationError(f"PROGRESS_{name} must be {wanted}, not {value!r}.")
 
 
@@ -86,14 +86,14 @@ def _set_up_tokens(config: dict[str, Any]) -> None:
             raise ConfigurationError(
                 f"There is no setting PROGRESS_{name}. PROGRESS_USER_CLAIM and PROGRESS_ROLE_CLAIM name claims."
             )
-    audiences = [one.strip() for one in config["JWT_DECODE_AUDIENCE"].split(",") if one.strip()]
+    audiences = [name.strip() for name in config["JWT_DECODE_AUDIENCE"].split(",") if name.strip()]
     if config["JWT_DECODE_AUDIENCE"] and not audiences:
         raise ConfigurationError("PROGRESS_JWT_DECODE_AUDIENCE names no audience.")
     expected = {"AUDIENCE": audiences or None, "ISSUER": config["JWT_DECODE_ISSUER"] or None}
     for claim, value in expected.items():
         config[f"JWT_DECODE_{claim}"] = config[f"JWT_ENCODE_{claim}"] = value
     config["JWT_DECODE_ALGORITHMS"] = [config["JWT_ALGORITHM"]]
-    # Every token needs an expiry, but not always a subject: USER_CLAIM may name another claim for the caller.
+    # Every token needs an expiry, but not always a subject: USER_CLAIM may name another claim.
     config["JWT_IDENTITY_CLAIM"], config["JWT_VERIFY_SUB"] = "exp", False
 
 
@@ -130,17 +130,17 @@ def _database_url(written: str) -> URL:
 
 
 def _postgresql_url(written: str) -> URL:
-    """Read the part behind the scheme: user and password, encoded or not, and the rest as libpq does.
+    """Read the part behind the scheme: user and password, encoded or not, and the rest as libpq reads it.
 
     Raises ProgrammingError or ValueError.
     """
     begin, _, parameters = written.partition("?")
-    credentials, _, place = begin.partition("@") if "@" in begin else ("", "", begin)
+    credentials, _, address = begin.partition("@") if "@" in begin else ("", "", begin)
     user, _, password = map(unquote, credentials.partition(":"))
     given = parse_qsl(parameters, keep_blank_values=True)
-    if "@" in place or len(dict(given)) < len(given):
+    if "@" in address or len(dict(given)) < len(given):
         raise ValueError("libpq takes the rest of a password for a host, and drops the first of two parameters")
-    query: dict[str, Any] = conninfo_to_dict(f"postgresql://{place}?{urlencode(given, quote_via=quote)}")
+    query: dict[str, Any] = conninfo_to_dict(f"postgresql://{address}?{urlencode(given, quote_via=quote)}")
     hosts, ports = (str(query.get(name, "")).split(",") for name in ("host", "port"))
     for host in hosts:
         if ":" in host and not host.startswith("/"):

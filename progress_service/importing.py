@@ -1,8 +1,8 @@
-"""Import of files with updates or enrollments, in chunks. Each chunk is applied once, however often a file is given.
+"""Import of files with updates or enrollments, in chunks. A chunk is applied once, however often a file is given.
 
-A chunk is stored together with a digest of all lines up to its end: of the names and values of their cells, whatever
-form they are written in. An import continues behind the last chunk whose digest is known: after an interruption, after
-a correction of a later line, or when lines have been added.
+With a chunk is stored a digest of the names and values of all cells up to its end, in any form of file. An import
+continues behind the last chunk whose digest is stored: after an interruption, after a correction of a later line, or
+when lines have been added.
 """
 
 import codecs
@@ -36,7 +36,7 @@ LONGEST_LINE = 65_536
 
 _TOKEN = re.compile(r"[^ \t\r\n]")
 _FOLLOWING = {"[": "{]", "{": ",]", ",": "{", "]": ""}
-"""The signs that may follow a sign in a JSON array of objects; `{` stands for a complete object."""
+"""The signs that may follow each sign in a JSON array of objects; `{` stands for a complete object."""
 _NUMBERS = Context(prec=100, traps=[])
 _CANONICAL = json.JSONEncoder(sort_keys=True)
 
@@ -50,7 +50,7 @@ class Kind(NamedTuple):
 
 
 class BadLines(Exception):
-    """Lines of a chunk are wrong, and nothing of the chunk is stored; holds the lines' numbers and faults."""
+    """Lines of a chunk have faults, so that nothing of the chunk is stored; `faults` has the number of each line."""
 
     def __init__(self, *faults: tuple[int, Fault]) -> None:
         self.faults = faults
@@ -71,7 +71,7 @@ class Line(NamedTuple):
 class Source:
     """A file or pipe that is read once: CSV with a header, or JSON objects in lines or in an array; plain or gzip.
 
-    A last line without a line end may be half a line. It is left out, and `left` is its number, unless the file is
+    A last line without a line end may be incomplete. It is left out, and `left` is its number, unless the file is
     `complete` or nothing could follow in the line.
     """
 
@@ -79,7 +79,7 @@ class Source:
         self.kind, self.complete = kind, complete
         self.left: int | None = None
         self.size: int | None = None
-        """The number of bytes of the file; None if it is not known."""
+        """The bytes of the file; None if their number is not known."""
         if file.seekable():
             begin = file.tell()
             self.size = file.seek(0, SEEK_END) or None
@@ -98,7 +98,7 @@ class Source:
         return self.size if self._file.closed else self._file.tell()
 
     def lines(self) -> Iterator[Line]:
-        """Read the file line by line. Raises BadLines for a line that has not the form of the file."""
+        """Read the file line by line. Raises BadLines for a line that does not have the form of the file."""
         pieces = self._pieces()
         first = next((piece for piece in pieces if not piece.isspace()), None)
         if first is None:
@@ -108,12 +108,12 @@ class Source:
             case "[":
                 return self._array(pieces)
             case "{":
-                return self._objects(self._whole_lines(pieces))
+                return self._objects(self._complete_lines(pieces))
             case _:
-                return self._table(self._whole_lines(pieces))
+                return self._table(self._complete_lines(pieces))
 
     def _pieces(self) -> Iterator[str]:
-        """Read the text line by line; a line that is too long is read piece by piece."""
+        """Read the text line by line; a line that is too long is read in pieces."""
         with ExitStack() as opened:
             file = opened.enter_context(BufferedReader(self._file))  # type: ignore[type-var]  # it has the methods that are called
             is_gzip = file.peek(1)[:1] == b"\x1f"  # no text begins so; a pipe may not have a second byte yet
@@ -133,7 +133,7 @@ class Source:
                     raise BadLines((self._number, Fault("", "Is not UTF-8."))) from error
                 yield piece
 
-    def _whole_lines(self, pieces: Iterator[str]) -> Iterator[str]:
+    def _complete_lines(self, pieces: Iterator[str]) -> Iterator[str]:
         for line in pieces:
             if not self._has_end and not self._is_last:
                 raise BadLines((self._number, Fault("", f"Must have less than {LONGEST_LINE} characters.")))
@@ -144,7 +144,7 @@ class Source:
 
     @property
     def _may_be_half(self) -> bool:
-        """Whether the line that was read last may continue; the first line is always taken, since it tells the form."""
+        """Whether the line that was read last may continue; the first line is always taken, since it shows the form."""
         return self._is_last and not self.complete and self._number > 1
 
     def _objects(self, lines: Iterator[str]) -> Iterator[Line]:
@@ -192,7 +192,7 @@ class Source:
         header = self._row(rows) or []
         self._check(header)
         while (row := self._row(rows)) is not None:
-            if self._may_be_half and not self._is_whole(header, row):
+            if self._may_be_half and not self._is_complete(header, row):
                 self.left = self._number
                 return
             if not any(row):
@@ -224,12 +224,12 @@ class Source:
             "unknown": [name for name in given if name not in fields],
         }
         if any(wrong.values()):
-            listed = "; ".join(f"{what}: {', '.join(map(repr, names))}" for what, names in wrong.items() if names)
+            listed = "; ".join(f"{fault}: {', '.join(map(repr, names))}" for fault, names in wrong.items() if names)
             detail = shorten(f"Is not a header of {self.kind.name}. Columns {listed}", 500, placeholder=" …")
             raise BadLines((self._number, Fault("", detail)))
 
-    def _is_whole(self, header: Sequence[str], row: Sequence[str]) -> bool:
-        """Tell whether a row must be complete: it has all cells, and the last is a time, which cannot be continued."""
+    def _is_complete(self, header: Sequence[str], row: Sequence[str]) -> bool:
+        """Tell whether a row is surely complete: it has all cells, and the last is a time, which cannot continue."""
         field = self.kind.schema.fields.get(header[-1])
         if len(row) != len(header) or not isinstance(field, Instant):
             return False
@@ -248,9 +248,9 @@ class Source:
 
 
 def _meaning(cells: Any) -> bytes:
-    """Write the cells of a line in one form: in order of their names, and 33.70 as 33.7.
+    """Write equal cells of lines equally: in order of their names, and 33.70 as 33.7.
 
-    All lists and objects have the same form; a line that holds one is refused.
+    All lists and objects are written alike, since a line with a list or an object is refused.
     """
 
     def plain(cell: Any) -> Any:
@@ -258,12 +258,12 @@ def _meaning(cells: Any) -> bytes:
             return [str(_NUMBERS.normalize(cell))]
         return cell if cell is None or isinstance(cell, str | bool) else []
 
-    said = {name: plain(cell) for name, cell in cells.items()} if isinstance(cells, dict) else {}
-    return _CANONICAL.encode(said).encode() + b"\n"
+    meaning = {name: plain(cell) for name, cell in cells.items()} if isinstance(cells, dict) else {}
+    return _CANONICAL.encode(meaning).encode() + b"\n"
 
 
 def run(source: Source, now: datetime) -> Iterator[int]:
-    """Import a file from the place where an earlier import ended; yield the number of lines stored from each chunk.
+    """Import a file from where an earlier import ended; yield the number of lines stored from each chunk.
 
     Raises BadLines; the chunks before the bad chunk stay stored.
     """
@@ -278,7 +278,7 @@ def run(source: Source, now: datetime) -> Iterator[int]:
 
 
 def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
-    """Store all lines of a chunk or none; store nothing if another import has stored the same content meanwhile."""
+    """Store all lines of a chunk or none; store nothing if another import has meanwhile stored the same content."""
     loaded: list[dict[str, Any]] = []
     faults: list[tuple[int, Fault]] = []
     for line in chunk:

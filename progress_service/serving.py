@@ -1,7 +1,7 @@
 """How gunicorn serves the application: ``gunicorn -c python:progress_service.serving wsgi:app``.
 
-Options on gunicorn's command line win over these settings. There is no access log: the application writes one line for
-each request itself.
+Options on gunicorn's command line win over these settings. There is no access log, since the application logs each
+request.
 """
 
 import os

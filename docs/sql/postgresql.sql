@@ -2558,14 +2558,14 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- operations.readiness.fault: Return why the service cannot do its work, or None if it can.
+-- operations.readiness.fault: Return why the service cannot work, or None if it can.
 SELECT
   stored_answers.key
 FROM stored_answers
 WHERE
   FALSE;
 
--- operations.readiness.fault (2): Return why the service cannot do its work, or None if it can.
+-- operations.readiness.fault (2): Return why the service cannot work, or None if it can.
 UPDATE stored_answers SET fingerprint = CAST(%(fingerprint)s AS VARCHAR)
 WHERE
   FALSE;

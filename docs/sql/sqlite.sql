@@ -2112,14 +2112,14 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- operations.readiness.fault: Return why the service cannot do its work, or None if it can.
+-- operations.readiness.fault: Return why the service cannot work, or None if it can.
 SELECT
   stored_answers."key"
 FROM stored_answers
 WHERE
   0 = 1;
 
--- operations.readiness.fault (2): Return why the service cannot do its work, or None if it can.
+-- operations.readiness.fault (2): Return why the service cannot work, or None if it can.
 UPDATE stored_answers SET fingerprint = ?
 WHERE
   0 = 1;

@@ -1,1 +1,1 @@
-"""What those who run the service ask it."""
+"""Health, metrics, logs and the description of the API, for the people who run the service."""

@@ -1,4 +1,4 @@
-"""One log line for each request, with the id of the request, from the gateway or made here."""
+"""A log line for each request, with the id of the request, which the gateway gives or the service makes."""
 
 import logging
 import re

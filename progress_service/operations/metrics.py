@@ -20,11 +20,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable by which the library finds the directory of these files."""
+"""The environment variable with the directory of these files, which the library reads."""
 PREFIX = "progress-workers-"
-"""The beginning of the names of these directories. The process that uses one holds a lock on it until it ends."""
+"""The prefix of the names of these directories. The process that uses a directory locks it until it ends."""
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # several workers have none
+disable_created_metrics()  # type: ignore[no-untyped-call]  # figures of several workers have none
 REGISTRY = CollectorRegistry()
 DURATION = Histogram(
     "http_request_duration_seconds",
@@ -41,8 +41,8 @@ def register(app: Flask) -> None:
 
 
 def _observe(response: Response) -> Response:
-    kind = (request.method, request.url_rule.rule) if request.url_rule else ("any", "unmatched")
-    DURATION.labels(*kind, response.status_code).observe(time.perf_counter() - g.began)
+    labels = (request.method, request.url_rule.rule) if request.url_rule else ("any", "unmatched")
+    DURATION.labels(*labels, response.status_code).observe(time.perf_counter() - g.began)
     return response
 
 
@@ -56,7 +56,7 @@ def exposition() -> bytes:
 
 
 class Workers(Collector):
-    """The figures of all workers whose files can be read: not of killed workers, nor of those that just begin."""
+    """The figures of all workers with readable files; workers that were killed or just begin may have none."""
 
     def collect(self) -> Iterable[Metric]:
         files = map(str, Path(os.environ[DIRECTORY]).glob("*.db"))
@@ -67,14 +67,14 @@ class Workers(Collector):
 
 
 def _is_readable(file: str) -> bool:
-    """Tell whether a file holds figures and nothing else; the library would fail at others, or read for ever."""
+    """Tell whether a file holds only figures; with other content the library would fail, or read for ever."""
     end = 0
     try:
         if not os.path.getsize(file):
             return False
         for *_, place in MmapedDict.read_all_values_from_file(file):  # type: ignore[no-untyped-call]
             if place <= end:
-                raise ValueError("not forward")
+                raise ValueError("an entry does not end behind the last")
             end = place
         MultiProcessCollector.merge([file])  # type: ignore[no-untyped-call]
     except Exception as error:  # any error that meaningless bytes lead to
@@ -84,12 +84,12 @@ def _is_readable(file: str) -> bool:
 
 
 def share(parent: str | None, user: int, group: int) -> None:
-    """Let the workers of this process, which run as a user and a group, share a new directory for their figures."""
+    """Make a directory that the workers of this process, which run as a user and a group, share for their figures."""
     _remove_abandoned(Path(parent or tempfile.gettempdir()))
-    # The directory is locked before it gets its name: without a lock it would be taken for abandoned.
+    # The directory is locked before it gets its name: unlocked, it would be removed as abandoned.
     made = Path(tempfile.mkdtemp(dir=parent))
     os.chown(made, user, group)
-    with suppress(OSError):  # a file system without locks: nothing is removed either
+    with suppress(OSError):  # a file system without locks, where no directory is removed either
         _lock(made)
     os.environ[DIRECTORY] = str(made.rename(made.with_name(f"{PREFIX}{os.getpid()}-{made.name}")))
     # The library chose between one process and several when it was imported.

@@ -1,4 +1,4 @@
-"""Whether the service can do its work with its database."""
+"""Whether the service can work with its database."""
 
 from flask import current_app
 from sqlalchemy import Connection, text
@@ -8,7 +8,7 @@ from progress_service.store import database, revisions
 
 
 def fault() -> str | None:
-    """Return why the service cannot do its work, or None if it can."""
+    """Return why the service cannot work, or None if it can."""
     try:
         revision = database.read(_revision)
     except (DBAPIError, TimeoutError):

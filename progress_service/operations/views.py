@@ -1,4 +1,4 @@
-"""The endpoints for those who run the service. They need no token and are not to be reached through the gateway."""
+"""The endpoints for the people who run the service. They need no token, and the gateway must not forward to them."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -14,7 +14,7 @@ from progress_service.web.openapi.document import describe
 from progress_service.web.problems import UNAVAILABLE, unavailable
 from progress_service.web.serialization import Document, encode
 
-# What the page of the documentation needs is served below it.
+# The files of the page of the documentation are served below its path.
 operations = Blueprint(
     "operations", __name__, static_folder=str(files("flask_swagger_ui") / "dist"), static_url_path="/docs"
 )
