@@ -723,7 +723,7 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
--- web.idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
+-- web.idempotency.keep: Store an answer, and the learner named in it, in the transaction of the request's effect.
 INSERT INTO stored_answers (
   caller_id,
   key,

@@ -549,7 +549,7 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- web.idempotency.keep: Store an answer, and the learner whom it names, in the transaction of the request's effect.
+-- web.idempotency.keep: Store an answer, and the learner named in it, in the transaction of the request's effect.
 INSERT INTO stored_answers (
   caller_id,
   "key",

@@ -19,7 +19,7 @@ from progress_service.progress.schemas import DashboardQuery, EffortSchema, batc
 from progress_service.store import recorder
 from progress_service.store.learning import Recorded
 from progress_service.store.recorder import UnknownContent
-from progress_service.web import idempotency
+from progress_service.web import idempotency, problems
 from progress_service.web.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
 from progress_service.web.documents import EnrollmentDocument, RecordDocument
 from progress_service.web.endpoint import (
@@ -35,17 +35,7 @@ from progress_service.web.endpoint import (
     takes,
     takes_query,
 )
-from progress_service.web.problems import (
-    COMPLETION_CRITERIA_NOT_MET,
-    FORBIDDEN,
-    NOT_ENROLLED,
-    NOT_FOUND,
-    REFUSALS,
-    UNKNOWN_CONTENT,
-    Fault,
-    Problem,
-    refused_at,
-)
+from progress_service.web.problems import Fault, Problem, refused_at
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}
@@ -66,7 +56,7 @@ def _updates(call: Call) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _authorize_updates(call: Call) -> None:
-    """Refuse the updates of others, and the times of updates, from callers who report for themselves only."""
+    """Refuse updates of other learners, and times of updates, from callers who may report only for themselves."""
     faults = []
     for pointer, update in _updates(call):
         if "occurred_at" in update and not call.caller.may_date:
@@ -74,18 +64,18 @@ def _authorize_updates(call: Call) -> None:
         if not call.reaches(update.get("user_id", call.caller.id)):
             faults.append(Fault(f"{pointer}/userId", "Only admins and services may report for others."))
     if faults:
-        raise Problem(FORBIDDEN, "This is not yours to report.", faults=faults)
+        raise Problem(problems.FORBIDDEN, "You may not report this.", faults=faults)
 
 
 def _find_unknown_contents(call: Call) -> list[Fault]:
-    """Name the contents of the caller's own updates that are not in the catalog."""
+    """Name the contents that are not in the catalog, in the updates that the caller may send."""
     named = [
         (pointer, update["content_id"])
         for pointer, update in _updates(call)
         if "content_id" in update and call.reaches(update.get("user_id", call.caller.id))
     ]
     known = queries.known_contents(call.connection, {content_id for _, content_id in named}) if named else set()
-    detail = REFUSALS[UnknownContent].detail
+    detail = problems.REFUSALS[UnknownContent].detail
     return [Fault(f"{pointer}/contentId", detail) for pointer, content_id in named if content_id not in known]
 
 
@@ -93,7 +83,7 @@ def _find_unknown_contents(call: Call) -> list[Fault]:
 @requires_token(SEND_UPDATES)
 @takes(update_schema, authorize=_authorize_updates, more_faults=_find_unknown_contents)
 @answers(RecordedDocument, 201, 200)
-@refuses(NOT_ENROLLED, UNKNOWN_CONTENT)
+@refuses(problems.NOT_ENROLLED, problems.UNKNOWN_CONTENT)
 @leads_to(AFTER_UPDATE)
 def send_update(call: Call) -> Answer:
     """Record an update: 201 where it starts the record, 200 otherwise.
@@ -107,7 +97,7 @@ def send_update(call: Call) -> Answer:
 @requires_token(SEND_UPDATES)
 @takes(batch_schema, authorize=_authorize_updates, more_faults=_find_unknown_contents)
 @answers(BatchRecordedDocument, 200)
-@refuses(NOT_ENROLLED, UNKNOWN_CONTENT)
+@refuses(problems.NOT_ENROLLED, problems.UNKNOWN_CONTENT)
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
     updates = call.body["updates"]
@@ -119,17 +109,17 @@ def send_batch(call: Call) -> Answer:
 @requires_token(SEND_UPDATES)
 @takes(EffortSchema(), required=False, authorize=_authorize_updates)
 @answers(RecordedDocument, 200)
-@refuses(NOT_ENROLLED, COMPLETION_CRITERIA_NOT_MET)
+@refuses(problems.NOT_ENROLLED, problems.COMPLETION_CRITERIA_NOT_MET)
 @leads_to(AFTER_UPDATE)
 def complete_record(call: Call, record_id: str) -> Answer:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
     key = queries.record_key(call.connection, record_id)
     if key is None or not call.reaches(key.user_id):
-        raise Problem(NOT_FOUND)
+        raise Problem(problems.NOT_FOUND)
     recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
     (record,) = recorded.after.records.values()
     if record.id != UUID(record_id):  # it was removed while this request waited for the learner's lock
-        raise Problem(NOT_FOUND)
+        raise Problem(problems.NOT_FOUND)
     return _answer(recorded)
 
 
@@ -165,7 +155,7 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
     found = queries.learner_module(call.connection, user_id, module_id)
     if found is None:
-        raise Problem(NOT_FOUND, "There is no such module.")
+        raise Problem(problems.NOT_FOUND, "There is no such module.")
     return Answer(ModuleProgressDocument.of(module_id, found))
 
 
@@ -183,14 +173,15 @@ def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
 @answers(None, 204)
 def erase_learner(call: Call, user_id: str) -> Answer:
     """Erase every trace of a learner."""
-    idempotency.forget(call.connection, user_id)
-    while recorder.erase(call.connection, user_id):
-        idempotency.forget(call.connection, user_id)  # before the list that is empty: no request is forgotten by half
+    may_have_more = True
+    while may_have_more:
+        idempotency.forget(call.connection, user_id)  # first, so that no request keeps its effect without its answer
+        may_have_more = recorder.erase(call.connection, user_id)
     return NOTHING
 
 
 def _record(call: Call, bodies: Sequence[Mapping[str, Any]], pointer: str = "") -> Recorded:
-    """Record the updates of a request; `pointer` tells where the body has them."""
+    """Record the updates of a request; `pointer` tells where they are in the body."""
     defaults = {"user_id": call.caller.id, "occurred_at": call.now}
     with refused_at(pointer):
         return recorder.record(
@@ -203,7 +194,7 @@ def _record(call: Call, bodies: Sequence[Mapping[str, Any]], pointer: str = "") 
 
 
 def _answer(recorded: Recorded) -> Answer:
-    """Show the one record that a request has changed, and its enrollment."""
+    """Show the record that a request has changed, and its enrollment."""
     (record,), (enrollment,) = recorded.after.records.values(), recorded.after.enrollments.values()
     document = RecordedDocument(
         progress=RecordDocument.of(record),

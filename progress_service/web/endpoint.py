@@ -1,6 +1,6 @@
-"""The guards of the routes, and the one way that every guarded request takes.
+"""The decorators of the routes, and the way of every request through them.
 
-Under its route each view says who may call it, and then what it takes, answers and refuses. These decorators only
+Under its route each view declares who may call it, and then its body, query, answers and refusals. The decorators only
 declare; `handle` does what they declare, in the contract's order of refusals.
 """
 
@@ -27,7 +27,7 @@ from progress_service.web.validation import MOST_FAULTS, StrictSchema, faults_of
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a view: who makes it, when, with what query and body, and the transaction that it runs in."""
+    """A call of a view: the caller, the time, the query, the body and the transaction."""
 
     caller: Caller
     reach: Reach
@@ -38,12 +38,12 @@ class Call:
     connection: Connection
 
     def reaches(self, learner: str) -> bool:
-        """Tell whether a learner is within the caller's reach."""
+        """Tell whether a learner is the caller, or any learner is within reach."""
         return Reach.ANY in self.reach or learner == self.caller.id
 
 
 class Answer(NamedTuple):
-    """An answer with a document, or with nothing but its status."""
+    """An answer: a document, or a status alone."""
 
     document: Document | None
     status: int = 200
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """An answer that is sent bit by bit, in a transaction that lasts as long."""
+    """An answer that is sent in pieces. Its transaction lasts until the last piece."""
 
     text: Iterator[str]
     content_type: str
@@ -70,10 +70,10 @@ AnswerType = type[Document] | dict[str, Any] | None
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Everything that the decorators of a view declare, and that the OpenAPI document tells."""
+    """The declarations of a view, which the OpenAPI document is made from."""
 
     policy: Policy | None
-    """Whose data each role may touch; None where the route is open to all."""
+    """How far each role reaches; None if the route is open to everybody."""
     answers: Mapping[int, AnswerType]
     content_type: str = "application/json"
     text: str | None = None
@@ -89,7 +89,7 @@ class Operation:
 
 
 class Blueprint(flask.Blueprint):
-    """A blueprint of Flask that takes no route without a guard."""
+    """A Flask blueprint that refuses a route without a policy."""
 
     def add_url_rule(
         self,
@@ -106,7 +106,7 @@ class Blueprint(flask.Blueprint):
 
 
 def requires_token(policy: Policy) -> Callable[[View], Callable[..., Response]]:
-    """Let only those call a view whose token gives them a role with a part in the policy, and only within its reach."""
+    """Guard a view: the caller needs a token with a role of the policy, and is held to the reach of that role."""
 
     def guard(view: View) -> Callable[..., Response]:
         operation = _operation(view, policy)
@@ -122,7 +122,7 @@ def requires_token(policy: Policy) -> Callable[[View], Callable[..., Response]]:
 
 
 def open_to_all(view: OpenView) -> OpenView:
-    """Let everybody call a view, with no token or with any; it makes its response by itself."""
+    """Open a view to everybody, with or without a token. The view makes its own response."""
     vars(view)["operation"] = _operation(view, None)
     return view
 
@@ -136,8 +136,8 @@ def takes(
 ) -> Callable[[Declared], Declared]:
     """Declare the schema of a body, or a function that returns it for a caller.
 
-    `authorize` raises a problem for a body that is not the caller's to send. Where a body is not of the right shape,
-    `more_faults` gets what is right of it, and returns what else is wrong, so that the caller learns all of it at once.
+    `authorize` raises a problem if the caller may not send the body. If the schema refuses the body, `more_faults` gets
+    its valid part and returns further faults, so that the caller learns of all faults at once.
     """
     return _declare(body=body, body_required=required, authorize_body=authorize, more_faults=more_faults)
 
@@ -160,24 +160,24 @@ def refuses(*problems: ProblemType) -> Callable[[Declared], Declared]:
 
 
 def leads_to(links: Mapping[str, Any]) -> Callable[[Declared], Declared]:
-    """Declare what can be asked next with the answer: OpenAPI's link objects, by the id of the operation."""
+    """Declare the operations that the answer leads to: OpenAPI's link objects, by operation id."""
     return _declare(links=links)
 
 
 def single_statement(view: Declared) -> Declared:
-    """Declare that a view reads by one statement, which needs no transaction to be of one moment."""
+    """Declare that a view reads by a single statement, which is a snapshot without a transaction."""
     return _declare(single_statement=True)(view)
 
 
 def catalog_timeout(view: Declared) -> Declared:
-    """Declare that the statements of a view may take as long as a catalog change may."""
+    """Declare that the statements of a view may take as long as those of a catalog change."""
     return _declare(catalog_timeout=True)(view)
 
 
 def _declare(**declared: Any) -> Callable[[Declared], Declared]:
     def declare(view: Declared) -> Declared:
         if hasattr(view, "operation"):
-            raise TypeError(f"{view.__name__} is guarded already: put its guard above everything else that it declares")
+            raise TypeError(f"{view.__name__} is guarded already: put its guard above its other decorators")
         vars(view).setdefault("declared", {}).update(declared)
         return view
 
@@ -189,10 +189,10 @@ def _operation(view: Callable[..., Any], policy: Policy | None) -> Operation:
 
 
 def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str]) -> Response:
-    """Answer a request; the order of these lines is the order of refusals.
+    """Answer a request; the order of the lines is the order of refusals.
 
-    GET runs on one snapshot of the database. Everything else runs in one transaction, which is committed before the
-    answer is given, and may run again where it loses a race.
+    GET reads a snapshot of the database. The other methods run in a transaction, which is committed before the answer
+    is sent. If it loses a race, `work` runs again.
     """
     caller = auth.identify()  # 401
     reach = auth.admit(caller, policy)  # 403: the role
@@ -235,7 +235,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
 
 
 def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, Connection], Call]) -> Any:
-    """Load the body, if the operation takes one; a refusal names everything that is wrong with it."""
+    """Load the body, if the operation has one; a refusal names all of its faults."""
     if operation.body is None:
         return None
     schema = operation.body if isinstance(operation.body, Schema) else operation.body(caller)
@@ -250,7 +250,7 @@ def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, C
 
 
 def respond(answer: Answer) -> Response:
-    """Render an answer as JSON, or as nothing where there is no document."""
+    """Render an answer as JSON, or without a body if there is no document."""
     if answer.document is None:
         response = Response(status=answer.status)
         del response.headers["Content-Type"]
@@ -259,13 +259,13 @@ def respond(answer: Answer) -> Response:
 
 
 def stream(answer: Stream, connection: Connection) -> Response:
-    """Answer with text as it is made, on the view's connection."""
+    """Answer with text while it is made, on the view's connection."""
     database.allow_catalog_timeout(connection)
     return Response(answer.text, content_type=answer.content_type)
 
 
 def _end_with(response: Response, end: Callable[[], None]) -> Response:
-    """Let what a response reads end with its last piece, or when it is closed before."""
+    """End the transaction of a response with its last piece, or when the response is closed early."""
 
     def pieces() -> Iterator[bytes]:
         try:
@@ -277,5 +277,5 @@ def _end_with(response: Response, end: Callable[[], None]) -> Response:
         end()
         return response
     ending = Response(pieces(), headers=response.headers)
-    ending.call_on_close(end)  # also where no piece has been taken
+    ending.call_on_close(end)  # even if no piece has been read
     return ending

@@ -1,7 +1,7 @@
 """Repeats of a request: the answer is stored under the caller's key, in the transaction of the request's effect.
 
-So both are stored, or neither. A repeat that comes while the first request still runs
-waits for it, by a lock on the key; it is the first lock that a transaction takes.
+So either both are stored, or neither. A repeat that comes while the first request still runs waits for the lock of the
+key, which is the first lock that a transaction takes.
 """
 
 import hashlib
@@ -21,8 +21,6 @@ from progress_service.web.serialization import encode
 LIFETIME = timedelta(hours=24)
 
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
-
-
 _CALLER, _NAME = bindparam("caller_id", type_=String), bindparam("key", type_=String)
 LOCK = DirectStatement(select(func.pg_advisory_xact_lock(func.hashtext(_CALLER), func.hashtext(_NAME))))
 FIND = DirectStatement(
@@ -40,7 +38,7 @@ KEEP = DirectStatement(
 
 
 class Key(NamedTuple):
-    """A caller's name for one request, and the digest of that request."""
+    """A caller's key of a request, and the digest of the request."""
 
     caller_id: str
     key: str
@@ -48,12 +46,12 @@ class Key(NamedTuple):
 
     @classmethod
     def of(cls, request: Request, caller: Caller, name: str) -> "Key":
-        said = (request.method.encode(), request.path.encode(), request.query_string, request.get_data())
-        return cls(caller.id, name, hashlib.sha256(b"\0".join(said)).hexdigest())
+        parts = (request.method.encode(), request.path.encode(), request.query_string, request.get_data())
+        return cls(caller.id, name, hashlib.sha256(b"\0".join(parts)).hexdigest())
 
 
 class Replay(NamedTuple):
-    """A stored answer, and the learner whom it names; None if it names several."""
+    """A stored answer, and the learner named in it; None if it names several."""
 
     response: Response
     learner: str | None
@@ -74,12 +72,12 @@ def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
 
     Locks the key until the transaction ends. An answer that is older than a day is deleted.
     """
-    ours = {"caller_id": key.caller_id, "key": key.key}
+    stored_as = {"caller_id": key.caller_id, "key": key.key}
     if connection.dialect.name == "postgresql":
-        LOCK.run(connection, **ours)
-    for fingerprint, status, body, learner, stored_at in FIND.run(connection, **ours):
+        LOCK.run(connection, **stored_as)
+    for fingerprint, status, body, learner, stored_at in FIND.run(connection, **stored_as):
         if stored_at <= now - LIFETIME:
-            connection.execute(delete(StoredAnswer).filter_by(**ours))
+            connection.execute(delete(StoredAnswer).filter_by(**stored_as))
             return None
         if fingerprint != key.fingerprint:
             raise Problem(IDEMPOTENCY_KEY_REUSED)
@@ -89,7 +87,7 @@ def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
 
 
 def keep(connection: Connection, key: Key, response: Response, learner_id: str | None, now: datetime) -> None:
-    """Store an answer, and the learner whom it names, in the transaction of the request's effect."""
+    """Store an answer, and the learner named in it, in the transaction of the request's effect."""
     answer = {"status": response.status_code, "body": response.get_data(), "learner_id": learner_id, "stored_at": now}
     KEEP.run(connection, **key._asdict(), **answer)
 
@@ -100,7 +98,7 @@ def forget(connection: Connection, user_id: str) -> None:
 
 
 def about(connection: Connection, user_id: str) -> ColumnElement[bool]:
-    """Select the answers to a user and those that name the user; where an answer may name several, search its body."""
+    """Select the answers to a user and those that name the user; answers that may name several users are searched."""
     find = func.pg_catalog.position if connection.dialect.name == "postgresql" else func.instr
     names_them = and_(StoredAnswer.learner_id.is_(None), find(StoredAnswer.body, encode(user_id)) > 0)
     return or_(StoredAnswer.caller_id == user_id, StoredAnswer.learner_id == user_id, names_them)
