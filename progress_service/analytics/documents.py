@@ -1,4 +1,4 @@
-"""Statistics, put together from what the groups of a module add up to; every figure's population is in the contract."""
+"""The documents of statistics, made of the sums of a module's groups. The contract tells their populations."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from progress_service.web.serialization import Document
 
 
 class LearnerCountsDocument(Document):
-    """How many learners there are: `enrolled` is the sum of the four statuses, and of `started` and `notStarted`."""
+    """Numbers of learners: `enrolled` is the sum of the four statuses, and the sum of `started` and `notStarted`."""
 
     enrolled: int
     active: int
@@ -30,14 +30,14 @@ class LearnerCountsDocument(Document):
 
 
 class TimeSpentDocument(Document):
-    """The time that all learners spent, and its average over those who started."""
+    """The time that all learners spent, and the average over the learners who started."""
 
     total_seconds: int
     average_seconds_per_learner: float | None
 
 
 class TypeStatisticsDocument(Document):
-    """What became of a type's contents, over the learners who started them."""
+    """The statistics of a type's contents, over the learners who started them."""
 
     type: str
     contents: int
@@ -60,7 +60,7 @@ class TypeStatisticsDocument(Document):
 
 
 class ContentStatisticsDocument(ListedContentDocument):
-    """What became of a content, over the learners who started it."""
+    """The statistics of a content, over the learners who started it."""
 
     started: int
     completed: int
@@ -97,7 +97,7 @@ class StatisticsDocument(Document):
     completion_rate: float | None
     average_progress_percentage: float | None
     median_progress_percentage: Annotated[
-        int | None, Meta(description="Of the percentages rounded down to whole ones; the lower of two middle values.")
+        int | None, Meta(description="Of the percentages, rounded down to integers; the lower of two middle values.")
     ]
     progress_distribution: Annotated[
         list[int],
@@ -118,7 +118,7 @@ class StatisticsDocument(Document):
         by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
         everybody = _sum(by_status.values())
         staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
-        # Without any weight nobody has a percentage.
+        # In a module without weight nobody has a percentage.
         by_percentage = groups.get(PERCENTAGE, {}) if titled.module.total_weight else {}
         percentages = [by_percentage.get(str(percentage), NOTHING).learners for percentage in range(101)]
         shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
@@ -155,20 +155,20 @@ class ListedLearnerDocument(EnrollmentDocument):
     counted: Counted
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
-        shown = EnrollmentDocument.of(enrollment, module)
-        return cls.extending(shown, last_content_id=enrollment.last_content_id, counted=enrollment.counted)
+    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
+        last_content_id, counted = enrollment.last_content_id, enrollment.counted
+        return super().of(enrollment, module, last_content_id=last_content_id, counted=counted, **added)
 
 
 class RosterDocument(Document):
-    """A page of a module's learners; the cursor leads to the next one."""
+    """A page of a module's learners."""
 
     items: list[ListedLearnerDocument]
-    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last one.")]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
 
 
 class DayDocument(Document):
-    """What happened on one day, by the times of the updates."""
+    """The activity of a day, by the times of the updates."""
 
     day: date = field(name="date")
     active_learners: int
@@ -190,7 +190,7 @@ class DayDocument(Document):
 
 
 class TimelineDocument(Document):
-    """What happened in a module, day by day in UTC."""
+    """The activity in a module, day by day in UTC."""
 
     days: list[DayDocument]
 
@@ -209,7 +209,7 @@ def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Denominators) -> I
 
 
 def median(counts: Sequence[int]) -> int | None:
-    """Return the median of values given by their counts: the lower of two middle ones, None where there are none."""
+    """Return the median of the values 0, 1, … with these counts: of two middle values the lower; None without any."""
     half = (sum(counts) + 1) // 2
     return next((value for value, reached in enumerate(accumulate(counts)) if reached >= half > 0), None)
 

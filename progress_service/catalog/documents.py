@@ -1,7 +1,7 @@
-"""What the catalog's answers show: modules as they were last published, and enrollments."""
+"""The documents of the catalog: modules as they were last published, and enrollments."""
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Row
 
@@ -30,7 +30,7 @@ class ModuleListDocument(Document):
 
 
 class PublishedContentDocument(Document):
-    """A content as last published, with every default filled in."""
+    """A content as it was last published, with all defaults."""
 
     id: str
     title: str
@@ -42,19 +42,12 @@ class PublishedContentDocument(Document):
 
     @classmethod
     def of(cls, content: PublishedContent) -> Self:
-        return cls(
-            id=content.id,
-            title=content.title,
-            type=content.type,
-            section=content.section,
-            weight=content.weight,
-            completion_threshold=content.completion_threshold,
-            passing_score=None if content.passing_score is None else content.passing_score / 100,
-        )
+        passing_score = None if content.passing_score is None else content.passing_score / 100
+        return cls(*content[:-1], passing_score=passing_score)
 
 
 class PublishedModuleDocument(Document):
-    """A module as last published, with every default filled in."""
+    """A module as it was last published, with all defaults."""
 
     id: str
     title: str
@@ -68,10 +61,10 @@ class PublishedModuleDocument(Document):
 
 
 class EnrolledDocument(EnrollmentDocument):
-    """An enrollment, and whether it counts."""
+    """An enrollment, and whether it is in the statistics."""
 
     counted: Counted
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
-        return cls.extending(EnrollmentDocument.of(enrollment, module), counted=enrollment.counted)
+    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
+        return super().of(enrollment, module, counted=enrollment.counted, **added)

@@ -1,4 +1,4 @@
-"""What answers about a learner's progress show, put together from what the queries found."""
+"""The documents about a learner's progress, made of the values that the queries found."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from progress_service.calculations import (
     COMPLETED,
     DROPPED,
     ActivityDay,
+    Denominators,
+    Enrollment,
     Record,
     rounded_down,
 )
@@ -40,7 +42,7 @@ class RecordedDocument(Document):
 
 
 class BatchRecordedDocument(Document):
-    """What a batch did."""
+    """The effect of a batch."""
 
     received: Annotated[int, Meta(description="How many updates were applied.")]
     started: Annotated[int, Meta(description="How many records were started.")]
@@ -53,7 +55,7 @@ class BatchRecordedDocument(Document):
 
 
 class SummaryDocument(Document):
-    """The sums of all modules but the dropped ones."""
+    """The sums over all modules that are not dropped."""
 
     enrolled_modules: int
     active_modules: int
@@ -88,7 +90,7 @@ class SummaryDocument(Document):
 
 
 class ContinueDocument(Document):
-    """The content on which the learner goes on; at 0, null and null where they have not started it."""
+    """The content with which the learner continues; with 0, null and null if they have not started it."""
 
     module_id: str
     content_id: str
@@ -99,14 +101,9 @@ class ContinueDocument(Document):
 
 
 class TitledEnrollmentDocument(EnrollmentDocument):
-    """How far one learner is with one module, and the module's title."""
+    """A learner's progress in a module, and the module's title."""
 
     title: str
-
-    @classmethod
-    def of_module(cls, enrolled: EnrolledModule) -> Self:
-        shown = EnrollmentDocument.of(enrolled.enrollment, enrolled.module)
-        return cls.extending(shown, title=enrolled.title)
 
 
 class DashboardDocument(Document):
@@ -121,21 +118,21 @@ class DashboardDocument(Document):
     def of(
         cls, user_id: str, modules: Sequence[EnrolledModule], following: Following | None, status: str | None
     ) -> Self:
-        """Show a learner's modules, those of one status where it is given, and a summary over all but the dropped."""
+        """Show the learner's modules, or those with the given status, and a summary over all that are not dropped."""
         return cls(
             user_id=user_id,
             summary=SummaryDocument.of([enrolled for enrolled in modules if enrolled.enrollment.status != DROPPED]),
             resume=ContinueDocument(*following) if following else None,
             modules=[
-                TitledEnrollmentDocument.of_module(enrolled)
-                for enrolled in modules
-                if status in (None, enrolled.enrollment.status)
+                TitledEnrollmentDocument.of(enrollment, module, title=title)
+                for title, module, enrollment in modules
+                if status in (None, enrollment.status)
             ],
         )
 
 
 class ModuleTitleDocument(Document):
-    """A module by its name."""
+    """A module and its title."""
 
     id: str
     title: str
@@ -154,7 +151,7 @@ class ContentProgressDocument(ListedContentDocument):
 
 
 class TypeProgressDocument(Document):
-    """The sums of a type's contents: those of weight 0 count for the time only."""
+    """The sums over the contents of a type; those of weight 0 count only for the time."""
 
     type: str
     total_contents: int
@@ -164,12 +161,11 @@ class TypeProgressDocument(Document):
     @classmethod
     def of(cls, name: str, contents: Sequence[ContentProgress]) -> Self:
         counted = [progress for progress in contents if progress.content.weight > 0]
-        records = [progress.record for progress in contents if progress.record]
         return cls(
             type=name,
             total_contents=len(counted),
             completed_contents=sum(bool(progress.record and progress.record.completed_at) for progress in counted),
-            time_spent_seconds=sum(record.time_spent_seconds for record in records),
+            time_spent_seconds=sum(progress.record.time_spent_seconds for progress in contents if progress.record),
         )
 
 
@@ -193,50 +189,54 @@ class ModuleProgressDocument(Document):
 
 
 class ExportedEnrollmentDocument(TitledEnrollmentDocument):
-    """An enrollment, with all that is stored of it."""
+    """An enrollment with everything that is stored about it."""
 
     last_content_id: str | None
     counted: Counted
-    enrolled_by_update: Annotated[bool, Meta(description="Whether an update made it, and the earliest one dates it.")]
+    enrolled_by_update: Annotated[
+        bool, Meta(description="Whether an update made it; then the earliest update dates it.")
+    ]
 
     @classmethod
-    def of_module(cls, enrolled: EnrolledModule) -> Self:
-        return cls.extending(
-            TitledEnrollmentDocument.of_module(enrolled),
-            last_content_id=enrolled.enrollment.last_content_id,
-            counted=enrolled.enrollment.counted,
-            enrolled_by_update=enrolled.enrollment.enrolled_by_update,
+    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
+        return super().of(
+            enrollment,
+            module,
+            last_content_id=enrollment.last_content_id,
+            counted=enrollment.counted,
+            enrolled_by_update=enrollment.enrolled_by_update,
+            **added,
         )
 
 
 class ExportedRecordDocument(RecordDocument):
-    """A record, with all that is stored of it, and its content's title."""
+    """A record with everything that is stored about it, and its content's title."""
 
     title: str
     furthest_percentage: int
     position_at: Time | None
     reached_at: Annotated[
         Time | None,
-        Meta(description="When the completion threshold was first reached; null also where nothing was kept."),
+        Meta(description="When the completion threshold was first reached; null also if this was not stored."),
     ]
     passed_at: Annotated[
-        Time | None, Meta(description="When the passing score was first reached; null also where nothing was kept.")
+        Time | None, Meta(description="When the passing score was first reached; null also if this was not stored.")
     ]
 
     @classmethod
-    def titled(cls, title: str, record: Record) -> Self:
-        return cls.extending(
-            RecordDocument.of(record),
-            title=title,
+    def of(cls, record: Record, **added: Any) -> Self:
+        return super().of(
+            record,
             furthest_percentage=record.furthest_percentage,
             position_at=record.position_at,
             reached_at=record.reached_at,
             passed_at=record.passed_at,
+            **added,
         )
 
 
 class ActivityDayDocument(Document):
-    """A learner's activity in one module on one day, in UTC."""
+    """A learner's activity in a module on a day, in UTC."""
 
     module_id: str
     day: date = field(name="date")
@@ -244,7 +244,7 @@ class ActivityDayDocument(Document):
 
 
 class ExportedAnswerDocument(Document):
-    """An answer that is kept for repeats of its request; null where it tells of somebody else, or of several people."""
+    """An answer that is stored for repeats of its request; null if it is about another learner, or about several."""
 
     idempotency_key: str
     request_digest: str
@@ -264,7 +264,7 @@ class ExportedAnswerDocument(Document):
 
 
 class ExportDocument(Document):
-    """Everything that is held about a learner."""
+    """Everything that is stored about a learner."""
 
     user_id: str
     enrollments: list[ExportedEnrollmentDocument]
@@ -285,8 +285,10 @@ class ExportDocument(Document):
     ) -> Self:
         return cls(
             user_id=user_id,
-            enrollments=[ExportedEnrollmentDocument.of_module(module) for module in modules],
-            records=[ExportedRecordDocument.titled(title, record) for title, record in records],
+            enrollments=[
+                ExportedEnrollmentDocument.of(enrollment, module, title=title) for title, module, enrollment in modules
+            ],
+            records=[ExportedRecordDocument.of(record, title=title) for title, record in records],
             activity_days=[ActivityDayDocument(day.module_id, day.day, day.time_spent_seconds) for day in days],
             teaches=[ModuleTitleDocument(module.id, module.title) for module in taught],
             stored_answers=[ExportedAnswerDocument.of(user_id, answer) for answer in answers],

@@ -144,7 +144,7 @@ def authorize(
         return
     if TAUGHT in reach and module is not None and teaches(connection, caller, module):
         return
-    raise Problem(FORBIDDEN, "This is not yours to see or change.")
+    raise Problem(FORBIDDEN, "You may not see or change this.")
 
 
 def teaches(connection: Connection, caller: Caller, module: str) -> bool:

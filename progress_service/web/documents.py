@@ -1,8 +1,8 @@
-"""Records, enrollments and contents as every answer shows them."""
+"""Records, enrollments and contents, as all answers show them."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Annotated, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from msgspec import Meta
@@ -42,7 +42,7 @@ class ListedContentDocument(Document):
 
 
 class RecordDocument(Document):
-    """How far one learner is with one content."""
+    """A learner's progress in a content."""
 
     id: UUID
     user_id: str
@@ -53,10 +53,10 @@ class RecordDocument(Document):
         int, Meta(ge=0, le=100, description="100 once the record is completed, and 99 at most before.")
     ]
     time_spent_seconds: int
-    score: Annotated[float | None, Meta(description="Of the best ratio to its maximum.")]
+    score: Annotated[float | None, Meta(description="Of the best ratio of score to maximum.")]
     max_score: float | None
     score_percentage: Annotated[
-        Percentage | None, Meta(description="The best score in per cent of its maximum, rounded down to two decimals.")
+        Percentage | None, Meta(description="The score in per cent of its maximum, rounded down to two decimals.")
     ]
     position: str | None
     started_at: Time
@@ -64,7 +64,8 @@ class RecordDocument(Document):
     last_activity_at: Time
 
     @classmethod
-    def of(cls, record: Record) -> Self:
+    def of(cls, record: Record, **added: Any) -> Self:
+        """Show a record; `added` holds the fields that a longer document adds."""
         return cls(
             id=record.id,
             user_id=record.user_id,
@@ -80,11 +81,12 @@ class RecordDocument(Document):
             started_at=record.started_at,
             completed_at=record.completed_at,
             last_activity_at=record.last_activity_at,
+            **added,
         )
 
 
 class EnrollmentDocument(Document):
-    """How far one learner is with one module."""
+    """A learner's progress in a module."""
 
     user_id: str
     module_id: str
@@ -101,7 +103,8 @@ class EnrollmentDocument(Document):
     last_activity_at: Time | None
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
+    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
+        """Show an enrollment; `added` holds the fields that a longer document adds."""
         return cls(
             user_id=enrollment.user_id,
             module_id=enrollment.module_id,
@@ -113,6 +116,7 @@ class EnrollmentDocument(Document):
             enrolled_at=enrollment.enrolled_at,
             completed_at=enrollment.completed_at,
             last_activity_at=enrollment.last_activity_at,
+            **added,
         )
 
 
@@ -121,7 +125,7 @@ def _points(units: int | None) -> float | None:
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
-    """Put items of the same key together, in the order in which the keys come first."""
+    """Put items of the same key together, in the order of each key's first item."""
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)

@@ -1,4 +1,4 @@
-"""The headers of every answer: nobody may cache it, since it is one caller's data, and no browser may run it."""
+"""The headers of every answer: it must not be cached, since it is a caller's data, and no browser may run it."""
 
 from flask import Flask, Response
 
@@ -11,10 +11,9 @@ HEADERS = {
 
 def register(app: Flask) -> None:
     """Give these headers to every answer, refusals and faults included, unless its view has set them."""
-    app.after_request(_complete)
 
-
-def _complete(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
+    @app.after_request
+    def complete(response: Response) -> Response:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response

@@ -18,18 +18,18 @@ from progress_service.store.recorder import ContentElsewhere, NotEnrolled, Refus
 from progress_service.web.serialization import Document, encode
 
 PROBLEM_TYPES: list["ProblemType"] = []
-"""Every type of problem, by status. The first one of a status also names what Flask itself refuses with that status."""
+"""All types of problems, by status. The first type of a status also stands for refusals of Flask with that status."""
 
 
 @dataclass(frozen=True)
 class ProblemType:
-    """A type of problem: the slug that its URI ends in, its status, and when a request is answered with it."""
+    """A type of problem: the end of its URI, its status, and when a request is answered with it."""
 
     slug: str
     status: int
     when: str
     detail: str | None = None
-    """The sentence of a problem that is raised without one."""
+    """The sentence for callers, unless a problem has its own."""
 
     def __post_init__(self) -> None:
         PROBLEM_TYPES.append(self)
@@ -41,16 +41,11 @@ MALFORMED_REQUEST = ProblemType(
     "malformed-request", 400, "no JSON object, an unknown, repeated or wrong query parameter, a bad cursor or key"
 )
 UNAUTHORIZED = ProblemType("unauthorized", 401, "no token, or a bad one")
-FORBIDDEN = ProblemType("forbidden", 403, "not the caller's to see or change")
+FORBIDDEN = ProblemType("forbidden", 403, "the caller may not see or change this")
 NOT_ENROLLED = ProblemType(
-    "not-enrolled",
-    403,
-    "the learner is not enrolled, and updates enroll nobody here",
-    "Learners must be enrolled first.",
+    "not-enrolled", 403, "the learner is not enrolled, and updates enroll nobody", "The learner must be enrolled first."
 )
-NOT_FOUND = ProblemType(
-    "not-found", 404, "nothing is there, or it is another learner's record", "There is nothing here."
-)
+NOT_FOUND = ProblemType("not-found", 404, "nothing is there, or another learner's record", "There is nothing here.")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "the path has other methods, which `Allow` lists")
 COMPLETION_CRITERIA_NOT_MET = ProblemType(
     "completion-criteria-not-met", 409, "the best score does not reach the passing score"
@@ -65,7 +60,7 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
 VALIDATION_FAILED = ProblemType(
     "validation-failed",
     422,
-    "fields are wrong or unknown; each is named, with contents that are not in the catalog",
+    "fields are wrong or unknown; each is named, and so are contents that are not in the catalog",
     _PARTLY_WRONG,
 )
 UNKNOWN_CONTENT = ProblemType(
@@ -74,20 +69,17 @@ UNKNOWN_CONTENT = ProblemType(
 IDEMPOTENCY_KEY_REUSED = ProblemType(
     "idempotency-key-reused",
     422,
-    "the key was given to another request",
-    "This Idempotency-Key was given to another request.",
+    "the key belongs to another request",
+    "This Idempotency-Key belongs to another request.",
 )
 INTERNAL_ERROR = ProblemType("internal-error", 500, "a fault of the service")
 UNAVAILABLE = ProblemType(
-    "unavailable",
-    503,
-    "the database is away or too busy; try again",
-    "The service cannot answer right now; try again.",
+    "unavailable", 503, "the database is away or too busy; try again", "The service cannot answer right now; try again."
 )
 
 
 class Fault(Document):
-    """What is wrong at one place of a request."""
+    """A fault of a request, and its place."""
 
     pointer: Annotated[
         str,
@@ -108,12 +100,12 @@ class ProblemDocument(Document):
     title: str
     status: int
     detail: str
-    request_id: Annotated[str, Meta(description="That of `X-Request-ID`.")]
-    errors: Annotated[tuple[Fault, ...] | UnsetType, Meta(description="What is wrong, and where.")] = UNSET
+    request_id: Annotated[str, Meta(description="The value of `X-Request-ID`.")]
+    errors: Annotated[tuple[Fault, ...] | UnsetType, Meta(description="The faults of the request.")] = UNSET
 
 
 class Problem(HTTPException):
-    """A refusal that the caller can understand: its type, what is wrong and where."""
+    """A refusal: its type, a sentence for the caller, and the faults of the request."""
 
     def __init__(
         self,
@@ -138,13 +130,13 @@ def unavailable(seconds: int = 1, detail: str | None = None) -> Problem:
 
 
 class Refusal(NamedTuple):
-    """How an exception of the rules is told to callers."""
+    """The problem that callers get for an exception of the rules."""
 
     kind: ProblemType
     detail: str
-    """The sentence about each refused item; about the request, where there is no `field`."""
+    """The sentence about each refused item; about the request, if there is no `field`."""
     field: str = ""
-    """The field of an item that the sentence is about."""
+    """The pointer to the refused field within an item."""
 
 
 REFUSALS: dict[type[Exception], Refusal] = {
@@ -201,7 +193,7 @@ def document(error: HTTPException) -> ProblemDocument:
 
 
 def render_database_error(error: DBAPIError | TimeoutError) -> Response:
-    """Answer 503 where the database is away, busy or too slow, and 500 for a fault of this service."""
+    """Answer 503 if the database is away, busy or too slow, and 500 for a fault of this service."""
     is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if is_lost or isinstance(error, OperationalError | InterfaceError | TimeoutError):
         current_app.logger.warning("database unavailable: %s", type(error.__cause__ or error).__name__)
@@ -210,7 +202,7 @@ def render_database_error(error: DBAPIError | TimeoutError) -> Response:
 
 
 def render_unexpected(error: Exception) -> Response:
-    """Answer 500, and log the exception's type and place, but not its message, which may quote somebody's data."""
+    """Answer 500, and log the exception's type and place, but not its message, which may contain personal data."""
     current_app.logger.error("unexpected error: %s", "; caused by ".join(_trace(error)))
     return render(InternalServerError())
 
@@ -226,6 +218,6 @@ def _trace(error: BaseException | None) -> Iterator[str]:
 
 
 def _slug(status: int) -> str:
-    """Name the problem of an exception that Flask raises."""
+    """Return the slug for an exception that Flask raises."""
     slugs = (kind.slug for kind in PROBLEM_TYPES if kind.status == status)
     return next(slugs, HTTPStatus(status).phrase.lower().replace(" ", "-"))

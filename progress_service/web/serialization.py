@@ -1,21 +1,15 @@
-"""How answers become JSON: typed documents that are the description and the value, with times in UTC that end in Z."""
+"""The JSON of answers: typed documents are both description and value; times are in UTC and end in Z."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import msgspec
-from msgspec.structs import astuple
 
 SUFFIX = "Document"
 
 
 class Document(msgspec.Struct, rename="camel"):
     """An object of an answer; its fields have the types, bounds and descriptions that callers may rely on."""
-
-    @classmethod
-    def extending(cls, document: "Document", **fields: Any) -> Self:
-        """Make a document from one of the class that this class extends, and the values of the fields that it adds."""
-        return cls(*astuple(document), **fields)
 
 
 def encode(value: Any) -> bytes:
@@ -24,7 +18,7 @@ def encode(value: Any) -> bytes:
 
 
 def reference(document: type[Document]) -> dict[str, str]:
-    """Return a reference to the description of a document. Its name is that of the class, without the suffix."""
+    """Return a reference to the description of a document, which has the name of the class without the suffix."""
     return {"$ref": f"#/components/schemas/{document.__name__.removesuffix(SUFFIX)}"}
 
 

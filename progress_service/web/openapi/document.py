@@ -129,10 +129,7 @@ class _Document:
         ]
         if operation.body:
             content = {"schema": self._reference(_body(operation)), **self._shown(operation_id, "request")}
-            described["requestBody"] = {
-                "required": operation.body_required,
-                "content": {"application/json": content},
-            }
+            described["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
         answers = {str(status): self._answer(operation_id, operation, method, status) for status in operation.answers}
         described["responses"] = answers | self._refusals(_problems(rule, method, operation))
         return described
@@ -140,11 +137,7 @@ class _Document:
     def _path_parameter(self, name: str, method: str, policy: Policy | None) -> str:
         """Describe a part of a path, if it is new, and return the name of the description."""
         title = _camel(name)
-        kinds: dict[str, fields.Field[Any]] = {
-            "user_id": UserId(),
-            "module_id": ModuleId(),
-            "record_id": fields.UUID(),
-        }
+        kinds: dict[str, fields.Field[Any]] = {"user_id": UserId(), "module_id": ModuleId(), "record_id": fields.UUID()}
         schema = self.converter.field2property(kinds[name])
         described = {"schema": schema, "example": self.examples["parameters"][title]}
         component = title
