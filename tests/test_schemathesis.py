@@ -42,9 +42,9 @@ SAID_IN_WORDS = {
     "Must be in 1970 or later.",
     "Must not be more than 5 minutes ahead.",
     "Must be at most 366 days, the last not before the first.",
-    "Cannot be set, and is not so.",
+    "Cannot be set, and has another value.",
     "A table has no pages: it takes no limit and no cursor.",
-    "Was not given by this service for this order.",
+    "Is not a cursor of this order.",
 }
 """Why a request may be refused for its shape although it is as JSON Schema can say."""
 

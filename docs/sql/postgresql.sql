@@ -150,7 +150,7 @@ FROM (
 WHERE
   modules.id = denominators.module_id;
 
--- catalog.queries.published: Read those of some modules that exist, as they were last published.
+-- catalog.queries.published: Read modules as they were last published; ids without a module are left out.
 SELECT
   module_instructors.module_id,
   module_instructors.user_id
@@ -160,7 +160,7 @@ WHERE
 ORDER BY
   module_instructors.ordinal;
 
--- catalog.queries.published (2): Read those of some modules that exist, as they were last published.
+-- catalog.queries.published (2): Read modules as they were last published; ids without a module are left out.
 SELECT
   contents.module_id,
   contents.id,
@@ -177,7 +177,7 @@ WHERE
 ORDER BY
   contents.ordinal;
 
--- catalog.queries.published (3): Read those of some modules that exist, as they were last published.
+-- catalog.queries.published (3): Read modules as they were last published; ids without a module are left out.
 SELECT
   modules.id,
   modules.title
@@ -1478,7 +1478,8 @@ COMMIT;
 -- GET /api/progress/{userId}/{moduleId}, by an instructor
 -- =======================================================
 
--- web.auth.teaches
+-- web.auth.authorize: Raise 403 for data beyond the caller's reach: of another learner, or of a module that others
+-- teach.
 SELECT
   module_instructors.module_id
 FROM module_instructors
@@ -1486,7 +1487,7 @@ WHERE
   module_instructors.module_id = CAST(%(module_id)s AS VARCHAR)
   AND module_instructors.user_id = CAST(%(user_id)s AS VARCHAR);
 
--- progress.queries.learner_module: Find a module with its contents, and how far a learner is with them.
+-- progress.queries.learner_module: Find a module with its contents, and a learner's records of them.
 SELECT
   modules.title,
   modules.total_weight,
@@ -1769,8 +1770,8 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- catalog.queries.modules: List the modules, or those that an instructor teaches: id, title, and number of counted
--- contents.
+-- catalog.queries.modules: List all modules, or the modules that an instructor teaches: id, title, and number of
+-- counted contents.
 SELECT
   modules.id,
   modules.title,
@@ -2286,7 +2287,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- progress.queries.dashboard, as above
 
--- progress.queries.records: List all records of a learner by their start, also of retired contents, each with the
+-- progress.queries.records: List all records of a learner by their start, of retired contents too, each with the
 -- content's title.
 SELECT
   contents.title,

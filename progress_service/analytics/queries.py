@@ -1,4 +1,4 @@
-"""The figures in statistics: sums of tallies, whose number does not grow with the number of learners."""
+"""The queries for statistics: sums of tallies, whose number does not grow with the number of learners."""
 
 from collections import Counter
 from datetime import UTC, date, datetime, time
@@ -33,8 +33,8 @@ THE_WEEK: Any = bindparam("week", type_=String)
 
 def _groups(*where: ColumnElement[bool]) -> DirectStatement:
     sums = (summed_to_int(func.sum(getattr(Tally, name))) for name in Counts._fields)
-    ours = Tally.module_id == THE_MODULE, *where
-    return DirectStatement(select(Tally.kind, Tally.item, *sums).where(*ours).group_by(Tally.kind, Tally.item))
+    groups = select(Tally.kind, Tally.item, *sums).where(Tally.module_id == THE_MODULE, *where)
+    return DirectStatement(groups.group_by(Tally.kind, Tally.item))
 
 
 MODULE_TITLE = DirectStatement(select(Module.title, *MODULE).where(Module.id == THE_MODULE))

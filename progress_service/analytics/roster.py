@@ -1,7 +1,7 @@
-"""The learners of a module, page by page: where an instructor finds who needs help.
+"""The learners of a module, page by page.
 
-A page begins behind a position: the key of the order, and the learner as the tie-breaker. Each status has an index in
-each order, and a page is merged from the first rows of each: it costs the same at any depth.
+A page begins behind a position: the key of the order, and the learner's id, which decides between equal keys. Each
+status has an index in each order, and a page is merged from the first rows of each: it costs the same at any depth.
 """
 
 import base64
@@ -37,14 +37,14 @@ class Position(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """The learners to list; a filter that is None lets all pass."""
+    """The learners to list; a filter that is None leaves out nobody."""
 
     status: str | None
     inactive_since: datetime | None
-    """Active and paused learners without activity since this time; without any activity the enrollment counts."""
+    """Active and paused learners without activity since this time; the enrollment counts for learners without any."""
     most_weighted_sum: int | None
     is_weightless: bool = False
-    """Whether the module has no weight: then completed learners are shown at 100, and others at 0."""
+    """Whether the module has no weight: then completed learners are shown with 100 per cent, and others with 0."""
 
 
 class Order(NamedTuple):
@@ -71,16 +71,18 @@ def page(
     connection: Connection, module_id: str, filters: Filters, order: Order, after: Position | None, limit: int
 ) -> list[calculations.Enrollment]:
     """List the first learners behind a position, or from the start."""
+    statuses = STATUSES if filters.inactive_since is None else (ACTIVE, PAUSED)
     segments = [
         segment.limit(limit).subquery().select()
-        for status in _statuses(filters)
+        for status in statuses
+        if filters.status in (None, status)
         for segment in _segments(module_id, status, filters, order, after)
     ]
     if not segments:
         return []
     found = [calculations.Enrollment(*row) for row in connection.execute(union_all(*segments))]
     if filters.is_weightless:
-        found = [one._replace(weighted_sum=100 * (one.status == COMPLETED)) for one in found]
+        found = [learner._replace(weighted_sum=100 * (learner.status == COMPLETED)) for learner in found]
     return sorted(found, key=order.place, reverse=order.descending)[:limit]
 
 
@@ -101,20 +103,20 @@ def encode(order: Order, position: Position) -> str:
 
 
 def decode(cursor: str, order: Order) -> Position:
-    """Read a cursor. Raises ValueError for a text that `encode` has not made, or has made for another order."""
+    """Read a cursor. Raises ValueError for a text that `encode` has not made for this order."""
     try:
         *_, key, user_id = parse_json(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
         position = Position(_key(order.by, key), user_id)
-        is_ours = is_identifier(user_id) and encode(order, position) == cursor
+        is_made_by_encode = is_identifier(user_id) and encode(order, position) == cursor
     except (TypeError, OverflowError) as error:
         raise ValueError("not a cursor") from error
-    if not is_ours:
+    if not is_made_by_encode:
         raise ValueError("a cursor for another order")
     return position
 
 
 def _key(by: str, written: Any) -> Key:
-    """Read a key in a cursor. Raises ValueError, TypeError or OverflowError for what cannot be one."""
+    """Read a key in a cursor. Raises ValueError, TypeError or OverflowError for anything else."""
     if by == PROGRESS:
         if not 0 <= written <= MOST_STORED:
             raise ValueError("not a sum")
@@ -124,38 +126,31 @@ def _key(by: str, written: Any) -> Key:
     return None
 
 
-def _statuses(filters: Filters) -> list[str]:
-    meant = STATUSES if filters.inactive_since is None else (ACTIVE, PAUSED)
-    return [status for status in meant if filters.status in (None, status)]
-
-
 def _segments(
     module_id: str, status: str, filters: Filters, order: Order, after: Position | None
 ) -> Iterator[Select[Any]]:
-    """Select the learners of a status behind a position, in order; learners without activity by a statement apart."""
+    """Select the learners of a status behind a position, in order; learners without activity by another statement."""
     learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
+    active_at: Any = learner.last_activity_at
     is_done = filters.is_weightless and status == COMPLETED
     progress: Any = learner.weighted_sum + 100 if is_done else learner.weighted_sum
     listed = select(*ENROLLMENT).where(learner.module_id == module_id, learner.status == status)
     if most is not None and order.by != PROGRESS:
         listed = listed.where(progress <= most)
     if order.by == LAST_ACTIVITY:
-        never, active = (
-            listed.where(learner.last_activity_at.is_(None)),
-            listed.where(learner.last_activity_at.is_not(None)),
-        )
+        never, active = listed.where(active_at.is_(None)), listed.where(active_at.is_not(None))
         if since is not None:
             never = never.where(learner.enrolled_at <= since)
         is_never = after is not None and after.key is None
-        # Ordered by the missing times too, so that the index of this order is used.
-        columns: list[Any] = [learner.last_activity_at, learner.user_id]
+        # Ordered by the times that are all null, too, so that the index of this order is used.
+        columns = [active_at, learner.user_id]
         if after is None or is_never or order.descending:
             yield _behind(never, order, after if is_never else None, columns)
         if after is None or not is_never or not order.descending:
             yield _behind(active, order, None if is_never else after, columns, since)
     else:
         if since is not None:
-            listed = listed.where(func.coalesce(learner.last_activity_at, learner.enrolled_at) <= since)
+            listed = listed.where(func.coalesce(active_at, learner.enrolled_at) <= since)
         if order.by == PROGRESS:
             yield _behind(listed, order, after, [progress, learner.user_id], most)
         else:
@@ -165,9 +160,9 @@ def _segments(
 def _behind(
     listed: Select[Any], order: Order, after: Position | None, columns: Sequence[Any], most: Any = None
 ) -> Select[Any]:
-    """Order by the columns, the last of which is the user id; keep rows behind a position, with a bounded first column.
+    """Order by columns that end with the user id; keep rows behind a position, up to a bound of the first column.
 
-    PostgreSQL gets only the tighter of two upper bounds. With both it may begin its index scan at the looser one.
+    PostgreSQL gets only the tighter of two upper bounds. With both it may begin its index scan at the looser bound.
     """
     if order.descending and after is not None and most is not None:
         after, most = (after, None) if after.key <= most else (None, most)

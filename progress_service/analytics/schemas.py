@@ -1,4 +1,4 @@
-"""What requests about statistics must look like."""
+"""The schemas of queries about statistics."""
 
 from datetime import date, timedelta
 from typing import Any
@@ -14,22 +14,22 @@ LONGEST_TIMELINE = timedelta(days=366)
 
 class StatisticsQuery(StrictSchema):
     stalledDays = QueryInteger(
-        1, 365, load_default=7, description="After how many days without an update a learner has stalled."
+        1, 365, load_default=7, description="The days without an update after which a learner has stalled."
     )
 
 
 class RosterQuery(StrictSchema):
-    limit = QueryInteger(1, 200, load_default=50, description="How many learners a page has at most.")
+    limit = QueryInteger(1, 200, load_default=50, description="The most learners of a page.")
     cursor = fields.String(
         metadata={
             "pattern": "^[A-Za-z0-9_-]+$",
-            "description": "The `nextCursor` of the page before, in the same order.",
+            "description": "The `nextCursor` of the previous page, in the same order.",
         }
     )
     sort = fields.String(
         validate=validate.OneOf(SORTS),
         load_default=SORTS[0],
-        metadata={"description": "The order, with `-` downwards; who was never active stands as if before all others."},
+        metadata={"description": "The order, descending with `-`; learners without activity sort before all others."},
     )
     status = fields.String(validate=validate.OneOf(STATUSES), load_default=None, allow_none=False)
     inactiveDays = QueryInteger(
@@ -37,21 +37,21 @@ class RosterQuery(StrictSchema):
         36_500,
         load_default=None,
         allow_none=False,
-        description="Only who is neither completed nor dropped, and had no activity for so many days;"
-        " who was never active counts from the enrollment.",
+        description="Only learners, neither completed nor dropped, without activity for so many days;"
+        " the enrollment counts for learners without any activity.",
     )
     maxProgress = QueryPercentage(
-        load_default=None, allow_none=False, description="Only who has at most this `progressPercentage`."
+        load_default=None, allow_none=False, description="Only learners with at most this `progressPercentage`."
     )
 
     @validates_schema(skip_on_field_errors=False)
     def check_cursor(self, data: dict[str, Any], **kwargs: Any) -> None:
-        """A cursor is a place in the order that it was given for."""
+        """A cursor is a position in an order, and no other order takes it."""
         if "cursor" in data and "sort" in data:
             try:
                 decode(data["cursor"], Order.named(data["sort"]))
             except ValueError as error:
-                raise ValidationError("Was not given by this service for this order.", "cursor") from error
+                raise ValidationError("Is not a cursor of this order.", "cursor") from error
 
 
 class TimelineQuery(StrictSchema):
@@ -62,6 +62,6 @@ class TimelineQuery(StrictSchema):
 
     @validates_schema
     def check_range(self, data: dict[str, date], **kwargs: Any) -> None:
-        """A timeline runs forward, and has an end."""
+        """A timeline runs forward, and has a longest length."""
         if not timedelta() <= data["last"] - data["first"] < LONGEST_TIMELINE:
             raise ValidationError(f"Must be at most {LONGEST_TIMELINE.days} days, the last not before the first.", "to")

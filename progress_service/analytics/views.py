@@ -40,8 +40,7 @@ def read_statistics(call: Call, module_id: str) -> Answer:
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
     """List a module's learners, page by page, or all of them as text/csv.
 
-    The header of the table has the names of an enrollment's fields. A table has no pages: `limit` and `cursor` are
-    refused.
+    The header of the table has the names of the listed fields. A table has no pages: `limit` and `cursor` are refused.
     """
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
@@ -49,7 +48,8 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
         pages = roster.pages(call.connection, module_id, _filters(call, module.total_weight), order)
         return Stream(roster_csv(pages, module), "text/csv; charset=utf-8; header=present")
     filters, limit = _filters(call, module.total_weight), call.query["limit"]
-    page = roster.page(call.connection, module_id, filters, order, _after(call, order), limit + 1)
+    after = roster.decode(call.query["cursor"], order) if "cursor" in call.query else None
+    page = roster.page(call.connection, module_id, filters, order, after, limit + 1)
     return Answer(
         RosterDocument(
             items=[ListedLearnerDocument.of(enrollment, module) for enrollment in page[:limit]],
@@ -63,7 +63,7 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
 @takes_query(TimelineQuery())
 @answers(TimelineDocument, 200)
 def read_timeline(call: Call, module_id: str) -> Answer:
-    """Read what happened in a module, day by day."""
+    """Read the activity in a module, day by day."""
     _module(call, module_id)
     first, last = call.query["first"], call.query["last"]
     return Answer(TimelineDocument.of(first, last, queries.days(call.connection, module_id, first, last)))
@@ -77,7 +77,7 @@ def _module(call: Call, module_id: str) -> TitledModule:
 
 
 def _filters(call: Call, total_weight: int) -> Filters:
-    """Return the filters of a roster; a percentage as shown becomes a bound of the stored sum."""
+    """Return the filters of a roster; the bound of the shown percentage becomes a bound of the stored sum."""
     days, hundredths = call.query["inactive_days"], call.query["max_progress"]
     return Filters(
         call.query["status"],
@@ -85,7 +85,3 @@ def _filters(call: Call, total_weight: int) -> Filters:
         None if hundredths is None else ((hundredths + 1) * (total_weight or 1) - 1) // 100,
         is_weightless=not total_weight,
     )
-
-
-def _after(call: Call, order: Order) -> roster.Position | None:
-    return roster.decode(call.query["cursor"], order) if "cursor" in call.query else None

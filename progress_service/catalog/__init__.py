@@ -1,1 +1,1 @@
-"""Modules, their contents, and who is enrolled in them, as the platform's own services publish them."""
+"""Modules, their contents and their enrollments, as the platform's own services publish them."""

@@ -1,4 +1,4 @@
-"""The values in answers about the catalog and enrollments."""
+"""The queries for answers about the catalog and enrollments."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.store.values import ENROLLMENT, MODULE, columns, values
 
 READ_TOGETHER = 500
-"""How many modules are read by one statement."""
+"""The most modules that one statement reads."""
 
 
 def modules(connection: Connection, instructor_id: str | None) -> Sequence[Row[str, str, int]]:
-    """List the modules, or those that an instructor teaches: id, title, and number of counted contents."""
+    """List all modules, or the modules that an instructor teaches: id, title, and number of counted contents."""
     found = select(Module.id, Module.title, Module.total_contents).order_by(Module.id)
     if instructor_id is not None:
         found = found.join(ModuleInstructor).where(ModuleInstructor.user_id == instructor_id)
@@ -34,7 +34,7 @@ def catalog(connection: Connection) -> Iterator[PublishedModule]:
 
 
 def published(connection: Connection, module_ids: Sequence[str]) -> Iterator[PublishedModule]:
-    """Read those of some modules that exist, as they were last published."""
+    """Read modules as they were last published; ids without a module are left out."""
     for start in range(0, len(module_ids), READ_TOGETHER):
         ids = module_ids[start : start + READ_TOGETHER]
         modules = select(Module.id, Module.title).where(Module.id.in_(ids)).order_by(Module.id)
@@ -66,7 +66,8 @@ def enrollment(
         .join(Enrollment, Enrollment.module_id == Module.id)
         .where(Enrollment.user_id == user_id, Enrollment.module_id == module_id)
     )
-    for row in connection.execute(found):
-        module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
-        return enrollment, module
-    return None
+    row = connection.execute(found).first()
+    if row is None:
+        return None
+    module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
+    return enrollment, module

@@ -1,4 +1,4 @@
-"""What the platform publishes must look like."""
+"""The schemas of modules and enrollments, in requests and in files."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,9 +22,8 @@ from progress_service.web.validation import (
     snake_case,
 )
 
-READ = {"readOnly": True}
-TOLD = [name for name in EnrollmentDocument.__struct_encode_fields__ if name not in ("status", "enrolledAt")]
-"""What answers say of an enrollment and requests cannot set."""
+READ_ONLY = [name for name in EnrollmentDocument.__struct_encode_fields__ if name not in ("status", "enrolledAt")]
+"""The fields of an enrollment that requests cannot set."""
 REPEATED = ["Is given more than once."]
 CONTENTS_LIMIT, TYPES_LIMIT, INSTRUCTORS_LIMIT = 5000, 500, 1000
 TEXT_LIMIT = 512 * 1024
@@ -32,22 +31,20 @@ TEXT_LIMIT = 512 * 1024
 
 
 class ContentSchema(StrictSchema):
-    """A content, with what it takes to complete it and how much it counts."""
+    """A content, with its weight and the rule of its completion."""
 
     id = Identifier(required=True)
     title = Text(200, required=True)
     type = Pattern("[a-z0-9][a-z0-9_-]{0,31}", required=True, description="A slug, such as `video`.")
     section = Text(200, load_default=None)
-    weight = Number(
-        0, 10_000, load_default=1, description="How much it counts; with 0 it is tracked and never counted."
-    )
-    completionThreshold = Number(1, 100, load_default=100, description="The percentage from which on it is completed.")
+    weight = Number(0, 10_000, load_default=1, description="With 0 the content is tracked and never counted.")
+    completionThreshold = Number(1, 100, load_default=100, description="The percentage that completes the content.")
     passingScore = Number(
         0,
         100,
         places=2,
         load_default=None,
-        description="What the best score must reach too, in per cent of its maximum, with up to two decimals.",
+        description="The lowest best score that completes it, in per cent of its maximum, with up to two decimals.",
     )
 
     @post_load
@@ -56,7 +53,7 @@ class ContentSchema(StrictSchema):
 
 
 class PathModuleId(ModuleId):
-    """The identifier of the module in the path, said again; nothing is loaded."""
+    """The identifier of the module, which must be that of the path; nothing is loaded."""
 
     default_error_messages = {"other": "Must be the module in the path."}
 
@@ -67,18 +64,17 @@ class PathModuleId(ModuleId):
 
 
 class ModuleSchema(StrictSchema):
-    """A module with all its contents, in order; each content is given once, and so is each instructor."""
+    """A module with all its contents, in order; no content and no instructor is given twice."""
 
     id: ModuleId = PathModuleId(description="That of the path.")
     title = Text(200, required=True)
     instructorIds = fields.List(
         UserId(),
         load_default=list,
-        attribute="instructor_ids",
         metadata={
             "uniqueItems": True,
             "maxItems": INSTRUCTORS_LIMIT,
-            "description": "Who teaches the module; nobody, if left out.",
+            "description": "The users who teach the module; nobody, if left out.",
         },
     )
     contents = fields.Nested(
@@ -94,64 +90,66 @@ class ModuleSchema(StrictSchema):
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_repeated(self, data: Any, original: Any, **kwargs: Any) -> None:
-        """Name every identifier that is given before, also where its neighbours have faults of their own."""
+        """Name every repeated identifier, also if the items have other faults."""
         ids = [content.get("id") if isinstance(content, dict) else None for content in _list(original, "contents")]
         faults: dict[str, dict[int, Any]] = {
             "instructorIds": dict.fromkeys(_repeated(_list(original, "instructorIds")), REPEATED),
-            "contents": {place: {"id": REPEATED} for place in _repeated(ids)},
+            "contents": {index: {"id": REPEATED} for index in _repeated(ids)},
         }
         if any(faults.values()):
             raise ValidationError(faults)
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_size(self, data: Any, original: Any, **kwargs: Any) -> None:
-        """Name every bound that the module passes as a whole."""
+        """Name every bound that the lists of the module exceed."""
         instructor_ids, contents = _list(original, "instructorIds"), _list(original, "contents")
         described = [content for content in contents if isinstance(content, dict)]
         texts = [value for content in described for value in content.values() if isinstance(value, str)]
         faults: dict[str, list[str]] = {}
-        for name, size, most, what in (
+        for name, size, most, items in (
             ("instructorIds", len(instructor_ids), INSTRUCTORS_LIMIT, "instructors"),
             ("contents", len(contents), CONTENTS_LIMIT, "contents"),
             ("contents", len({str(content.get("type")) for content in described}), TYPES_LIMIT, "types"),
             ("contents", sum(len(text.encode(errors="replace")) for text in texts), TEXT_LIMIT, "bytes of text"),
         ):
             if size > most:
-                faults.setdefault(name, []).append(f"Must have at most {most} {what}.")
+                faults.setdefault(name, []).append(f"Must have at most {most} {items}.")
         if faults:
             raise ValidationError(faults)
 
 
 class EnrollmentChangeSchema(StrictSchema):
-    """What to change of an enrollment; a learner completes a module by learning only."""
+    """A change of an enrollment; only updates and catalog changes complete it."""
 
     status = fields.String(
         validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),
-        metadata={"description": "Of a new enrollment `active`, if left out."},
+        metadata={"description": "If left out, a new enrollment is `active`."},
     )
-    enrolledAt = Instant(description="Of a new enrollment now, if left out.")
+    enrolledAt = Instant(description="If left out, a new enrollment begins now.")
 
 
 class ChangedEnrollmentSchema(EnrollmentChangeSchema):
-    """What to change of an enrollment. What an answer says besides may be sent back as it was read."""
+    """A change of an enrollment. The other fields of an answer may be sent back as they were read."""
 
     status = fields.String(
         validate=validate.OneOf(STATUSES),
-        metadata={"description": "Of a new enrollment `active`, if left out. `completed` only where it is."},
+        metadata={"description": "If left out, a new enrollment is `active`. `completed` only if it is completed."},
     )
     counted = Truth(description=COUNTED)
-    userId, moduleId, completedAt, lastActivityAt = (fields.Raw(allow_none=True, metadata=READ) for _ in range(4))
+    userId, moduleId, completedAt, lastActivityAt = (
+        fields.Raw(allow_none=True, metadata={"readOnly": True}) for _ in range(4)
+    )
     progressPercentage, completedContents, totalContents, timeSpentSeconds = (
-        fields.Raw(metadata=READ) for _ in range(4)
+        fields.Raw(metadata={"readOnly": True}) for _ in range(4)
     )
 
     @post_load
-    def part_what_is_told(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Set aside what the caller cannot change."""
-        told = {name: data.pop(snake_case(name)) for name in TOLD if snake_case(name) in data}
+    def separate_read_only(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Separate the fields that the caller cannot set."""
+        read_only = {name: data.pop(snake_case(name)) for name in READ_ONLY if snake_case(name) in data}
         if data.get("status") == COMPLETED:
-            told["status"] = data.pop("status")
-        return {"change": data, "told": told}
+            read_only["status"] = data.pop("status")
+        return {"change": data, "read_only": read_only}
 
 
 class IdentifiedModuleSchema(ModuleSchema):
@@ -159,29 +157,29 @@ class IdentifiedModuleSchema(ModuleSchema):
 
 
 class CatalogSchema(StrictSchema):
-    """A file with modules."""
+    """A file of modules."""
 
     modules = fields.Nested(IdentifiedModuleSchema, many=True, required=True)
 
 
 class EnrollmentLineSchema(EnrollmentChangeSchema):
-    """A line of a file with enrollments."""
+    """A line of a file of enrollments."""
 
     userId = UserId(required=True)
     moduleId = ModuleId(required=True)
 
 
 def _list(original: Any, name: str) -> list[Any]:
-    """Return a list as it was given, or an empty one where something else was."""
+    """Return a field that is a list, or an empty list if the field is anything else."""
     given = original.get(name) if isinstance(original, dict) else None
     return given if isinstance(given, list) else []
 
 
 def _repeated(values: Sequence[Any]) -> Iterator[int]:
-    """Yield the places of strings that stand at an earlier place too."""
+    """Yield the indexes of strings that stand at an earlier index too."""
     seen = set()
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if isinstance(value, str):
             if value in seen:
-                yield place
+                yield index
             seen.add(value)

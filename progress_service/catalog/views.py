@@ -1,4 +1,4 @@
-"""The endpoints by which the platform keeps the catalog and the enrollments in step."""
+"""The endpoints by which the platform publishes its catalog and its enrollments."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSche
 from progress_service.store import publishing, recorder
 from progress_service.store.learning import EnrollmentChange
 from progress_service.store.publishing import PublishedModule
+from progress_service.web import problems
 from progress_service.web.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
 from progress_service.web.endpoint import (
     Answer,
@@ -21,14 +22,7 @@ from progress_service.web.endpoint import (
     requires_token,
     takes,
 )
-from progress_service.web.problems import (
-    CONTENT_BELONGS_ELSEWHERE,
-    NOT_FOUND,
-    VALIDATION_FAILED,
-    Fault,
-    Problem,
-    refused_at,
-)
+from progress_service.web.problems import Fault, Problem, refused_at
 from progress_service.web.serialization import encode
 from progress_service.web.validation import parse_json
 
@@ -52,7 +46,7 @@ AFTER_ENROLLING = {
 @requires_token(READ_CATALOG)
 @answers(ModuleListDocument, 200)
 def list_modules(call: Call) -> Answer:
-    """List the modules; instructors get those that they teach."""
+    """List the modules; instructors get the modules that they teach."""
     instructor_id = call.caller.id if call.reach is TAUGHT else None
     return Answer(ModuleListDocument.of(queries.modules(call.connection, instructor_id)))
 
@@ -64,7 +58,7 @@ def read_module(call: Call, module_id: str) -> Answer:
     """Read a module as it was last published."""
     module = queries.module(call.connection, module_id)
     if module is None:
-        raise Problem(NOT_FOUND, "There is no such module.")
+        raise Problem(problems.NOT_FOUND, "There is no such module.")
     return Answer(PublishedModuleDocument.of(module))
 
 
@@ -72,14 +66,14 @@ def read_module(call: Call, module_id: str) -> Answer:
 @requires_token(WRITE_CATALOG)
 @takes(ModuleSchema())
 @answers(PublishedModuleDocument, 201, 200)
-@refuses(CONTENT_BELONGS_ELSEWHERE)
+@refuses(problems.CONTENT_BELONGS_ELSEWHERE)
 @leads_to(AFTER_PUBLISHING)
 @catalog_timeout
 def publish_module(call: Call, module_id: str) -> Answer:
-    """Publish a module with all its contents; those that are left out are retired, and every total changes at once.
+    """Publish a module with all its contents; contents that are left out are retired, and every total changes at once.
 
-    201 where the module is new, 200 otherwise. A retired content counts again when it is published again. The
-    document of a GET may be sent back.
+    201 if the module is new, 200 otherwise. A retired content counts again when it is published again. The document of
+    a GET may be sent back.
     """
     with refused_at("/contents/{}"):
         created = publishing.publish(call.connection, PublishedModule(module_id, **call.body), now=call.now)
@@ -94,7 +88,7 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Read an enrollment."""
     found = queries.enrollment(call.connection, user_id, module_id)
     if found is None:
-        raise Problem(NOT_FOUND, "There is no such enrollment.")
+        raise Problem(problems.NOT_FOUND, "There is no such enrollment.")
     return Answer(EnrolledDocument.of(*found))
 
 
@@ -104,21 +98,24 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 @answers(EnrolledDocument, 201, 200)
 @leads_to(AFTER_ENROLLING)
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
-    """Enroll a learner, or change the given fields of an enrollment; a completed one keeps its status.
+    """Enroll a learner, or change the given fields of an enrollment; a completed enrollment keeps its status.
 
-    201 where the enrollment is new, 200 otherwise. The document of a GET may be sent back.
+    201 if the enrollment is new, 200 otherwise. The document of a GET may be sent back.
     """
     change = EnrollmentChange(user_id, module_id, **call.body["change"])
     with refused_at():
         enrolled = recorder.enroll(call.connection, [change], now=call.now)
     (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
-    _check_told(call.body["told"], EnrolledDocument.of(enrolled.before.enrollments.get(key, enrollment), module))
+    _check_read_only(
+        call.body["read_only"], EnrolledDocument.of(enrolled.before.enrollments.get(key, enrollment), module)
+    )
     return Answer(EnrolledDocument.of(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
 
 
-def _check_told(told: Mapping[str, Any], document: EnrolledDocument) -> None:
-    """Refuse a field that no request can set, unless it has the value that the caller has read."""
-    known = parse_json(encode(document))
-    wrong = [name for name, value in told.items() if isinstance(value, bool) or value != known[name]]
+def _check_read_only(given: Mapping[str, Any], document: EnrolledDocument) -> None:
+    """Refuse fields that no request can set, unless they have the values of the document."""
+    shown = parse_json(encode(document))
+    wrong = [name for name, value in given.items() if isinstance(value, bool) or value != shown[name]]
     if wrong:
-        raise Problem(VALIDATION_FAILED, faults=[Fault(f"/{name}", "Cannot be set, and is not so.") for name in wrong])
+        faults = [Fault(f"/{name}", "Cannot be set, and has another value.") for name in wrong]
+        raise Problem(problems.VALIDATION_FAILED, faults=faults)

@@ -8,16 +8,8 @@ from typing import Annotated, Any, Self
 
 from msgspec import Meta, Raw, field
 
-from progress_service.calculations import (
-    ACTIVE,
-    COMPLETED,
-    DROPPED,
-    ActivityDay,
-    Denominators,
-    Enrollment,
-    Record,
-    rounded_down,
-)
+from progress_service import calculations
+from progress_service.calculations import COMPLETED, ActivityDay, Denominators, Enrollment, Record
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
 from progress_service.store.learning import Recorded
 from progress_service.web.documents import (
@@ -79,11 +71,11 @@ class SummaryDocument(Document):
         activity = [enrollment.last_activity_at for enrollment in enrollments if enrollment.last_activity_at]
         return cls(
             enrolled_modules=len(modules),
-            active_modules=sum(enrollment.status == ACTIVE for enrollment in enrollments),
+            active_modules=sum(enrollment.status == calculations.ACTIVE for enrollment in enrollments),
             completed_modules=sum(enrollment.status == COMPLETED for enrollment in enrollments),
             total_contents=sum(enrolled.module.total_contents for enrolled in modules),
             completed_contents=sum(enrollment.completed_contents for enrollment in enrollments),
-            progress_percentage=rounded_down(total.numerator, total.denominator * len(weighted)),
+            progress_percentage=calculations.rounded_down(total.numerator, total.denominator * len(weighted)),
             time_spent_seconds=sum(enrollment.time_spent_seconds for enrollment in enrollments),
             last_activity_at=max(activity, default=None),
         )
@@ -121,7 +113,9 @@ class DashboardDocument(Document):
         """Show the learner's modules, or those with the given status, and a summary over all that are not dropped."""
         return cls(
             user_id=user_id,
-            summary=SummaryDocument.of([enrolled for enrolled in modules if enrolled.enrollment.status != DROPPED]),
+            summary=SummaryDocument.of(
+                [enrolled for enrolled in modules if enrolled.enrollment.status != calculations.DROPPED]
+            ),
             resume=ContinueDocument(*following) if following else None,
             modules=[
                 TitledEnrollmentDocument.of(enrollment, module, title=title)

@@ -1,4 +1,4 @@
-"""The values in answers about a learner's progress, read by a constant number of statements."""
+"""The queries for answers about a learner's progress; the number of statements is constant."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -28,7 +28,7 @@ from progress_service.web.documents import ListedContent
 
 
 class EnrolledModule(NamedTuple):
-    """A learner's enrollment in a module."""
+    """A module in which a learner is enrolled."""
 
     title: str
     module: calculations.Denominators
@@ -43,7 +43,7 @@ class ContentProgress(NamedTuple):
 
 
 class LearnerModule(NamedTuple):
-    """A module with its current contents in order, and one learner's enrollment and records, if there are any."""
+    """A module with its current contents in order, and a learner's enrollment and records, if there are any."""
 
     title: str
     module: calculations.Denominators
@@ -69,9 +69,9 @@ THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
 def _following() -> Subquery:
     """Find the content with which the learner continues, in one row or none.
 
-    The module is the unfinished one with the latest activity, or else with the latest enrollment. In that module the
-    content of the latest update is first, while it is unfinished. Of the other unfinished contents, counted ones are
-    before optional ones, and then those behind that content are before those in front of it.
+    The module is the unfinished module with the latest activity, or else with the latest enrollment. In that module the
+    content of the latest update is first, if it is unfinished. Of the other unfinished contents, counted contents are
+    before optional contents, and among these the contents behind that content are before the contents in front of it.
     """
     current, last, record = aliased(Content), aliased(Content), aliased(ProgressRecord)
     mine = and_(record.content_id == current.id, record.user_id == THE_LEARNER)
@@ -151,14 +151,14 @@ def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule
 
 
 def learner_module(connection: Connection, user_id: str, module_id: str) -> LearnerModule | None:
-    """Find a module with its contents, and how far a learner is with them."""
+    """Find a module with its contents, and a learner's records of them."""
     rows = LEARNER_MODULE.run(connection, user_id=user_id, module_id=module_id)
     if not rows:
         return None
     title, *row = rows[0]
     module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
     progress = [ContentProgress(*values(row[len(_HEAD) :], ListedContent, calculations.Record)) for row in rows]
-    return LearnerModule(title, module, enrollment, [one for one in progress if one.content])
+    return LearnerModule(title, module, enrollment, [content for content in progress if content.content])
 
 
 def record_key(connection: Connection, record_id: str) -> RecordKey | None:
@@ -171,12 +171,12 @@ def record_key(connection: Connection, record_id: str) -> RecordKey | None:
 
 
 def known_contents(connection: Connection, content_ids: Collection[str]) -> set[str]:
-    """Return those of some ids of contents that are in the catalog."""
+    """Return the ids of contents that are in the catalog."""
     return set(connection.execute(select(Content.id).where(Content.id.in_(content_ids))).scalars())
 
 
 def records(connection: Connection, user_id: str) -> list[tuple[str, calculations.Record]]:
-    """List all records of a learner by their start, also of retired contents, each with the content's title."""
+    """List all records of a learner by their start, of retired contents too, each with the content's title."""
     found = (
         select(Content.title, *RECORD)
         .join(ProgressRecord, ProgressRecord.content_id == Content.id)

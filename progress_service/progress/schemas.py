@@ -1,4 +1,4 @@
-"""What requests about progress must look like."""
+"""The schemas of requests about progress."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -13,64 +13,54 @@ from progress_service.web.validation import Identifier, Instant, Number, StrictS
 BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000
 SCORE_AND_MAXIMUM = {"score": "maxScore", "maxScore": "score"}
-"""What must come together with what."""
+"""Each of these fields needs the other."""
 
 
 class EffortSchema(StrictSchema):
-    """What a learner did with a content."""
+    """A learner's activity in a content."""
 
     keywords = {"dependentRequired": {given: [missing] for given, missing in SCORE_AND_MAXIMUM.items()}}
 
     timeSpentSeconds = Number(0, 14_400, description="Seconds to add to the time spent.")
     score = Number(
-        0,
-        HIGHEST_SCORE,
-        places=4,
-        description="At most `maxScore`, with up to 4 decimals. The best ratio of the two is kept.",
+        0, HIGHEST_SCORE, places=4, description="At most `maxScore`, with up to 4 decimals. The best ratio is kept."
     )
     maxScore = Number(
-        Decimal(1) / POINT,
-        HIGHEST_SCORE,
-        places=4,
-        attribute="max_score",
-        description="The score that could be reached, with up to 4 decimals.",
+        Decimal(1) / POINT, HIGHEST_SCORE, places=4, description="The highest possible score, with up to 4 decimals."
     )
-    position = Text(255, description="Where to resume, in the words of the player.")
-    occurredAt = Instant(description="When it happened; now, if left out. From admins and services only.")
+    position = Text(255, description="The place to resume at, in the player's own form.")
+    occurredAt = Instant(description="The time of the activity; now, if left out. Only for admins and services.")
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
-        """A score says nothing without its maximum, and is within it."""
+        """A score needs its maximum, and is not more."""
         if not isinstance(original, dict):
             return
         for given, missing in SCORE_AND_MAXIMUM.items():
             if given in original and missing not in original:
-                raise ValidationError(f"Must come together with {given}.", missing)
+                raise ValidationError(f"Must be given together with {given}.", missing)
         if "score" in data and "max_score" in data and data["score"] > data["max_score"]:
             raise ValidationError("Must not be more than maxScore.", "score")
 
 
 class UpdateSchema(EffortSchema):
-    """One report about a learner and a content; with a `contentId` alone it says that the content was opened."""
+    """A report about a learner and a content; a `contentId` alone reports that the content was opened."""
 
     contentId = Identifier(required=True)
     progressPercentage = Number(
-        0,
-        100,
-        floor=True,
-        description="How far the learner got, in per cent; decimals are dropped. Progress never falls.",
+        0, 100, floor=True, description="The progress in per cent; decimals are dropped. Progress never falls."
     )
     userId = UserId(description="The learner; the caller, if left out. A service must give it.")
 
 
 class OthersUpdateSchema(UpdateSchema):
-    """An update by a service, which has no progress of its own and says whose it is."""
+    """An update by a service, which must name the learner."""
 
     userId = UserId(required=True)
 
 
 class Updates(fields.Nested):
-    """A list of updates, whose length is looked at first: what is too long is not read."""
+    """A list of updates; a list that is too long is refused without reading its updates."""
 
     default_error_messages = {"length": f"Must be a list of 1 to {BATCH_LIMIT} updates."}
 
@@ -84,7 +74,7 @@ class Updates(fields.Nested):
 
 
 class BatchSchema(StrictSchema):
-    """Updates to be applied together."""
+    """Updates that are applied together."""
 
     updates = Updates(UpdateSchema)
 
@@ -98,7 +88,7 @@ OWN_BATCH, OTHERS_BATCH = BatchSchema(), OthersBatchSchema()
 
 
 def update_schema(caller: Caller) -> UpdateSchema:
-    """Return what a caller's update must look like."""
+    """Return the schema of a caller's update."""
     return OTHERS_UPDATE if caller.role is Role.SERVICE else OWN_UPDATE
 
 

@@ -1,4 +1,4 @@
-"""Who is calling, and what each role may do: a policy for each row of the contract's table."""
+"""The caller of a request, and the rights of each role: a policy for each row of the contract's table."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +68,7 @@ TAUGHT_BY = DirectStatement(
 
 
 class Caller(NamedTuple):
-    """A caller, as the token tells."""
+    """The caller that a token names."""
 
     id: str
     role: Role
@@ -81,44 +81,43 @@ class Caller(NamedTuple):
 
 def identify() -> Caller:
     """Return the caller. Raises 401 without a valid token, and 403 for an unknown role or an impossible subject."""
-    # Werkzeug would parse other schemes too, and fails at some of what may stand there.
+    # Werkzeug would parse other schemes too, and fails at some of their values.
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
-        raise _unauthorized("This needs a token.", "Bearer")
+        raise _unauthorized("This request needs a token.", "Bearer")
     claims = decode_token(credentials.strip())
-    # What PyJWT and Flask-JWT-Extended let pass: no expiry, or one in quotes, and a token to get others with.
+    # PyJWT and Flask-JWT-Extended accept refresh tokens, and tokens without an expiry or with a string for it.
     is_for_access = isinstance(claims["type"], str) and claims["type"] != "refresh"
     if not isinstance(claims.get("exp"), int | float) or not is_for_access:
-        raise _invalid_token("The token has no expiry, or is not for access.")
+        raise _invalid_token("The token has no expiry, or is not an access token.")
     user_id = _claim(claims, current_app.config["USER_CLAIM"])
     if not isinstance(user_id, str):
         raise _invalid_token("The token does not name the caller.")
     role = _strongest_role(claims)
     if role is None:
-        raise Problem(FORBIDDEN, "The token's role has no rights here.")
+        raise Problem(FORBIDDEN, "The token names no role that this service knows.")
     if not is_user_id(user_id):
-        raise Problem(FORBIDDEN, "What the token names the caller is not an identifier of a user.")
+        raise Problem(FORBIDDEN, "The token's name of the caller is not an identifier of a user.")
     return Caller(user_id, role)
 
 
 def _strongest_role(claims: Mapping[str, Any]) -> Role | None:
-    """Return the strongest role that a token names: in a list, or separated by spaces, in the provider's words."""
+    """Return the strongest role that a token names, in a list or in a string with spaces."""
     given = _claim(claims, current_app.config["ROLE_CLAIM"])
     names: Mapping[str, Role] = current_app.extensions["role-names"]
     if isinstance(given, str):
         given = [given] if given in names else given.split(" ")
-    meant = [names.get(name, name) for name in given if isinstance(name, str)] if isinstance(given, list) else []
-    held = [role for role in Role if role in meant]
-    return held[-1] if held else None
+    named = [names.get(name, name) for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    return next((role for role in reversed(Role) if role in named), None)
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> Any:
-    """Return the claim of this name, or at a path such as `realm_access.roles`; None if there is none."""
+    """Return the claim with a name, or at a path such as `realm_access.roles`; None if there is none."""
     return next(_reachable(claims, path.split(".")), None)
 
 
 def _reachable(value: Any, steps: Sequence[str]) -> Iterator[Any]:
-    """Yield the values at the end of a path. A name may have dots and take several steps; the longest name is first."""
+    """Yield the values at the end of a path; a name may contain dots, and the value under the longest name is first."""
     if not steps:
         yield value
     elif isinstance(value, dict):
@@ -129,26 +128,20 @@ def _reachable(value: Any, steps: Sequence[str]) -> Iterator[Any]:
 
 
 def admit(caller: Caller, policy: Policy) -> Reach:
-    """Return the reach of the caller's role. Raises 403 for a role that has no part in the operation."""
+    """Return the reach of the caller's role. Raises 403 for a role that may not use the operation at all."""
     reach: Reach = getattr(policy, caller.role)
     if not reach:
         raise Problem(FORBIDDEN, f"The role {caller.role} may not do this.")
     return reach
 
 
-def authorize(
-    connection: Connection, caller: Caller, reach: Reach, *, learner: str | None, module: str | None = None
-) -> None:
-    """Raise 403 for data out of the caller's reach: of another learner, or of a module that others teach."""
+def authorize(connection: Connection, caller: Caller, reach: Reach, *, learner: str | None, module: str | None) -> None:
+    """Raise 403 for data beyond the caller's reach: of another learner, or of a module that others teach."""
     if ANY in reach or (OWN in reach and learner == caller.id):
         return
-    if TAUGHT in reach and module is not None and teaches(connection, caller, module):
+    if TAUGHT in reach and module is not None and TAUGHT_BY.run(connection, user_id=caller.id, module_id=module):
         return
     raise Problem(FORBIDDEN, "You may not see or change this.")
-
-
-def teaches(connection: Connection, caller: Caller, module: str) -> bool:
-    return bool(TAUGHT_BY.run(connection, user_id=caller.id, module_id=module))
 
 
 def register(app: Flask) -> None:
@@ -159,21 +152,19 @@ def register(app: Flask) -> None:
     unchecked = [name for name in ("JWT_DECODE_ISSUER", "JWT_DECODE_AUDIENCE") if not app.config[name]]
     if unchecked and not app.config["JWT_SECRET_KEY"]:
         names = " and ".join(f"PROGRESS_{name}" for name in unchecked)
-        app.logger.warning("tokens are accepted whoever issued them, or for whom: give %s", names)
+        app.logger.warning("tokens of every issuer, or for every audience, are accepted: set %s", names)
 
 
 def _role_names(written: str) -> dict[str, Role]:
-    """Read the roles behind an identity provider's names."""
+    """Parse the roles that an identity provider's names stand for."""
     try:
         pairs = json.loads(written, object_pairs_hook=tuple)
         names = {name: Role(role) for name, role in pairs}
         if not isinstance(pairs, tuple) or len(names) < len(pairs):
-            raise ValueError("no object, or a name that is given twice")
+            raise ValueError("not an object, or a repeated name")
     except (ValueError, TypeError) as error:
-        roles = ", ".join(Role)
-        raise ConfigurationError(
-            f"PROGRESS_ROLE_NAMES must be a JSON object: names, and of each one of {roles}."
-        ) from error
+        detail = f"PROGRESS_ROLE_NAMES must be a JSON object of names, each with one of {', '.join(Role)}."
+        raise ConfigurationError(detail) from error
     return names
 
 

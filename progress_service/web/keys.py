@@ -1,4 +1,4 @@
-"""The keys that verify tokens: the configured one, or those that an identity provider publishes, by their ids."""
+"""The keys that verify tokens: a configured key, or the keys that an identity provider publishes."""
 
 import logging
 import math
@@ -20,9 +20,9 @@ from progress_service.web.problems import unavailable
 from progress_service.web.validation import parse_json
 
 LIFETIME = 300
-"""In seconds; after them the provider is asked for its keys again."""
+"""In seconds; older keys are fetched again."""
 COOLDOWN = 30
-"""In seconds, between two requests to the provider, however many unknown keys tokens name."""
+"""In seconds, between two requests to the provider, however many unknown keys are named by tokens."""
 TIMEOUT = 3
 """In seconds, for the provider to answer."""
 LARGEST_SET = 256 * 1024
@@ -56,7 +56,7 @@ class KeySet:
 
     def __init__(self, url: str, algorithm: str) -> None:
         if not _JWKS_URL.fullmatch(str(url)):
-            raise ConfigurationError("PROGRESS_JWT_JWKS_URL must begin with https://, or name this very host.")
+            raise ConfigurationError("PROGRESS_JWT_JWKS_URL must begin with https://, or name this host.")
         self._url = url
         self._algorithm = algorithm
         self._keys: dict[str, Any] | None = None
@@ -65,7 +65,7 @@ class KeySet:
         self._lock = Lock()
 
     def find(self, key_id: str | None) -> Any:
-        """Return a key. Raises 401 if the provider has no key of this id, and 503 while it has never been reached."""
+        """Return a key. Raises 401 if the provider has no key with this id, and 503 if it has never been reached."""
         if key_id is None:
             raise InvalidTokenError("The token does not name its key.")
         is_known = key_id in (self._keys or ())
@@ -79,7 +79,7 @@ class KeySet:
         return known[key_id]
 
     def _renew(self, patience: float) -> None:
-        """Fetch the keys when it is time. Meanwhile threads without keys wait; others go on with the keys they have."""
+        """Fetch the keys when it is time. Meanwhile threads without a key wait, and others use the old keys."""
         if self._lock.acquire(timeout=patience):
             try:
                 if monotonic() >= self._next_fetch:
@@ -88,7 +88,7 @@ class KeySet:
                 self._lock.release()
 
     def _fetch(self) -> None:
-        """Replace the keys by those of the provider. If it gives none, keep them, and ask less and less often."""
+        """Replace the keys by those of the provider. If that fails, keep them, and wait longer before each new try."""
         began = monotonic()
         try:
             self._keys = _verifying_keys(_get(self._url, began + TIMEOUT), self._algorithm)
@@ -103,7 +103,7 @@ class KeySet:
 
 
 def _get(url: str, deadline: float) -> bytes:
-    """Read a document that must arrive without a redirect, in time, and be short."""
+    """Read a short document without redirects, before a deadline."""
     body = b""
     with _OPENER.open(Request(url, headers=_HEADERS), timeout=TIMEOUT) as response:
         if response.status != 200:
@@ -111,15 +111,12 @@ def _get(url: str, deadline: float) -> bytes:
         while chunk := response.read1(LARGEST_SET):
             body += chunk
             if len(body) > LARGEST_SET or monotonic() > deadline:
-                raise ValueError("too much or too slow")
+                raise ValueError("too long or too slow")
     return body
 
 
 def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
-    """Return the keys of a JWK Set that sign with the algorithm, by their ids; other keys are left out.
-
-    An id that several keys have names none of them.
-    """
+    """Return the keys of a JWK Set that sign with the algorithm, by id. Keys that share an id are left out."""
     document = parse_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise ValueError("not a JWK Set")
@@ -138,7 +135,7 @@ def _verifying_keys(body: bytes, algorithm: str) -> dict[str, Any]:
 
 
 def _verifying_key(key: Any, name: str) -> Any:
-    """Parse a key, once for all tokens. Raises one of UNFIT for a key that cannot verify."""
+    """Parse a key, once for all tokens. Raises an exception of UNFIT for a key that cannot verify."""
     algorithm = get_algorithm_by_name(name)
     prepared = algorithm.prepare_key(key)
     if hasattr(prepared, "private_bytes"):

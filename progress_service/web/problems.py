@@ -40,7 +40,7 @@ _PARTLY_WRONG = "The request is understood, but parts of it are wrong."
 MALFORMED_REQUEST = ProblemType(
     "malformed-request", 400, "no JSON object, an unknown, repeated or wrong query parameter, a bad cursor or key"
 )
-UNAUTHORIZED = ProblemType("unauthorized", 401, "no token, or a bad one")
+UNAUTHORIZED = ProblemType("unauthorized", 401, "no valid token")
 FORBIDDEN = ProblemType("forbidden", 403, "the caller may not see or change this")
 NOT_ENROLLED = ProblemType(
     "not-enrolled", 403, "the learner is not enrolled, and updates enroll nobody", "The learner must be enrolled first."

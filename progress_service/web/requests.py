@@ -1,4 +1,4 @@
-"""Reading a request: path, query and body, each of which is refused if it has not the declared shape."""
+"""The path, query and body of a request are read, and refused if they have not the declared shape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,8 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from marshmallow import Schema, ValidationError
 from werkzeug.datastructures import MIMEAccept
 
-from progress_service.web.problems import (
-    MALFORMED_REQUEST,
-    NOT_FOUND,
-    PAYLOAD_TOO_LARGE,
-    UNSUPPORTED_MEDIA_TYPE,
-    Fault,
-    Problem,
-)
+from progress_service.web import problems
+from progress_service.web.problems import Fault, Problem
 from progress_service.web.validation import Identifier, ModuleId, UserId, faults_of, parse_json
 
 PATH_PARTS = {
@@ -24,13 +18,13 @@ PATH_PARTS = {
     "record_id": Identifier(data_key="recordId"),
 }
 PAGING = ("limit", "cursor")
-"""The query parameters of an answer that is read page by page."""
+"""The query parameters of an answer with pages."""
 PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"", "chunked", "identity"}}
-"""The codings of a body that can be read as it is: gunicorn passes on all others without decoding them."""
+"""The codings of a body that needs no decoding; gunicorn passes on all other codings without decoding them."""
 
 
 def check_path(path: Mapping[str, str]) -> None:
-    """Raise 404 for a path with an identifier that nobody and nothing can have."""
+    """Raise 404 for a path with an identifier that is not valid."""
     faults = []
     for name, value in path.items():
         try:
@@ -38,7 +32,9 @@ def check_path(path: Mapping[str, str]) -> None:
         except ValidationError as error:
             faults += [Fault(f"/{PATH_PARTS[name].data_key}", detail) for detail in error.messages]
     if faults:
-        raise Problem(NOT_FOUND, "There can be nothing here: the path has no proper identifier.", faults=faults)
+        raise Problem(
+            problems.NOT_FOUND, "There is nothing here: an identifier in the path is not valid.", faults=faults
+        )
 
 
 def prefers(text: str) -> bool:
@@ -48,7 +44,7 @@ def prefers(text: str) -> bool:
 
 
 def read_query(schema: Schema, *, is_paged: bool) -> Any:
-    """Load the query parameters; an answer that is not paged takes none for pages."""
+    """Load the query parameters; an answer without pages refuses the parameters of pages."""
     faults = [Fault(f"/{name}", "Is given more than once.") for name, given in request.args.lists() if len(given) > 1]
     if not is_paged:
         faults += [
@@ -62,34 +58,34 @@ def read_query(schema: Schema, *, is_paged: bool) -> Any:
     except ValidationError as error:
         faults += faults_of(error)
     if faults:
-        raise Problem(MALFORMED_REQUEST, "A query parameter is unknown or wrong.", faults=faults)
+        raise Problem(problems.MALFORMED_REQUEST, "A query parameter is unknown or wrong.", faults=faults)
     return loaded
 
 
 def read_object(*, required: bool) -> dict[str, Any]:
-    """Read the body as a JSON object, or as an empty one where there is no body and none is required."""
+    """Read the body as a JSON object. A missing body that is not required is an empty object."""
     for name, plain in PLAIN_CODINGS.items():
         if {coding.strip().lower() for coding in request.headers.get(name, "").split(",")} - plain:
             detail = f"The body must be sent as it is, without a {name}."
-            raise Problem(UNSUPPORTED_MEDIA_TYPE, detail, headers={"Accept-Encoding": "identity"})
+            raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, detail, headers={"Accept-Encoding": "identity"})
     limit = current_app.config["MAX_CONTENT_LENGTH"]
-    request.max_content_length = limit + 1  # a longer body without a Content-Length is cut there, and not refused
+    request.max_content_length = limit + 1  # Werkzeug cuts a longer body without a Content-Length there
     try:
         body = request.get_data()
     except ParseException as error:
-        raise Problem(MALFORMED_REQUEST, "The body is not sent in chunks as it says.") from error
+        raise Problem(problems.MALFORMED_REQUEST, "The chunks of the body are malformed.") from error
     if len(body) > limit:
-        raise Problem(PAYLOAD_TOO_LARGE, f"The body must have at most {limit} bytes.")
+        raise Problem(problems.PAYLOAD_TOO_LARGE, f"The body must have at most {limit} bytes.")
     if request.content_length not in (None, len(body)):
-        raise Problem(MALFORMED_REQUEST, "The body is shorter than it says.")
+        raise Problem(problems.MALFORMED_REQUEST, "The body is shorter than its Content-Length.")
     if not body and not required:
         return {}
     if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-        raise Problem(UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8.")
+        raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be application/json in UTF-8.")
     try:
         value = parse_json(body)
     except ValueError as error:
-        raise Problem(MALFORMED_REQUEST, "The body is not valid JSON.") from error
+        raise Problem(problems.MALFORMED_REQUEST, "The body is not valid JSON.") from error
     if not isinstance(value, dict):
-        raise Problem(MALFORMED_REQUEST, "The body must be a JSON object.")
+        raise Problem(problems.MALFORMED_REQUEST, "The body must be a JSON object.")
     return value

@@ -1,8 +1,8 @@
-"""Strict fields for the schemas of requests, and the names of the faults that they find.
+"""Strict fields for the schemas of requests, and the faults that they find.
 
-marshmallow's own fields take too much, also those that are called strict: "50" for an integer, 2026-1-3 for a date, a
-time without an offset, and a pattern's `$` lets a line end pass. These fields coerce nothing: a number is a JSON number
-and means the decimal that was written. Each field describes in JSON Schema, in its metadata, what it accepts.
+marshmallow's own fields accept too much, even with `strict`: "50" as an integer, 2026-1-3 as a date, a time without an
+offset, and a line end where a pattern has `$`. These fields convert nothing: a number is a JSON number and means the
+decimal that was written. The metadata of each field describes in JSON Schema what it accepts.
 """
 
 import json
@@ -20,23 +20,22 @@ from progress_service.web.problems import Fault
 
 RESERVED_USER_IDS = {"me", "stats", "batch", "events"}
 RESERVED_MODULE_IDS = {"export"}
-"""Words that stand in paths where a module's identifier may stand."""
+"""Words that paths have in the place of an identifier."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 CLOCK_SKEW = timedelta(minutes=5)
-"""How far ahead of this service's clock a caller's clock may be."""
+"""The most that a caller's clock may be ahead of this service's clock."""
 HUNDREDTH = Decimal("0.01")
 MOST_FAULTS = 10_000
-"""The number of faults that an answer names at most; a batch whose every field is wrong has fewer."""
+"""The most faults that an answer names. A batch in which every field is wrong has fewer."""
 
 LONGEST_IDENTIFIER = 255
-"""In characters."""
 
 _IDENTIFIER = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._:@|+~'-]{{0,{LONGEST_IDENTIFIER - 1}}}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _LEAP_SECOND = re.compile(r":60(\.\d+)?(?=[Z+-])", re.ASCII)
-_WRITTEN_WHOLE = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
-_WRITTEN_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_WRITTEN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_INTEGER = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 
 class StrictSchema(Schema):
@@ -44,7 +43,7 @@ class StrictSchema(Schema):
 
     error_messages = {"unknown": "Unknown field."}
     keywords: Mapping[str, Any] = {}
-    """JSON Schema keywords of the object, which its fields cannot tell."""
+    """Keywords of JSON Schema about the whole object."""
 
     class Meta:
         unknown = RAISE
@@ -70,7 +69,7 @@ Value = TypeVar("Value")
 
 
 class StrictField(fields.Field[Value]):
-    """A field that coerces nothing, and describes in JSON Schema what it accepts."""
+    """A field that converts nothing, and describes in JSON Schema what it accepts."""
 
     accepts: Mapping[str, Any]
 
@@ -80,7 +79,7 @@ class StrictField(fields.Field[Value]):
 
 
 class Text(StrictField[str]):
-    """A string of at most `limit` Unicode characters. NUL is refused, because databases cannot store it."""
+    """A string of at most `limit` characters. NUL is refused, because PostgreSQL cannot store it."""
 
     default_error_messages = {
         "invalid": "Must be a string.",
@@ -122,7 +121,7 @@ class Pattern(StrictField[str]):
 
 
 class Identifier(Pattern):
-    """An identifier that another service gave. Words that paths use in its place are refused."""
+    """An identifier that another service gave; reserved words are refused."""
 
     default_error_messages = {"reserved": "Is a reserved word."}
     reserved: Set[str] = frozenset()
@@ -160,7 +159,7 @@ class Number(StrictField[int]):
     default_error_messages = {
         "invalid": "Must be a number.",
         "range": "Must be from {least} to {most}.",
-        "whole": "Must be a whole number.",
+        "integer": "Must be a whole number.",
         "places": "Must have at most {places} decimals.",
     }
 
@@ -184,12 +183,12 @@ class Number(StrictField[int]):
             return value * int(10**self.places)
         kept = value.quantize(self.unit, ROUND_FLOOR)
         if kept != value and not self.floor:
-            raise self.make_error("places" if self.places else "whole", places=self.places)
+            raise self.make_error("places" if self.places else "integer", places=self.places)
         return int(kept.scaleb(self.places))
 
 
 class Truth(StrictField[bool]):
-    """True or false in JSON."""
+    """A JSON boolean."""
 
     accepts = {"type": "boolean"}
     default_error_messages = {"invalid": "Must be true or false."}
@@ -201,7 +200,7 @@ class Truth(StrictField[bool]):
 
 
 class Instant(StrictField[datetime]):
-    """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes fast.
+    """An RFC 3339 time with an offset, from 1970 to now; the caller's clock may be five minutes ahead.
 
     A leap second, the 61st second of a day's last minute, loads as the last microsecond of that minute.
     """
@@ -220,9 +219,9 @@ class Instant(StrictField[datetime]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
             raise self.make_error("invalid")
-        whole, is_leap = _LEAP_SECOND.subn(":59.999999", value.upper())
+        text, is_leap = _LEAP_SECOND.subn(":59.999999", value.upper())
         try:
-            instant = datetime.fromisoformat(whole).astimezone(UTC)
+            instant = datetime.fromisoformat(text).astimezone(UTC)
         except (ValueError, OverflowError) as error:
             raise self.make_error("invalid") from error
         if is_leap and (instant.hour, instant.minute) != (23, 59):
@@ -245,7 +244,7 @@ class QueryInteger(StrictField[int]):
         super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not _WRITTEN_WHOLE.fullmatch(value) or not self.least <= int(value) <= self.most:
+        if not _INTEGER.fullmatch(value) or not self.least <= int(value) <= self.most:
             raise self.make_error("invalid", least=self.least, most=self.most)
         return int(value)
 
@@ -271,7 +270,7 @@ class QueryDate(StrictField[date]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> date:
         try:
-            if not _WRITTEN_DATE.fullmatch(value):
+            if not _DATE.fullmatch(value):
                 raise ValueError
             return date.fromisoformat(value)
         except ValueError as error:
@@ -279,7 +278,7 @@ class QueryDate(StrictField[date]):
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse JSON with its numbers as written: whole numbers and decimals. Raises ValueError for anything else."""
+    """Parse JSON; numbers are exact integers or decimals. Raises ValueError for a text that is not JSON."""
     return _parse(_DECODER.decode, body.decode())
 
 
@@ -293,7 +292,7 @@ def _parse(parse: Callable[..., Any], *given: Any) -> Any:
     try:
         return parse(*given)
     except (RecursionError, ArithmeticError) as error:
-        raise ValueError("beyond what JSON may hold here") from error
+        raise ValueError("too deep, or a number too large") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -304,9 +303,9 @@ _DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant
 
 
 def written_number(text: str) -> int | Decimal | str:
-    """Return the number that a text is, or the text itself if it is no number."""
+    """Return the number that a text stands for, or the text itself if it is no number."""
     try:
-        return parse_json(text.encode()) if len(text) < 100 and _WRITTEN_NUMBER.fullmatch(text) else text
+        return parse_json(text.encode()) if len(text) < 100 and _NUMBER.fullmatch(text) else text
     except ValueError:
         return text
 
@@ -319,7 +318,7 @@ def faults_of(error: ValidationError) -> list[Fault]:
 def _walk(pointer: str, messages: Any) -> Iterator[Fault]:
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
-            # The messages about a whole object stand under a name that a field may have as well.
+            # Messages about the object itself are under a name that a field may have, too.
             is_field = key != SCHEMA or inner == [StrictSchema.error_messages["unknown"]]
             step = "/" + str(key).replace("~", "~0").replace("/", "~1") if is_field else ""
             yield from _walk(pointer + step, inner)

@@ -1,4 +1,4 @@
-"""The assembly of the OpenAPI document from what every route declares.
+"""The OpenAPI document is assembled from the declarations of the routes.
 
 Requests are described as strictly as they are validated. Answers may get new fields, so they are left open.
 """
@@ -24,31 +24,24 @@ from werkzeug.routing import Rule
 from progress_service.web import problems
 from progress_service.web.auth import OWN, Caller, Policy, Reach, Role
 from progress_service.web.endpoint import Operation
-from progress_service.web.openapi.words import (
-    ANSWER_HEADERS,
-    BEARER,
-    DESCRIPTIONS,
-    INTRODUCTION,
-    PARAMETERS,
-    PROBLEM_HEADERS,
-    READING,
-    Json,
-)
+from progress_service.web.openapi import words
+from progress_service.web.openapi.words import Json
 from progress_service.web.problems import ProblemDocument, ProblemType
+from progress_service.web.requests import PATH_PARTS
 from progress_service.web.serialization import Document, json_schemas, reference
-from progress_service.web.validation import ModuleId, UserId
 
 EXAMPLES = Path(__file__).with_name("examples.json")
-"""Calls that succeed in this order, with their answers, and a problem document for every slug."""
+"""Calls that succeed in this order, their answers, and a problem document for every slug."""
 
 
 class Converter(OpenAPIConverter):
-    """Adds to the description of a schema its docstring, and what its fields cannot say."""
+    """Adds the docstring and the keywords of a schema to its description."""
 
     def schema2jsonschema(self, schema: Schema) -> Json:
-        said = {"description": cleandoc(schema.__doc__)} if "__doc__" in vars(type(schema)) and schema.__doc__ else {}
+        docstring = vars(type(schema))["__doc__"]  # its own: a schema without a docstring has None
         described: Json = super().schema2jsonschema(schema)  # type: ignore[no-untyped-call]
-        return {**said, **described, **getattr(schema, "keywords", {})}
+        description = {"description": cleandoc(docstring)} if docstring else {}
+        return {**description, **described, **getattr(schema, "keywords", {})}
 
     def field2property(self, field: fields.Field[Any]) -> Json:
         described: Json = super().field2property(field)
@@ -70,7 +63,7 @@ def describe(app: Flask) -> Json:
 
 
 class _Document:
-    """A document in the making."""
+    """A document while it is made."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -80,7 +73,7 @@ class _Document:
             title="Progress service",
             version=version("progress-service"),
             openapi_version="3.1.0",
-            info={"description": INTRODUCTION},
+            info={"description": words.INTRODUCTION},
             plugins=[marshmallow],
             tags=[
                 {"name": name, "description": sys.modules[blueprint.import_name].__doc__}
@@ -101,15 +94,15 @@ class _Document:
         return written
 
     def _add_components(self, operations: Iterable[Operation]) -> None:
-        self.components.security_scheme("bearer", BEARER)
+        self.components.security_scheme("bearer", words.BEARER)
         documents: list[type[Document]] = [ProblemDocument]
         for operation in operations:
             documents += [answer for answer in operation.answers.values() if isinstance(answer, type)]
         for name, schema in json_schemas(documents).items():
             self.components.schema(name, schema)
-        for name, description in ANSWER_HEADERS.items():
+        for name, description in words.ANSWER_HEADERS.items():
             self.components.header(name, {"description": description, "schema": {"type": "string"}})
-        for name, parameter in PARAMETERS.items():
+        for name, parameter in words.PARAMETERS.items():
             self.components.parameter(name, parameter["in"], {"name": name, **parameter})
 
     def _operation(self, rule: Rule, method: str) -> Json:
@@ -128,22 +121,24 @@ class _Document:
             "X-Request-ID",
         ]
         if operation.body:
-            content = {"schema": self._reference(_body(operation)), **self._shown(operation_id, "request")}
+            # If the body depends on the caller, admins have the widest.
+            body = operation.body if isinstance(operation.body, Schema) else operation.body(Caller("", Role.ADMIN))
+            schema = self.converter.resolve_nested_schema(body)  # type: ignore[no-untyped-call]
+            content = {"schema": schema, **self._shown(operation_id, "request")}
             described["requestBody"] = {"required": operation.body_required, "content": {"application/json": content}}
         answers = {str(status): self._answer(operation_id, operation, method, status) for status in operation.answers}
         described["responses"] = answers | self._refusals(_problems(rule, method, operation))
         return described
 
     def _path_parameter(self, name: str, method: str, policy: Policy | None) -> str:
-        """Describe a part of a path, if it is new, and return the name of the description."""
+        """Return the name of the description of a path parameter; the first call makes the description."""
         title = _camel(name)
-        kinds: dict[str, fields.Field[Any]] = {"user_id": UserId(), "module_id": ModuleId(), "record_id": fields.UUID()}
-        schema = self.converter.field2property(kinds[name])
+        schema = self.converter.field2property(fields.UUID() if name == "record_id" else PATH_PARTS[name])
         described = {"schema": schema, "example": self.examples["parameters"][title]}
         component = title
         if name == "user_id" and method == "GET" and policy and policy.student is OWN:
             component = f"{title}OrMe"
-            schema["not"] = {"enum": [one for one in schema["not"]["enum"] if one != "me"]}
+            schema["not"] = {"enum": [word for word in schema["not"]["enum"] if word != "me"]}
             described["description"] = "The learner; `me` stands for the caller."
         if component not in self.components.parameters:
             self.components.parameter(component, "path", {"name": title, **described})
@@ -151,7 +146,7 @@ class _Document:
 
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
         headers = ["Idempotency-Replayed"] if method in ("POST", "PUT") else []
-        described: Json = {"description": DESCRIPTIONS[status], "headers": self._headers(*headers)}
+        described: Json = {"description": words.DESCRIPTIONS[status], "headers": self._headers(*headers)}
         answer = operation.answers[status]
         if answer:
             shown = self._shown(operation_id, "answer", status)
@@ -171,7 +166,7 @@ class _Document:
         return {"examples": shown} if shown else {}
 
     def _refusals(self, kinds: Iterable[ProblemType]) -> dict[str, str]:
-        """Return the names of the answers with these problems, by status, and describe those that are new."""
+        """Return the names of the answers with these problems, by status; the first call describes an answer."""
         refusals, by_status = {}, attrgetter("status")
         for status, group in groupby(sorted(kinds, key=by_status), key=by_status):
             here = list(group)
@@ -181,16 +176,11 @@ class _Document:
                 content = {"schema": reference(ProblemDocument), "examples": examples}
                 described = {
                     "description": "; ".join(f"`{kind.slug}`: {kind.when}" for kind in here) + ".",
-                    "headers": self._headers(*PROBLEM_HEADERS.get(status, [])),
+                    "headers": self._headers(*words.PROBLEM_HEADERS.get(status, [])),
                     "content": {"application/problem+json": content},
                 }
                 self.components.response(name, described)
         return refusals
-
-    def _reference(self, schema: Schema) -> Json:
-        """Return a reference to the description of a schema; the first call makes the description."""
-        reference: Json = self.converter.resolve_nested_schema(schema)  # type: ignore[no-untyped-call]
-        return reference
 
     def _headers(self, *names: str) -> Json:
         return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, "X-Request-ID")}
@@ -202,13 +192,6 @@ _PART = re.compile(r"<(\w+)>")
 def _declared(app: Flask, rule: Rule) -> Operation:
     operation: Operation = vars(app.view_functions[rule.endpoint])["operation"]
     return operation
-
-
-def _body(operation: Operation) -> Schema:
-    """Return the schema of a body: the widest, if it depends on the caller."""
-    body = operation.body
-    assert body is not None
-    return body if isinstance(body, Schema) else body(Caller("", Role.ADMIN))
 
 
 def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[ProblemType]:
@@ -229,8 +212,10 @@ def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[Problem
 
 def _roles(policy: Policy) -> str:
     reaches: Mapping[str, Reach] = policy._asdict()
-    told = [f"{role} ({' or '.join(READING[one] for one in reach)})" for role, reach in reaches.items() if reach]
-    return f"Roles: {', '.join(told)}."
+    roles = [
+        f"{role} ({' or '.join(map(words.REACHES.__getitem__, reach))})" for role, reach in reaches.items() if reach
+    ]
+    return f"Roles: {', '.join(roles)}."
 
 
 def template(rule: Rule) -> str:

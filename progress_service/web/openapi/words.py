@@ -1,4 +1,4 @@
-"""The prose and the data of the OpenAPI document that no route declares."""
+"""The texts and tables of the OpenAPI document that no route declares."""
 
 from typing import Any
 
@@ -7,37 +7,37 @@ from progress_service.web.auth import ANY, OWN, TAUGHT, Role
 Json = dict[str, Any]
 
 INTRODUCTION = """\
-Keeps how far each learner is with every content of every module, and adds it up.
+Keeps each learner's progress in every content of every module, and adds it up.
 
-- **Numbers** mean the decimal that was written; numeric strings and booleans are no numbers. `null` is not a value:
+- **Numbers** mean the decimal that was written; numeric strings and booleans are not numbers. `null` is not a value:
   leave the field out. Derived percentages, rates and averages are rounded down to two decimals; they are
   null if there is nobody to count.
 - **Bodies** are JSON objects in UTF-8. If an object gives a name twice, the last one counts.
 - **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
 - **Answers** may get new fields; ignore those that you do not know.
-- **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for a path that is not here (404) and
+- **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for an unknown path (404) and
   for a method that a path does not have (405, with `Allow`). They come in this order: the token, the role, the shape of
   the request, whose data it is, the content of the request.
 - **Repeats**: send a POST or PUT with an `Idempotency-Key`, and send it again, with the same key, whenever you got no
   answer, or a 5xx.
 """
-READING = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
-"""How the reach of a role reads."""
+REACHES = {OWN: "their own", TAUGHT: "modules they teach", ANY: "any"}
+"""The words for the reach of a role."""
 
 BEARER: Json = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
     "description": "`exp` is required. `sub` is the caller. `role` is one of"
-    f" {', '.join(f'`{role}`' for role in Role)}, or several of them, in a list or"
-    " separated by spaces; the last in this order counts. Both claims may have other names.",
+    f" {', '.join(f'`{role}`' for role in Role)}, or several of these in a list or separated by"
+    " spaces; the last in this order counts. Both claims may have other names.",
 }
 
 DESCRIPTIONS = {200: "Success.", 201: "Success: something was created.", 204: "Success, or nothing was there."}
 """The descriptions of answers, by status."""
 ANSWER_HEADERS = {
     "X-Request-ID": "The id of the request, in every answer and log line.",
-    "Idempotency-Replayed": "`true` where the answer is that of an earlier request with the same key.",
+    "Idempotency-Replayed": "`true` if the answer is that of an earlier request with the same key.",
     "Retry-After": "Seconds to wait before the next try.",
     "WWW-Authenticate": "The challenge (RFC 6750).",
 }
@@ -52,7 +52,7 @@ PARAMETERS: dict[str, Json] = {
     },
     "X-Request-ID": {
         "in": "header",
-        "description": "The id of the request: 1 to 128 visible ASCII characters. The service makes one if need be.",
+        "description": "The id of the request: 1 to 128 visible ASCII characters. Otherwise the service makes an id.",
         "schema": {"type": "string"},
     },
 }
