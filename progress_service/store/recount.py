@@ -69,24 +69,18 @@ def reweigh(connection: sa.Connection, module_id: str, before: Weights, after: W
     holds the module alone. Returns how many of the completed enrollments count in statistics.
     """
     sql = Statements.of(connection)
-    changed = {content_id for content_id, _ in before.items() ^ after.items()}
+    changed = {key for key, _ in before.items() ^ after.items()}
     gains = sql.weights(
-        (
-            content_id,
-            after.get(content_id, 0) - before.get(content_id, 0),
-            (content_id in after) - (content_id in before),
-        )
-        for content_id in changed
+        (key, after.get(key, 0) - before.get(key, 0), (key in after) - (key in before)) for key in changed
     )
     gain, names = sql.weights.c, ["user_id", "progress_percentage", "completed_at"]
     source, record = sql.look_up(sql.weights.table, ProgressRecord, names, module_id=module_id, content_id=gain.id)
+    completed = case((record.completed_at.is_not(None), gain.contents), else_=0)
     gained = (
         select(
             record.user_id,
             summed_to_int(func.sum(gain.weight * record.progress_percentage)).label("weighted_sum"),
-            summed_to_int(func.sum(case((record.completed_at.is_not(None), gain.contents), else_=0))).label(
-                "completed_contents"
-            ),
+            summed_to_int(func.sum(completed)).label("completed_contents"),
         )
         .select_from(source)
         .group_by(record.user_id)
@@ -191,6 +185,8 @@ def recounted_totals(module_id: str) -> sa.Subquery:
         .group_by(record.user_id)
         .subquery("summed")
     )
+    is_earlier = and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at)
+    is_inactive = summed.c.last_activity_at.is_(None)
     latest = record.user_id == Enrollment.user_id, record.last_activity_at == summed.c.last_activity_at
     # If several contents have the latest time, any of them may have been the last.
     is_latest = select(record.id).where(*latest, record.content_id == Enrollment.last_content_id).exists()
@@ -199,19 +195,11 @@ def recounted_totals(module_id: str) -> sa.Subquery:
         select(
             Enrollment.user_id,
             *(summed_to_int(summed.c[name]).label(name) for name in SUMS),
-            case(
-                (
-                    and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at),
-                    summed.c.started_at,
-                ),
-                else_=Enrollment.enrolled_at,
-            ).label("enrolled_at"),
+            case((is_earlier, summed.c.started_at), else_=Enrollment.enrolled_at).label("enrolled_at"),
             summed.c.last_activity_at,
-            case(
-                (summed.c.last_activity_at.is_(None), null()),
-                (is_latest, Enrollment.last_content_id),
-                else_=some_latest,
-            ).label("last_content_id"),
+            case((is_inactive, null()), (is_latest, Enrollment.last_content_id), else_=some_latest).label(
+                "last_content_id"
+            ),
         )
         .outerjoin(summed, summed.c.user_id == Enrollment.user_id)
         .where(Enrollment.module_id == module_id)
@@ -317,8 +305,4 @@ def is_fulfilled() -> sa.ColumnElement[bool]:
 
 
 def is_complete(completed_contents: Any, total_contents: Any) -> sa.ColumnElement[bool]:
-    return and_(
-        Enrollment.status.in_((ACTIVE, PAUSED)),
-        total_contents > 0,
-        completed_contents == total_contents,
-    )
+    return and_(Enrollment.status.in_((ACTIVE, PAUSED)), total_contents > 0, completed_contents == total_contents)

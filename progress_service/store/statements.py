@@ -8,22 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import (
-    and_,
-    bindparam,
-    case,
-    cast,
-    delete,
-    exists,
-    false,
-    func,
-    literal,
-    literal_column,
-    not_,
-    select,
-    true,
-    tuple_,
-)
+from sqlalchemy import and_, bindparam, case, cast, delete, exists, func, literal, literal_column, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
 from progress_service import calculations
@@ -40,12 +25,26 @@ THE_LEARNER = bindparam("user_id", type_=models.IDENTIFIER)
 
 
 class Statements:
-    """The statements for one dialect. The rows that statements take stand before them."""
+    """The statements for one dialect, and the rows that they take."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
         self._is_postgresql = dialect.name == "postgresql"
         self._insert: Any = (postgresql if self._is_postgresql else sqlite).insert
+        others = {"day": sa.Date(), "enrolled_at": models.UtcDateTime(), "place": sa.BigInteger()}
+        self.keys = self._rows("keys", ProgressRecord, "user_id", "content_id", **others)
+        """Each learner, content and day of the updates once, with the time and the place of the first update."""
+        self.enrollment_keys = self._rows("enrollment_keys", Enrollment, *OWNER, "enrolled_at")
+        """Learners and modules, with the time of a new enrollment if it may be made."""
+        self.records = self._rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
+        self.enrollments = self._rows("enrollments", Enrollment, *calculations.Enrollment._fields)
+        self.days = self._rows("days", ActivityDay, *calculations.ActivityDay._fields)
+        self.tallies = self._rows("tallies", Tally, *Group._fields, "part", *Counts._fields)
+        """The numbers to add to parts of tallies."""
+        self.contents = self._rows("contents", Content, *(column.name for column in Content.__table__.c))
+        self.ids = self._rows("ids", Content, "id")
+        self.weights = self._rows("weights", Content, "id", weight=sa.BigInteger(), contents=sa.BigInteger())
+        """Contents with their gain in weight, and in the number of counted contents (-1, 0 or 1)."""
 
     @classmethod
     def of(cls, connection: sa.Connection) -> "Statements":
@@ -56,12 +55,6 @@ class Statements:
         return _BUILT[name]
 
     # Updates: lock, read, store.
-
-    @cached_property
-    def keys(self) -> Rows:
-        """Rows: each learner, content and day of the updates once, with the time and the place of the first update."""
-        others = {"day": sa.Date(), "enrolled_at": models.UtcDateTime(), "place": sa.BigInteger()}
-        return self._rows("keys", ProgressRecord, "user_id", "content_id", **others)
 
     @cached_property
     def lock_modules_of_contents(self) -> DirectStatement:
@@ -83,7 +76,7 @@ class Statements:
         teaching = models.ModuleInstructor
         teaches = exists().where(teaching.module_id == learners.c.module_id, teaching.user_id == learners.c.user_id)
         by_instructor = bindparam("by_instructor", type_=sa.Boolean)
-        return self._lock_enrollments(learners, by_update=True, counted=not_(and_(by_instructor, teaches)))
+        return self._lock_enrollments(learners, by_update=True, counted=sa.not_(and_(by_instructor, teaches)))
 
     @cached_property
     def read(self) -> DirectStatement:
@@ -117,30 +110,10 @@ class Statements:
             select(func.max(record.completed_at))
             .join(Content, and_(Content.id == record.content_id, ~Content.retired, Content.weight > 0))
             .where(record.user_id == key.user_id, record.module_id == key.module_id)
-            .where(tuple_(record.user_id, record.content_id).not_in(reported))
+            .where(sa.tuple_(record.user_id, record.content_id).not_in(reported))
             .scalar_subquery()
         )
         return DirectStatement(select(key.user_id, key.module_id, last.label("completed_at")))
-
-    @cached_property
-    def records(self) -> Rows:
-        """Rows: records to store."""
-        return self._rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
-
-    @cached_property
-    def enrollments(self) -> Rows:
-        """Rows: enrollments to store."""
-        return self._rows("enrollments", Enrollment, *calculations.Enrollment._fields)
-
-    @cached_property
-    def days(self) -> Rows:
-        """Rows: days of activity to store."""
-        return self._rows("days", ActivityDay, *calculations.ActivityDay._fields)
-
-    @cached_property
-    def tallies(self) -> Rows:
-        """Rows: the numbers to add to parts of tallies."""
-        return self._rows("tallies", Tally, *Group._fields, "part", *Counts._fields)
 
     @cached_property
     def store(self) -> list[DirectStatement]:
@@ -156,11 +129,6 @@ class Statements:
         return [DirectStatement(select(literal(1)).add_cte(*(change.cte(name) for name, change in changes.items())))]
 
     # Enrollments: lock, read.
-
-    @cached_property
-    def enrollment_keys(self) -> Rows:
-        """Rows: learners and modules, with the time of a new enrollment where one may be made."""
-        return self._rows("enrollment_keys", Enrollment, *OWNER, "enrolled_at")
 
     @cached_property
     def lock_modules(self) -> DirectStatement:
@@ -222,24 +190,9 @@ class Statements:
     # Catalog changes.
 
     @cached_property
-    def contents(self) -> Rows:
-        """Rows: contents of a module to store."""
-        return self._rows("contents", Content, *(column.name for column in Content.__table__.c))
-
-    @cached_property
     def store_contents(self) -> DirectStatement:
         """Store contents, and return the ids of those that belong to the module; others stay as they are."""
         return DirectStatement(self._upsert(Content, self.contents, ["id"], "module_id").returning(Content.id))
-
-    @cached_property
-    def ids(self) -> Rows:
-        """Rows: ids of contents."""
-        return self._rows("ids", Content, "id")
-
-    @cached_property
-    def weights(self) -> Rows:
-        """Rows: contents with their gain in weight, and in the number of counted contents (-1, 0 or 1)."""
-        return Rows(self._dialect, "weights", id=models.IDENTIFIER, weight=sa.BigInteger(), contents=sa.BigInteger())
 
     @cached_property
     def store_tallies(self) -> DirectStatement:
@@ -324,7 +277,7 @@ class Statements:
         return DirectStatement(
             self._insert(Enrollment)
             .from_select(list(enrolling), in_order.order_by(key.user_id, key.module_id))
-            .on_conflict_do_update(index_elements=OWNER, set_={"status": Enrollment.status}, where=false())
+            .on_conflict_do_update(index_elements=OWNER, set_={"status": Enrollment.status}, where=sa.false())
             .returning(Enrollment.user_id, Enrollment.module_id)
         )
 

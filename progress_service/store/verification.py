@@ -57,12 +57,7 @@ def drifts(connection: Connection) -> Iterator[Drift]:
 
 
 def _compare(
-    connection: Connection,
-    module_id: str,
-    where: ColumnElement[bool],
-    learner: Any,
-    pairs: Pairs,
-    group: Any = "",
+    connection: Connection, module_id: str, where: ColumnElement[bool], learner: Any, pairs: Pairs, group: Any = ""
 ) -> Iterator[Drift]:
     differing = or_(*(stored.is_distinct_from(recounted) for stored, recounted in pairs.values()))
     flat = [column.label(None) for pair in pairs.values() for column in pair]
