@@ -15,7 +15,6 @@ from typing import Any
 from sqlalchemy import Connection, Dialect
 
 Row = tuple[Any, ...]
-Processor = Callable[[Any], Any]
 
 
 class DirectStatement:
@@ -46,13 +45,13 @@ def execute_command(connection: Connection, sql: str) -> None:
 
 
 class _Compiled:
-    """A statement as one driver takes it, with the conversions of its parameters and of its columns."""
+    """A statement as a driver takes it, with the conversions of its parameters and columns."""
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
         self.sql = str(compiled)
         self._order = compiled.positiontup
-        self._writers: list[tuple[str, Processor]] = []
+        self._writers: list[tuple[str, Callable[[Any], Any]]] = []
         self._constants: dict[str, Any] = {}
         for bind, name in compiled.bind_names.items():
             writer = bind.type.dialect_impl(dialect).bind_processor(dialect)

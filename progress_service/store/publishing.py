@@ -1,6 +1,6 @@
 """Publishing a module: its contents are stored, and the figures that depend on them are recounted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,6 +11,9 @@ from progress_service.store import locks, recount
 from progress_service.store.models import Content, Module, ModuleInstructor
 from progress_service.store.recorder import ContentElsewhere, refuse, tally_rows
 from progress_service.store.statements import Statements
+
+Rules = dict[str, tuple[int, int | None]]
+"""The completion threshold and the passing score of each content."""
 
 
 class PublishedContent(NamedTuple):
@@ -76,13 +79,7 @@ def _store(connection: Connection, module: PublishedModule) -> bool:
     return is_new
 
 
-def _recount(
-    connection: Connection,
-    module_id: str,
-    weights: recount.Weights,
-    rules: Mapping[str, tuple[int, int | None]],
-    now: datetime,
-) -> None:
+def _recount(connection: Connection, module_id: str, weights: recount.Weights, rules: Rules, now: datetime) -> None:
     """Change records, enrollments and tallies where weights or completion rules differ from the earlier ones."""
     new_weights, new_rules = _counted_weights(connection, module_id), _rules(connection, module_id)
     changed = [content_id for content_id, rule in rules.items() if new_rules[content_id] != rule]
@@ -93,14 +90,6 @@ def _recount(
         enrollments_completed = recount.reweigh(connection, module_id, weights, new_weights, now)
     else:
         return
-    _recount_tallies(connection, module_id, completed, enrollments_completed, now)
-
-
-def _recount_tallies(
-    connection: Connection, module_id: str, completed: Mapping[str, int], enrollments_completed: int, now: datetime
-) -> None:
-    """Add the completions of a catalog change to the tallies; `completed` counts the records by content."""
-    sql = Statements.of(connection)
     of_unfinished = (tallies.LAST_WEEK, tallies.LAST_DAY) if enrollments_completed else ()
     recount.tallies(connection, module_id, (tallies.STATUS, tallies.PERCENTAGE, *of_unfinished))
     changes = tallies.Changes()
@@ -108,6 +97,7 @@ def _recount_tallies(
         changes[tallies.Group(module_id, tallies.CONTENT, content_id)] = tallies.Counts(completed=number)
     today = tallies.Group(module_id, tallies.DAY, str(now.date()))
     changes[today] = tallies.Counts(completed=sum(completed.values()), enrollments_completed=enrollments_completed)
+    sql = Statements.of(connection)
     sql.store_tallies.run(connection, **sql.tallies(tally_rows(changes)))
 
 
@@ -116,6 +106,6 @@ def _counted_weights(connection: Connection, module_id: str) -> recount.Weights:
     return dict(connection.execute(select(Content.id, Content.weight).where(*is_counted)).all())
 
 
-def _rules(connection: Connection, module_id: str) -> dict[str, tuple[int, int | None]]:
+def _rules(connection: Connection, module_id: str) -> Rules:
     rules = select(Content.id, Content.completion_threshold, Content.passing_score).filter_by(module_id=module_id)
     return {content_id: (threshold, passing) for content_id, threshold, passing in connection.execute(rules)}

@@ -13,6 +13,7 @@ from progress_service.store.recount import DENOMINATORS, TOTALS
 from progress_service.store.statements import Statements
 from progress_service.tallies import KINDS, Counts
 
+NO_GROUP = literal("")
 Pairs = dict[str, tuple[Any, Any]]
 """Of each figure, by its name, the stored column and the recounted column."""
 
@@ -32,7 +33,7 @@ def drifts(connection: Connection) -> Iterator[Drift]:
     for module_id in connection.execute(select(Module.id).order_by(Module.id)).scalars().all():
         denominators = recount.recounted_denominators(module_id)
         pairs: Pairs = {name: (getattr(Module, name), denominators.c[name]) for name in DENOMINATORS}
-        yield from _compare(connection, module_id, Module.id == denominators.c.module_id, None, pairs)
+        yield from _compare(connection, module_id, Module.id == denominators.c.module_id, null(), pairs)
 
         totals = recount.recounted_totals(module_id)
         pairs = {name: (getattr(Enrollment, name), totals.c[name]) for name in TOTALS}
@@ -53,16 +54,20 @@ def drifts(connection: Connection) -> Iterator[Drift]:
         tallies = recount.compared_tallies(module_id, KINDS)
         pairs = {name: (tallies.c[f"stored_{name}"], tallies.c[f"recounted_{name}"]) for name in Counts._fields}
         group = tallies.c.kind + " " + tallies.c.item + " "
-        yield from _compare(connection, module_id, true(), None, pairs, group)
+        yield from _compare(connection, module_id, true(), null(), pairs, group)
 
 
 def _compare(
-    connection: Connection, module_id: str, where: ColumnElement[bool], learner: Any, pairs: Pairs, group: Any = ""
+    connection: Connection,
+    module_id: str,
+    where: ColumnElement[bool],
+    learner: Any,
+    pairs: Pairs,
+    group: Any = NO_GROUP,
 ) -> Iterator[Drift]:
     differing = or_(*(stored.is_distinct_from(recounted) for stored, recounted in pairs.values()))
     flat = [column.label(None) for pair in pairs.values() for column in pair]
-    learner = null() if learner is None else learner
-    found = select(learner, literal(group) if isinstance(group, str) else group, *flat).where(where, differing)
+    found = select(learner, group, *flat).where(where, differing)
     for user_id, prefix, *figures in connection.execution_options(yield_per=1000).execute(found):
         for name, stored, recounted in zip(pairs, figures[::2], figures[1::2], strict=True):
             if stored != recounted:
