@@ -155,9 +155,9 @@ class ListedLearnerDocument(EnrollmentDocument):
     counted: Counted
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
-        last_content_id, counted = enrollment.last_content_id, enrollment.counted
-        return super().of(enrollment, module, last_content_id=last_content_id, counted=counted, **added)
+    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
+        shown = EnrollmentDocument.of(enrollment, module)
+        return cls.extending(shown, last_content_id=enrollment.last_content_id, counted=enrollment.counted)
 
 
 class RosterDocument(Document):

@@ -30,7 +30,7 @@ Key = int | datetime | None
 
 
 class Position(NamedTuple):
-    """A learner's place in an order; the key is None in the order of user ids, and for learners without activity."""
+    """A learner's position in an order; the key is None in the order of user ids, and for learners without activity."""
 
     key: Key
     user_id: str
@@ -61,10 +61,9 @@ class Order(NamedTuple):
         keys: dict[str, Key] = {PROGRESS: enrollment.weighted_sum, LAST_ACTIVITY: enrollment.last_activity_at}
         return Position(keys.get(self.by), enrollment.user_id)
 
-    def place(self, enrollment: calculations.Enrollment) -> tuple[Any, ...]:
-        """Return the sort key for ascending order."""
+    def sort_key(self, enrollment: calculations.Enrollment) -> tuple[Any, ...]:
         key, user_id = self.position(enrollment)
-        return (key is not None, key, user_id) if key is not None else (False, user_id)
+        return (False, user_id) if key is None else (True, key, user_id)
 
 
 def page(
@@ -83,7 +82,7 @@ def page(
     found = [calculations.Enrollment(*row) for row in connection.execute(union_all(*segments))]
     if filters.is_weightless:
         found = [learner._replace(weighted_sum=100 * (learner.status == COMPLETED)) for learner in found]
-    return sorted(found, key=order.place, reverse=order.descending)[:limit]
+    return sorted(found, key=order.sort_key, reverse=order.descending)[:limit]
 
 
 def pages(

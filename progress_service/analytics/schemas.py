@@ -62,6 +62,6 @@ class TimelineQuery(StrictSchema):
 
     @validates_schema
     def check_range(self, data: dict[str, date], **kwargs: Any) -> None:
-        """A timeline runs forward, and has a longest length."""
+        """A timeline runs forward, and is not longer than `LONGEST_TIMELINE`."""
         if not timedelta() <= data["last"] - data["first"] < LONGEST_TIMELINE:
             raise ValidationError(f"Must be at most {LONGEST_TIMELINE.days} days, the last not before the first.", "to")

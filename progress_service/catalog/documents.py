@@ -1,7 +1,7 @@
 """The documents of the catalog: modules as they were last published, and enrollments."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import Row
 
@@ -66,5 +66,5 @@ class EnrolledDocument(EnrollmentDocument):
     counted: Counted
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
-        return super().of(enrollment, module, counted=enrollment.counted, **added)
+    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
+        return cls.extending(EnrollmentDocument.of(enrollment, module), counted=enrollment.counted)

@@ -119,7 +119,7 @@ class ModuleSchema(StrictSchema):
 
 
 class EnrollmentChangeSchema(StrictSchema):
-    """A change of an enrollment; only updates and catalog changes complete it."""
+    """A change of an enrollment; `completed` is no status to set."""
 
     status = fields.String(
         validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),

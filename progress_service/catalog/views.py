@@ -106,9 +106,8 @@ def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     with refused_at():
         enrolled = recorder.enroll(call.connection, [change], now=call.now)
     (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
-    _check_read_only(
-        call.body["read_only"], EnrolledDocument.of(enrolled.before.enrollments.get(key, enrollment), module)
-    )
+    before = enrolled.before.enrollments.get(key, enrollment)
+    _check_read_only(call.body["read_only"], EnrolledDocument.of(before, module))
     return Answer(EnrolledDocument.of(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
 
 

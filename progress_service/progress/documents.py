@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from msgspec import Meta, Raw, field
 
 from progress_service import calculations
-from progress_service.calculations import COMPLETED, ActivityDay, Denominators, Enrollment, Record
+from progress_service.calculations import COMPLETED, DROPPED, ActivityDay, Denominators, Enrollment, Record
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
 from progress_service.store.learning import Recorded
 from progress_service.web.documents import (
@@ -113,12 +113,10 @@ class DashboardDocument(Document):
         """Show the learner's modules, or those with the given status, and a summary over all that are not dropped."""
         return cls(
             user_id=user_id,
-            summary=SummaryDocument.of(
-                [enrolled for enrolled in modules if enrolled.enrollment.status != calculations.DROPPED]
-            ),
+            summary=SummaryDocument.of([enrolled for enrolled in modules if enrolled.enrollment.status != DROPPED]),
             resume=ContinueDocument(*following) if following else None,
             modules=[
-                TitledEnrollmentDocument.of(enrollment, module, title=title)
+                TitledEnrollmentDocument.extending(EnrollmentDocument.of(enrollment, module), title=title)
                 for title, module, enrollment in modules
                 if status in (None, enrollment.status)
             ],
@@ -192,14 +190,13 @@ class ExportedEnrollmentDocument(TitledEnrollmentDocument):
     ]
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
-        return super().of(
-            enrollment,
-            module,
+    def titled(cls, title: str, module: Denominators, enrollment: Enrollment) -> Self:
+        return cls.extending(
+            EnrollmentDocument.of(enrollment, module),
+            title=title,
             last_content_id=enrollment.last_content_id,
             counted=enrollment.counted,
             enrolled_by_update=enrollment.enrolled_by_update,
-            **added,
         )
 
 
@@ -218,14 +215,14 @@ class ExportedRecordDocument(RecordDocument):
     ]
 
     @classmethod
-    def of(cls, record: Record, **added: Any) -> Self:
-        return super().of(
-            record,
+    def titled(cls, title: str, record: Record) -> Self:
+        return cls.extending(
+            RecordDocument.of(record),
+            title=title,
             furthest_percentage=record.furthest_percentage,
             position_at=record.position_at,
             reached_at=record.reached_at,
             passed_at=record.passed_at,
-            **added,
         )
 
 
@@ -279,10 +276,8 @@ class ExportDocument(Document):
     ) -> Self:
         return cls(
             user_id=user_id,
-            enrollments=[
-                ExportedEnrollmentDocument.of(enrollment, module, title=title) for title, module, enrollment in modules
-            ],
-            records=[ExportedRecordDocument.of(record, title=title) for title, record in records],
+            enrollments=[ExportedEnrollmentDocument.titled(*module) for module in modules],
+            records=[ExportedRecordDocument.titled(*record) for record in records],
             activity_days=[ActivityDayDocument(day.module_id, day.day, day.time_spent_seconds) for day in days],
             teaches=[ModuleTitleDocument(module.id, module.title) for module in taught],
             stored_answers=[ExportedAnswerDocument.of(user_id, answer) for answer in answers],

@@ -1,1 +1,1 @@
-"""What all endpoints share: guards, tokens, requests, problems, answers and their description."""
+"""The shared part of all endpoints: decorators, tokens, requests, problems, answers and their description."""

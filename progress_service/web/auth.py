@@ -97,7 +97,7 @@ def identify() -> Caller:
     if role is None:
         raise Problem(FORBIDDEN, "The token names no role that this service knows.")
     if not is_user_id(user_id):
-        raise Problem(FORBIDDEN, "The token's name of the caller is not an identifier of a user.")
+        raise Problem(FORBIDDEN, "The name of the caller in the token is not an identifier of a user.")
     return Caller(user_id, role)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, Self, TypeVar
+from typing import Annotated, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from msgspec import Meta
@@ -64,8 +64,7 @@ class RecordDocument(Document):
     last_activity_at: Time
 
     @classmethod
-    def of(cls, record: Record, **added: Any) -> Self:
-        """Show a record; `added` holds the fields that a longer document adds."""
+    def of(cls, record: Record) -> Self:
         return cls(
             id=record.id,
             user_id=record.user_id,
@@ -81,7 +80,6 @@ class RecordDocument(Document):
             started_at=record.started_at,
             completed_at=record.completed_at,
             last_activity_at=record.last_activity_at,
-            **added,
         )
 
 
@@ -103,8 +101,7 @@ class EnrollmentDocument(Document):
     last_activity_at: Time | None
 
     @classmethod
-    def of(cls, enrollment: Enrollment, module: Denominators, **added: Any) -> Self:
-        """Show an enrollment; `added` holds the fields that a longer document adds."""
+    def of(cls, enrollment: Enrollment, module: Denominators) -> Self:
         return cls(
             user_id=enrollment.user_id,
             module_id=enrollment.module_id,
@@ -116,7 +113,6 @@ class EnrollmentDocument(Document):
             enrolled_at=enrollment.enrolled_at,
             completed_at=enrollment.completed_at,
             last_activity_at=enrollment.last_activity_at,
-            **added,
         )
 
 

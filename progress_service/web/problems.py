@@ -1,4 +1,4 @@
-"""Every refusal and fault as a problem document (RFC 9457), made in one place."""
+"""Refusals and faults as problem documents (RFC 9457)."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,19 +58,13 @@ UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type", 415, "the body is not `application/json` in UTF-8, or is coded, as by gzip"
 )
 VALIDATION_FAILED = ProblemType(
-    "validation-failed",
-    422,
-    "fields are wrong or unknown; each is named, and so are contents that are not in the catalog",
-    _PARTLY_WRONG,
+    "validation-failed", 422, "every wrong or unknown field is named, and so is every unknown content", _PARTLY_WRONG
 )
 UNKNOWN_CONTENT = ProblemType(
     "unknown-content", 422, "contents are not in the catalog, and nothing else is wrong", _PARTLY_WRONG
 )
 IDEMPOTENCY_KEY_REUSED = ProblemType(
-    "idempotency-key-reused",
-    422,
-    "the key belongs to another request",
-    "This Idempotency-Key belongs to another request.",
+    "idempotency-key-reused", 422, "the key is another request's", "The Idempotency-Key belongs to another request."
 )
 INTERNAL_ERROR = ProblemType("internal-error", 500, "a fault of the service")
 UNAVAILABLE = ProblemType(

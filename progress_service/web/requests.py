@@ -1,4 +1,4 @@
-"""The path, query and body of a request are read, and refused if they have not the declared shape."""
+"""The path, query and body of a request are read, and refused if they do not have the declared shape."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,9 +32,7 @@ def check_path(path: Mapping[str, str]) -> None:
         except ValidationError as error:
             faults += [Fault(f"/{PATH_PARTS[name].data_key}", detail) for detail in error.messages]
     if faults:
-        raise Problem(
-            problems.NOT_FOUND, "There is nothing here: an identifier in the path is not valid.", faults=faults
-        )
+        raise Problem(problems.NOT_FOUND, "There is nothing here: the path has a wrong identifier.", faults=faults)
 
 
 def prefers(text: str) -> bool:

@@ -1,15 +1,21 @@
 """The JSON of answers: typed documents are both description and value; times are in UTC and end in Z."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+from msgspec.structs import astuple
 
 SUFFIX = "Document"
 
 
 class Document(msgspec.Struct, rename="camel"):
     """An object of an answer; its fields have the types, bounds and descriptions that callers may rely on."""
+
+    @classmethod
+    def extending(cls, document: "Document", **added: Any) -> Self:
+        """Make a document from a document of the class above, and the fields that this class adds."""
+        return cls(*astuple(document), **added)
 
 
 def encode(value: Any) -> bytes:

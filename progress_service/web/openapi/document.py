@@ -169,13 +169,13 @@ class _Document:
         """Return the names of the answers with these problems, by status; the first call describes an answer."""
         refusals, by_status = {}, attrgetter("status")
         for status, group in groupby(sorted(kinds, key=by_status), key=by_status):
-            here = list(group)
-            refusals[str(status)] = name = "Or".join(kind.slug.title().replace("-", "") for kind in here)
+            types = list(group)
+            refusals[str(status)] = name = "Or".join(kind.slug.title().replace("-", "") for kind in types)
             if name not in self.components.responses:
-                examples = {kind.slug: {"value": self.examples["problems"][kind.slug]} for kind in here}
+                examples = {kind.slug: {"value": self.examples["problems"][kind.slug]} for kind in types}
                 content = {"schema": reference(ProblemDocument), "examples": examples}
                 described = {
-                    "description": "; ".join(f"`{kind.slug}`: {kind.when}" for kind in here) + ".",
+                    "description": "; ".join(f"`{kind.slug}`: {kind.when}" for kind in types) + ".",
                     "headers": self._headers(*words.PROBLEM_HEADERS.get(status, [])),
                     "content": {"application/problem+json": content},
                 }
@@ -213,7 +213,7 @@ def _problems(rule: Rule, method: str, operation: Operation) -> Iterator[Problem
 def _roles(policy: Policy) -> str:
     reaches: Mapping[str, Reach] = policy._asdict()
     roles = [
-        f"{role} ({' or '.join(map(words.REACHES.__getitem__, reach))})" for role, reach in reaches.items() if reach
+        f"{role} ({' or '.join(words.REACHES[part] for part in reach)})" for role, reach in reaches.items() if reach
     ]
     return f"Roles: {', '.join(roles)}."
 
