@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from progress_service import MIGRATIONS
 from progress_service.store.database import db
+from progress_service.tallies import Counts
 from tests.callers import Caller
 from tests.conftest import application
 
@@ -25,8 +26,8 @@ REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk
 NEWEST = REVISIONS[-1]
 ACTIVITY_BY_DAY = "0003"
 """The revision from which on days of activity are kept."""
-EXPANDING = REVISIONS[REVISIONS.index("0003") :]
-"""The revisions whose versions work on with the next schema."""
+STOPPING = {"0002", "0003"}
+"""The revisions that workers of the version before must be stopped for: they do not keep what these bring."""
 
 Rows = Mapping[str, list[dict[str, Any]]]
 Columns = Mapping[str, set[str]]
@@ -157,6 +158,13 @@ def go_up(app: Flask, start: str, end: str = NEWEST) -> None:
             upgrade(revision=revision)
 
 
+def kept(tallies: list[dict[str, Any]], names: set[str]) -> list[tuple[Any, ...]]:
+    """Return the parts of tallies that are not 0 in some columns, with these columns only."""
+    key = ("module_id", "kind", "item", "part")
+    chosen = [{name: tally[name] for name in (*key, *sorted(names))} for tally in tallies]
+    return sorted(tuple(tally.values()) for tally in chosen if any(tally[name] for name in names))
+
+
 def run(app: Flask, *arguments: str) -> Result:
     return app.test_cli_runner().invoke(args=arguments)
 
@@ -182,7 +190,8 @@ def test_the_figures_of_a_database_of_any_revision_are_right_after_the_upgrade(
     rows, expected = learned
     with application(empty_database_url) as app:
         go_up(app, REVISIONS[0], revision)
-        store(app, rows, columns(app))
+        names = columns(app)
+        store(app, rows, names)
         go_up(app, revision)
 
         assert figures(app) == (without_activity_by_day(expected) if revision < ACTIVITY_BY_DAY else expected)
@@ -191,7 +200,8 @@ def test_the_figures_of_a_database_of_any_revision_are_right_after_the_upgrade(
         with connected(app) as connection:
             stored = [dict(row) for row in connection.execute(db.metadata.tables["tallies"].select()).mappings()]
         if revision >= ACTIVITY_BY_DAY:
-            assert sorted(stored, key=repr) == sorted(rows["tallies"], key=repr), "right ones are left as they are"
+            known = set(Counts._fields) & names["tallies"]
+            assert kept(stored, known) == kept(rows["tallies"], known), "right ones are left as they are"
 
 
 @pytest.mark.parametrize("lost", [["algebra", "biology"], ["biology"]])
@@ -209,7 +219,7 @@ def test_tallies_that_an_earlier_run_of_a_migration_left_empty_are_filled(
         assert run(app, "progress", "verify").exit_code == 0
 
 
-@pytest.mark.parametrize(("revision", "following"), list(pairwise(EXPANDING)))
+@pytest.mark.parametrize(("revision", "following"), [pair for pair in pairwise(REVISIONS) if pair[1] not in STOPPING])
 def test_the_version_of_a_revision_works_on_with_the_next_schema(
     empty_database_url: str, revision: str, following: str, learned: tuple[Rows, dict[str, Any]]
 ) -> None:
