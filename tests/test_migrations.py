@@ -263,5 +263,6 @@ def test_fine_rows_are_let_in_up_to_the_ends_of_every_range(connection: Connecti
         with connection.begin_nested() as savepoint:
             connection.execute(TABLES[table].insert(), row)
 
-            assert connection.execute(TABLES[table].select().filter_by(**NEW[table])).one()._asdict() == row
+            stored = connection.execute(TABLES[table].select().filter_by(**NEW[table])).one()._asdict()
+            assert stored == row, f"STORED must give each column of {table} a value"
             savepoint.rollback()
