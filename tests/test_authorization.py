@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from progress_service.progress.schemas import DashboardQuery
-from progress_service.web.auth import READ_DASHBOARD
+from progress_service.web.auth import READ_DASHBOARD, Role
 from progress_service.web.endpoint import NOTHING, Answer, Blueprint, Call, answers, requires_token, takes_query
 from tests.callers import KEY, Caller, bearing, handmade, token
 from tests.conftest import Callers, Publish, Statements, stored
@@ -133,6 +133,10 @@ def test_every_route_is_in_the_table_or_open_on_purpose(app: Flask) -> None:
 
     called = {(method, path.partition("?")[0]) for method, path, *_ in ROUTES}
     assert {(urls.match(path, method, return_rule=True)[0].rule, method) for method, path in called} == routes
+
+
+def test_every_role_is_among_the_callers_of_the_table() -> None:
+    assert {claims.get("role") for claims in CALLERS.values()} >= set(Role)
 
 
 def test_without_a_token_every_method_of_every_route_is_unauthorized(
