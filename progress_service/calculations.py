@@ -182,10 +182,8 @@ def best_score(
         return score, max_score
     if score is None or max_score is None:
         return other, other_max
-    ahead = other * max_score - score * other_max
-    if ahead > 0 or (ahead == 0 and other_max > max_score):
-        return other, other_max
-    return score, max_score
+    is_better = (other * max_score, other_max) > (score * other_max, max_score)
+    return (other, other_max) if is_better else (score, max_score)
 
 
 def is_passed(score: int | None, max_score: int | None, passing_score: int | None) -> bool:

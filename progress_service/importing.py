@@ -1,8 +1,8 @@
 """Import of files with updates or enrollments, in chunks. A chunk is applied once, however often a file is given.
 
-With a chunk is stored a digest of the names and values of all cells up to its end, in any form of file. An import
-continues behind the last chunk whose digest is stored: after an interruption, after a correction of a later line, or
-when lines have been added.
+Each chunk is stored with a digest of the names and values of all cells up to its end, which does not depend on the form
+of the file. An import continues behind the last chunk whose digest is stored: after an interruption, after a correction
+of a later line, or when lines have been added.
 """
 
 import codecs
