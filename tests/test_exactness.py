@@ -515,6 +515,7 @@ def assert_nothing_is_taken_away(before: Facts, after: Facts) -> None:
 
 
 @pytest.mark.no_cover
+@pytest.mark.slow
 def test_every_figure_equals_a_recount_after_any_sequence_of_requests(app: Flask, service: Callers) -> None:
     # Without shrinking, which would take minutes of requests: a failure prints a sequence of at most 20 actions.
     @settings(max_examples=examples(40), phases=set(Phase) - {Phase.shrink, Phase.explain})
