@@ -9,6 +9,7 @@ through `Connection.execute`.
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,13 +88,15 @@ def _execute(connection: Connection, sql: str, *parameters: Any, answers: bool =
     driver: Any = connection.connection.driver_connection
     context = SimpleNamespace()  # where a listener may keep values between the two calls
     try:
-        cursor = driver.cursor()
-        for listener in connection.dispatch.before_cursor_execute:
-            listener(connection, cursor, sql, parameters, context, False)
-        cursor.execute(sql, *parameters)
-        rows: list[Row] = cursor.fetchall() if answers else []
-        for listener in connection.dispatch.after_cursor_execute:
-            listener(connection, cursor, sql, parameters, context, False)
+        # An open cursor in the traceback of an error would be reset by the garbage collector, in any thread, which on
+        # SQLite waits, and all threads with it, while the connection waits for a lock.
+        with closing(driver.cursor()) as cursor:
+            for listener in connection.dispatch.before_cursor_execute:
+                listener(connection, cursor, sql, parameters, context, False)
+            cursor.execute(sql, *parameters)
+            rows: list[Row] = cursor.fetchall() if answers else []
+            for listener in connection.dispatch.after_cursor_execute:
+                listener(connection, cursor, sql, parameters, context, False)
     except connection.dialect.loaded_dbapi.Error as error:  # SQLAlchemy handles it as an error of its own statements
         connection._handle_dbapi_exception(error, None, None, None, None)
     return rows
