@@ -53,6 +53,8 @@ class Update(NamedTuple):
     position: str | None = None
     completes: bool = False
     """Whether the update completes the record, whatever its percentage."""
+    by_instructor: bool = False
+    """Whether an instructor sends it: in a module that they teach they do not count among the learners."""
 
 
 class Record(NamedTuple):

@@ -43,7 +43,7 @@ Listen: TypeAlias = Callable[[Engine, Literal["before", "after"], Callable[[str]
 Statements: TypeAlias = Callable[[], AbstractContextManager[list[str]]]
 
 
-MEASURED_ON_SQLITE = {"test_headers.py", "test_rows.py", "test_statements.py"}
+MEASURED_ON_SQLITE = {"test_headers.py", "test_rows.py", "test_sql.py", "test_statements.py"}
 """Files whose tests reach what only SQLite does."""
 
 

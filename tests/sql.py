@@ -31,7 +31,7 @@ INTRODUCTION = """\
 -- `make sql` writes this file, and a test holds it to the code. A statement that is sent again is only named.
 -- sqlglot has formatted them, and writes all casts in one form. A name in brackets or a ? stands for a parameter.
 """
-SILENT = {"progress_service.store.direct", "progress_service.store.database", "progress_service.web.endpoint"}
+SILENT = {f"progress_service.{name}" for name in ("store.direct", "store.database", "store.together", "web.endpoint")}
 """Modules that pass on statements of others."""
 GRAMMARS = {"sqlite": "sqlite", "postgresql": "postgres"}
 """The names of the dialects in sqlglot."""

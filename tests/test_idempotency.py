@@ -437,13 +437,13 @@ def fail_to_commit(engine: Engine, listen: Listen, failing: list[str]) -> None:
     @event.listens_for(engine, "commit")
     def fail(_: Connection) -> None:
         if failing:
-            raise OperationalError(failing.pop(), {}, Exception("the disk is full"))
+            raise OperationalError("COMMIT", {}, Exception("the disk is full"))
 
 
 def fail_to_store_the_answer(engine: Engine, listen: Listen, failing: list[str]) -> None:
     def fail(statement: str) -> None:
         if failing and statement.startswith("INSERT INTO stored_answers"):
-            raise OperationalError(failing.pop(), {}, Exception("the disk is full"))
+            raise OperationalError(statement, {}, Exception("the disk is full"))
 
     listen(engine, "before", fail)
 
@@ -458,10 +458,10 @@ def test_the_effect_and_its_answer_are_stored_together_or_not_at_all(
     before = everything(engine)
     failing: list[str] = []
     fail(engine, listen, failing)
-    failing.append("once")
+    failing.append("until it is cleared")
 
     assert send(service(), method, path, body).status_code == 503
-    assert not failing
+    failing.clear()
     assert everything(engine) == before
 
     repeat = send(service(), method, path, body)

@@ -195,23 +195,60 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- web.idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
--- request.
+-- statements.lock_request_keys: Lock request keys in one order (PostgreSQL).
 SELECT
-  PG_ADVISORY_XACT_LOCK(HASHTEXT(CAST(%(caller_id)s AS VARCHAR)), HASHTEXT(CAST(%(key)s AS VARCHAR))) AS pg_advisory_xact_lock_1;
+  PG_ADVISORY_XACT_LOCK(ordered.caller_id, ordered.key) AS pg_advisory_xact_lock_1
+FROM (
+  SELECT
+    HASHTEXT(request_keys.caller_id) AS caller_id,
+    HASHTEXT(request_keys.key) AS key
+  FROM (
+    SELECT
+      (
+        request_keys_json.value ->> 0
+      ) COLLATE "C" AS caller_id,
+      request_keys_json.value ->> 1 AS key
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(request_keys)s AS VARCHAR) AS JSONB)) AS request_keys_json
+  ) AS request_keys
+  ORDER BY
+    1,
+    2
+) AS ordered;
 
--- web.idempotency.replay (2): Return the answer that is stored under a key. Raises 422 if the key was given to
--- another request.
+-- statements.find_answers: Find the answers that are stored under request keys.
 SELECT
-  stored_answers.fingerprint,
-  stored_answers.status,
-  stored_answers.body,
-  stored_answers.learner_id,
-  stored_answers.stored_at
-FROM stored_answers
-WHERE
-  stored_answers.caller_id = CAST(%(caller_id)s AS VARCHAR)
-  AND stored_answers.key = CAST(%(key)s AS VARCHAR);
+  stored_answer.caller_id,
+  stored_answer.key,
+  stored_answer.fingerprint,
+  stored_answer.status,
+  stored_answer.body,
+  stored_answer.learner_id,
+  stored_answer.stored_at
+FROM (
+  SELECT
+    (
+      request_keys_json.value ->> 0
+    ) COLLATE "C" AS caller_id,
+    request_keys_json.value ->> 1 AS key
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(request_keys)s AS VARCHAR) AS JSONB)) AS request_keys_json
+) AS request_keys
+JOIN LATERAL (
+  SELECT
+    stored_answers.caller_id AS caller_id,
+    stored_answers.key AS key,
+    stored_answers.fingerprint AS fingerprint,
+    stored_answers.status AS status,
+    stored_answers.body AS body,
+    stored_answers.learner_id AS learner_id,
+    stored_answers.stored_at AS stored_at
+  FROM stored_answers
+  WHERE
+    stored_answers.caller_id = request_keys.caller_id
+    AND stored_answers.key = request_keys.key
+  LIMIT ALL
+  OFFSET 0
+) AS stored_answer
+  ON TRUE;
 
 -- statements.lock_modules_of_contents: Share the locks of the modules to which the contents of the keys belong.
 SELECT
@@ -245,7 +282,8 @@ FROM (
             ) COLLATE "C" AS content_id,
             CAST(keys_json.value ->> 2 AS DATE) AS day,
             CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
-            CAST(keys_json.value ->> 4 AS BIGINT) AS place
+            CAST(keys_json.value ->> 4 AS BOOLEAN) AS by_instructor,
+            CAST(keys_json.value ->> 5 AS BIGINT) AS place
           FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
         ) AS keys
         JOIN LATERAL (
@@ -266,7 +304,7 @@ FROM (
 ) AS locked;
 
 -- statements.lock_enrollments_of_contents: Lock the enrollments of the keys, make those that are missing, and return
--- the keys of the new ones.
+-- the keys of the new enrollments.
 INSERT INTO enrollments (
   user_id,
   module_id,
@@ -285,7 +323,7 @@ SELECT
   learners.enrolled_at AS enrolled_at,
   %(param_2)s AS enrolled_by_update,
   NOT (
-    %(by_instructor)s
+    learners.by_instructor
     AND (
       EXISTS(
         SELECT
@@ -305,12 +343,14 @@ FROM (
     updates.user_id AS user_id,
     updates.module_id AS module_id,
     updates.enrolled_at AS enrolled_at,
+    updates.by_instructor AS by_instructor,
     updates.nth AS nth
   FROM (
     SELECT
       keys.user_id AS user_id,
       content.module_id AS module_id,
       keys.enrolled_at AS enrolled_at,
+      keys.by_instructor AS by_instructor,
       ROW_NUMBER() OVER (PARTITION BY keys.user_id, content.module_id ORDER BY keys.place) AS nth
     FROM (
       SELECT
@@ -322,7 +362,8 @@ FROM (
         ) COLLATE "C" AS content_id,
         CAST(keys_json.value ->> 2 AS DATE) AS day,
         CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
-        CAST(keys_json.value ->> 4 AS BIGINT) AS place
+        CAST(keys_json.value ->> 4 AS BOOLEAN) AS by_instructor,
+        CAST(keys_json.value ->> 5 AS BIGINT) AS place
       FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
     ) AS keys
     JOIN LATERAL (
@@ -400,7 +441,8 @@ FROM (
     ) COLLATE "C" AS content_id,
     CAST(keys_json.value ->> 2 AS DATE) AS day,
     CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
-    CAST(keys_json.value ->> 4 AS BIGINT) AS place
+    CAST(keys_json.value ->> 4 AS BOOLEAN) AS by_instructor,
+    CAST(keys_json.value ->> 5 AS BIGINT) AS place
   FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
 ) AS keys
 JOIN LATERAL (
@@ -723,26 +765,39 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
--- web.idempotency.keep: Store an answer, and the learner named in it, in the transaction of the request's effect.
+-- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
   caller_id,
   key,
   fingerprint,
   status,
-  body,
   learner_id,
-  stored_at
+  stored_at,
+  body
 )
-VALUES
-  (
-    CAST(%(caller_id)s AS VARCHAR),
-    CAST(%(key)s AS VARCHAR),
-    CAST(%(fingerprint)s AS VARCHAR),
-    CAST(%(status)s AS SMALLINT),
-    %(body)s,
-    CAST(%(learner_id)s AS VARCHAR),
-    CAST(%(stored_at)s AS TIMESTAMPTZ)
-  );
+SELECT
+  answers.caller_id,
+  answers.key,
+  answers.fingerprint,
+  answers.status,
+  answers.learner_id,
+  answers.stored_at,
+  CONVERT_TO(answers.body, CAST(%(convert_to_2)s AS VARCHAR)) AS convert_to_1
+FROM (
+  SELECT
+    (
+      answers_json.value ->> 0
+    ) COLLATE "C" AS caller_id,
+    answers_json.value ->> 1 AS key,
+    answers_json.value ->> 2 AS fingerprint,
+    CAST(answers_json.value ->> 3 AS SMALLINT) AS status,
+    (
+      answers_json.value ->> 4
+    ) COLLATE "C" AS learner_id,
+    CAST(answers_json.value ->> 5 AS TIMESTAMPTZ) AS stored_at,
+    answers_json.value ->> 6 AS body
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(answers)s AS VARCHAR) AS JSONB)) AS answers_json
+) AS answers;
 
 COMMIT;
 
@@ -752,9 +807,9 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- web.idempotency.replay, as above
+-- statements.lock_request_keys, as above
 
--- web.idempotency.replay (2), as above
+-- statements.find_answers, as above
 
 COMMIT;
 
@@ -1339,7 +1394,8 @@ SELECT
               ) COLLATE "C" AS content_id,
               CAST(keys_json.value ->> 2 AS DATE) AS day,
               CAST(keys_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at,
-              CAST(keys_json.value ->> 4 AS BIGINT) AS place
+              CAST(keys_json.value ->> 4 AS BOOLEAN) AS by_instructor,
+              CAST(keys_json.value ->> 5 AS BIGINT) AS place
             FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(keys)s AS VARCHAR) AS JSONB)) AS keys_json
           ) AS keys
         )
@@ -1546,13 +1602,28 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- progress.queries.record_key: Find the learner and the content of a record by the record's id.
+-- statements.find_records: Find the learners and the contents of records by their ids.
 SELECT
-  progress_records.user_id,
-  progress_records.content_id
-FROM progress_records
-WHERE
-  progress_records.id = CAST(%(record_id)s AS UUID);
+  progress_record.id,
+  progress_record.user_id,
+  progress_record.content_id
+FROM (
+  SELECT
+    CAST(record_ids_json.value ->> 0 AS UUID) AS id
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(record_ids)s AS VARCHAR) AS JSONB)) AS record_ids_json
+) AS record_ids
+JOIN LATERAL (
+  SELECT
+    progress_records.id AS id,
+    progress_records.user_id AS user_id,
+    progress_records.content_id AS content_id
+  FROM progress_records
+  WHERE
+    progress_records.id = record_ids.id
+  LIMIT ALL
+  OFFSET 0
+) AS progress_record
+  ON TRUE;
 
 -- statements.lock_modules_of_contents, as above
 

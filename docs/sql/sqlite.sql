@@ -172,17 +172,24 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- web.idempotency.replay: Return the answer that is stored under a key. Raises 422 if the key was given to another
--- request.
+-- statements.find_answers: Find the answers that are stored under request keys.
 SELECT
+  stored_answers.caller_id,
+  stored_answers."key",
   stored_answers.fingerprint,
   stored_answers.status,
   stored_answers.body,
   stored_answers.learner_id,
   stored_answers.stored_at
-FROM stored_answers
-WHERE
-  stored_answers.caller_id = ? AND stored_answers."key" = ?;
+FROM (
+  SELECT
+    JSON_EXTRACT(request_keys_json.value, '$[0]') AS caller_id,
+    JSON_EXTRACT(request_keys_json.value, '$[1]') AS "key"
+  FROM JSON_EACH(?) AS request_keys_json
+) AS request_keys
+JOIN stored_answers
+  ON stored_answers.caller_id = request_keys.caller_id
+  AND stored_answers."key" = request_keys."key";
 
 -- statements.lock_modules_of_contents: Share the locks of the modules to which the contents of the keys belong.
 SELECT DISTINCT
@@ -193,14 +200,15 @@ FROM (
     JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
     JSON_EXTRACT(keys_json.value, '$[2]') AS day,
     JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
-    JSON_EXTRACT(keys_json.value, '$[4]') AS place
+    JSON_EXTRACT(keys_json.value, '$[4]') AS by_instructor,
+    JSON_EXTRACT(keys_json.value, '$[5]') AS place
   FROM JSON_EACH(?) AS keys_json
 ) AS keys
 JOIN contents
   ON contents.id = keys.content_id;
 
 -- statements.lock_enrollments_of_contents: Lock the enrollments of the keys, make those that are missing, and return
--- the keys of the new ones.
+-- the keys of the new enrollments.
 INSERT INTO enrollments (
   user_id,
   module_id,
@@ -219,7 +227,7 @@ SELECT
   learners.enrolled_at AS enrolled_at,
   ? AS enrolled_by_update,
   NOT (
-    ? = 1
+    learners.by_instructor = 1
     AND (
       EXISTS(
         SELECT
@@ -239,12 +247,14 @@ FROM (
     updates.user_id AS user_id,
     updates.module_id AS module_id,
     updates.enrolled_at AS enrolled_at,
+    updates.by_instructor AS by_instructor,
     updates.nth AS nth
   FROM (
     SELECT
       keys.user_id AS user_id,
       contents.module_id AS module_id,
       keys.enrolled_at AS enrolled_at,
+      keys.by_instructor AS by_instructor,
       ROW_NUMBER() OVER (PARTITION BY keys.user_id, contents.module_id ORDER BY keys.place) AS nth
     FROM (
       SELECT
@@ -252,7 +262,8 @@ FROM (
         JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
         JSON_EXTRACT(keys_json.value, '$[2]') AS day,
         JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
-        JSON_EXTRACT(keys_json.value, '$[4]') AS place
+        JSON_EXTRACT(keys_json.value, '$[4]') AS by_instructor,
+        JSON_EXTRACT(keys_json.value, '$[5]') AS place
       FROM JSON_EACH(?) AS keys_json
     ) AS keys
     JOIN contents
@@ -318,7 +329,8 @@ FROM (
     JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
     JSON_EXTRACT(keys_json.value, '$[2]') AS day,
     JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
-    JSON_EXTRACT(keys_json.value, '$[4]') AS place
+    JSON_EXTRACT(keys_json.value, '$[4]') AS by_instructor,
+    JSON_EXTRACT(keys_json.value, '$[5]') AS place
   FROM JSON_EACH(?) AS keys_json
 ) AS keys
 JOIN contents
@@ -549,18 +561,35 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- web.idempotency.keep: Store an answer, and the learner named in it, in the transaction of the request's effect.
+-- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
   caller_id,
   "key",
   fingerprint,
   status,
-  body,
   learner_id,
-  stored_at
+  stored_at,
+  body
 )
-VALUES
-  (?, ?, ?, ?, ?, ?, ?);
+SELECT
+  answers.caller_id,
+  answers."key",
+  answers.fingerprint,
+  answers.status,
+  answers.learner_id,
+  answers.stored_at,
+  CAST(answers.body AS BLOB) AS body
+FROM (
+  SELECT
+    JSON_EXTRACT(answers_json.value, '$[0]') AS caller_id,
+    JSON_EXTRACT(answers_json.value, '$[1]') AS "key",
+    JSON_EXTRACT(answers_json.value, '$[2]') AS fingerprint,
+    JSON_EXTRACT(answers_json.value, '$[3]') AS status,
+    JSON_EXTRACT(answers_json.value, '$[4]') AS learner_id,
+    JSON_EXTRACT(answers_json.value, '$[5]') AS stored_at,
+    JSON_EXTRACT(answers_json.value, '$[6]') AS body
+  FROM JSON_EACH(?) AS answers_json
+) AS answers;
 
 COMMIT;
 
@@ -572,7 +601,7 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- web.idempotency.replay, as above
+-- statements.find_answers, as above
 
 COMMIT;
 
@@ -926,7 +955,8 @@ SELECT
               JSON_EXTRACT(keys_json.value, '$[1]') AS content_id,
               JSON_EXTRACT(keys_json.value, '$[2]') AS day,
               JSON_EXTRACT(keys_json.value, '$[3]') AS enrolled_at,
-              JSON_EXTRACT(keys_json.value, '$[4]') AS place
+              JSON_EXTRACT(keys_json.value, '$[4]') AS by_instructor,
+              JSON_EXTRACT(keys_json.value, '$[5]') AS place
             FROM JSON_EACH(?) AS keys_json
           ) AS keys
         )
@@ -1134,13 +1164,18 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- progress.queries.record_key: Find the learner and the content of a record by the record's id.
+-- statements.find_records: Find the learners and the contents of records by their ids.
 SELECT
+  progress_records.id,
   progress_records.user_id,
   progress_records.content_id
-FROM progress_records
-WHERE
-  progress_records.id = ?;
+FROM (
+  SELECT
+    JSON_EXTRACT(record_ids_json.value, '$[0]') AS id
+  FROM JSON_EACH(?) AS record_ids_json
+) AS record_ids
+JOIN progress_records
+  ON progress_records.id = record_ids.id;
 
 -- statements.lock_modules_of_contents, as above
 

@@ -22,6 +22,7 @@ from progress_service.store.models import (
     ProgressRecord,
     StoredAnswer,
 )
+from progress_service.store.statements import Statements
 from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
 from progress_service.web import idempotency
 from progress_service.web.documents import ListedContent
@@ -133,11 +134,6 @@ LEARNER_MODULE = DirectStatement(
     .where(Module.id == THE_MODULE)
     .order_by(Content.ordinal)
 )
-RECORD_KEY = DirectStatement(
-    select(ProgressRecord.user_id, ProgressRecord.content_id).where(
-        ProgressRecord.id == bindparam("record_id", type_=ProgressRecord.id.type)
-    )
-)
 
 
 def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Following | None]:
@@ -161,13 +157,12 @@ def learner_module(connection: Connection, user_id: str, module_id: str) -> Lear
     return LearnerModule(title, module, enrollment, [content for content in progress if content.content])
 
 
-def record_key(connection: Connection, record_id: str) -> RecordKey | None:
-    """Find the learner and the content of a record by the record's id."""
-    try:
-        found = RECORD_KEY.run(connection, record_id=UUID(record_id))
-    except ValueError:
-        return None
-    return next((RecordKey(*row) for row in found), None)
+def record_keys(connection: Connection, record_ids: Sequence[UUID | None]) -> list[RecordKey | None]:
+    """Find the learner and the content of each record by the records' ids; None where there is no such record."""
+    sql = Statements.of(connection)
+    rows = sql.record_ids((record_id,) for record_id in record_ids if record_id)
+    found = {record_id: RecordKey(*key) for record_id, *key in sql.find_records.run(connection, **rows)}
+    return [found.get(record_id) if record_id else None for record_id in record_ids]
 
 
 def known_contents(connection: Connection, content_ids: Collection[str]) -> set[str]:

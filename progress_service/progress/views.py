@@ -18,7 +18,7 @@ from progress_service.progress.documents import (
 from progress_service.progress.schemas import DashboardQuery, EffortSchema, batch_schema, update_schema
 from progress_service.store import recorder
 from progress_service.store.learning import Recorded
-from progress_service.store.recorder import UnknownContent
+from progress_service.store.recorder import NoRecord, UnknownContent, refuse
 from progress_service.web import idempotency, problems
 from progress_service.web.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
 from progress_service.web.documents import EnrollmentDocument, RecordDocument
@@ -34,6 +34,7 @@ from progress_service.web.endpoint import (
     single_statement,
     takes,
     takes_query,
+    together,
 )
 from progress_service.web.problems import Fault, Problem, refused_at
 
@@ -85,12 +86,13 @@ def _find_unknown_contents(call: Call) -> list[Fault]:
 @answers(RecordedDocument, 201, 200)
 @refuses(problems.NOT_ENROLLED, problems.UNKNOWN_CONTENT)
 @leads_to(AFTER_UPDATE)
-def send_update(call: Call) -> Answer:
-    """Record an update: 201 where it starts the record, 200 otherwise.
+@together
+def send_update(calls: Sequence[Call]) -> list[Answer]:
+    """Record an update: 201 if it starts the record, 200 otherwise.
 
     It also enrolls a learner who is not enrolled, unless the service is set up otherwise.
     """
-    return _answer(_record(call, [call.body]))
+    return _answers(_record(calls, [_update(call, call.body) for call in calls]))
 
 
 @progress.post("/batch")
@@ -100,8 +102,9 @@ def send_update(call: Call) -> Answer:
 @refuses(problems.NOT_ENROLLED, problems.UNKNOWN_CONTENT)
 def send_batch(call: Call) -> Answer:
     """Record up to 1000 updates in order, all or nothing."""
-    updates = call.body["updates"]
-    recorded = _record(call, updates, pointer="/updates/{}")
+    updates = [_update(call, body) for body in call.body["updates"]]
+    with refused_at("/updates/{}"):
+        recorded = _record([call], updates)
     return Answer(BatchRecordedDocument.of(len(updates), recorded), learner=call.caller.id)
 
 
@@ -111,16 +114,18 @@ def send_batch(call: Call) -> Answer:
 @answers(RecordedDocument, 200)
 @refuses(problems.NOT_ENROLLED, problems.COMPLETION_CRITERIA_NOT_MET)
 @leads_to(AFTER_UPDATE)
-def complete_record(call: Call, record_id: str) -> Answer:
+@together
+def complete_record(calls: Sequence[Call]) -> list[Answer]:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
-    key = queries.record_key(call.connection, record_id)
-    if key is None or not call.reaches(key.user_id):
-        raise Problem(problems.NOT_FOUND)
-    recorded = _record(call, [{**key._asdict(), **call.body, "completes": True}])
-    (record,) = recorded.after.records.values()
-    if record.id != UUID(record_id):  # it was removed while this request waited for the learner's lock
-        raise Problem(problems.NOT_FOUND)
-    return _answer(recorded)
+    record_ids = [_uuid(call.path["record_id"]) for call in calls]
+    keys = queries.record_keys(calls[0].connection, record_ids)
+    refuse(NoRecord, [key is not None and call.reaches(key.user_id) for call, key in zip(calls, keys, strict=True)])
+    bodies = ({**key._asdict(), **call.body, "completes": True} for call, key in zip(calls, keys, strict=True) if key)
+    recorded = _record(calls, [_update(call, body) for call, body in zip(calls, bodies, strict=True)])
+    # While this waited for the learner's lock, a record may have been removed.
+    same = zip(recorded.steps, record_ids, strict=True)
+    refuse(NoRecord, [step.record.id == record_id for step, record_id in same])
+    return _answers(recorded)
 
 
 @progress.get("/<user_id>")
@@ -180,24 +185,35 @@ def erase_learner(call: Call, user_id: str) -> Answer:
     return NOTHING
 
 
-def _record(call: Call, bodies: Sequence[Mapping[str, Any]], pointer: str = "") -> Recorded:
-    """Record the updates of a request; `pointer` tells where they are in the body."""
-    defaults = {"user_id": call.caller.id, "occurred_at": call.now}
-    with refused_at(pointer):
-        return recorder.record(
-            call.connection,
-            [Update(**{**defaults, **body}) for body in bodies],
-            auto_enroll=current_app.config["AUTO_ENROLL"],
-            now=call.now,
-            by_instructor=call.caller.role is Role.INSTRUCTOR,
+def _update(call: Call, body: Mapping[str, Any]) -> Update:
+    """Return the update that a body reports; the caller and the present time are its defaults."""
+    is_instructor = call.caller.role is Role.INSTRUCTOR
+    defaults = {"user_id": call.caller.id, "occurred_at": call.now, "by_instructor": is_instructor}
+    return Update(**{**defaults, **body})
+
+
+def _record(calls: Sequence[Call], updates: Sequence[Update]) -> Recorded:
+    now = max(call.now for call in calls)
+    return recorder.record(calls[0].connection, updates, auto_enroll=current_app.config["AUTO_ENROLL"], now=now)
+
+
+def _answers(recorded: Recorded) -> list[Answer]:
+    """Show the record of each update, and its enrollment, as the update has left them."""
+    return [
+        Answer(
+            RecordedDocument(
+                progress=RecordDocument.of(step.record),
+                enrollment=EnrollmentDocument.of(step.enrollment, recorded.modules[step.enrollment.module_id]),
+            ),
+            200 if step.before else 201,
+            step.record.user_id,
         )
+        for step in recorded.steps
+    ]
 
 
-def _answer(recorded: Recorded) -> Answer:
-    """Show the record that a request has changed, and its enrollment."""
-    (record,), (enrollment,) = recorded.after.records.values(), recorded.after.enrollments.values()
-    document = RecordedDocument(
-        progress=RecordDocument.of(record),
-        enrollment=EnrollmentDocument.of(enrollment, recorded.modules[enrollment.module_id]),
-    )
-    return Answer(document, 201 if recorded.started else 200, record.user_id)
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -195,6 +195,12 @@ def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False
     return _transact(work, WRITING, timeouts(catalog_timeout=catalog_timeout))
 
 
+def write_once(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
+    """Do the work in a transaction that is tried once and hardly waits for locks; return also what commits it."""
+    result, transaction = _try(work, WRITING, timeouts()._replace(lock=AT_ONCE[db.engine.dialect.name]))
+    return result, transaction.close
+
+
 def try_writing() -> None:
     """Write nothing, but raise the error that a writer would get, such as that of a read-only server or file."""
     _transact(_write_nothing, TRYING, timeouts())
@@ -247,21 +253,26 @@ def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeout
     while True:
         attempt += 1
         try:
-            with ExitStack() as transaction:
-                connection = transaction.enter_context(db.engine.connect())
-                connection.execution_options(mode=mode, timeouts=timeouts)
-                # SQLite serves waiting writers in no order. This lock serves the threads of a worker in turn.
-                if mode.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
-                    if not turn.acquire(timeout=timeouts.lock):
-                        raise NoTurn
-                    transaction.callback(turn.release)
-                transaction.enter_context(connection.begin())
-                return work(connection), transaction.pop_all()
+            return _try(work, mode, timeouts)
         except DBAPIError as error:
             if attempt == ATTEMPTS or time.monotonic() > deadline or not is_transient(error):
                 raise
             current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
+
+
+def _try(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction, once."""
+    with ExitStack() as transaction:
+        connection = transaction.enter_context(db.engine.connect())
+        connection.execution_options(mode=mode, timeouts=timeouts)
+        # SQLite serves waiting writers in no order. This lock serves the threads of a worker in turn.
+        if mode.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
+            if not turn.acquire(timeout=timeouts.lock):
+                raise NoTurn
+            transaction.callback(turn.release)
+        transaction.enter_context(connection.begin())
+        return work(connection), transaction.pop_all()
 
 
 def is_transient(error: DBAPIError) -> bool:

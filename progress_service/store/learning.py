@@ -78,12 +78,30 @@ class Learning(NamedTuple):
                 yield from tallies.of_day(day)
 
 
+class Step(NamedTuple):
+    """The effect of one update: the record before it, and the record and the enrollment after it."""
+
+    before: Record | None
+    record: Record
+    enrollment: Enrollment
+
+    @property
+    def enrollment_key(self) -> EnrollmentKey:
+        return EnrollmentKey(self.enrollment.user_id, self.enrollment.module_id)
+
+    @property
+    def moves_completion(self) -> bool:
+        """Whether the update gives a completed record another date."""
+        return self.before is not None and self.before.completed_at not in (None, self.record.completed_at)
+
+
 class Recorded(NamedTuple):
-    """The effect of updates or of enrollment changes, and the denominators of the modules."""
+    """The effect of updates or of enrollment changes, the denominators of the modules, and each update's effect."""
 
     before: Learning
     after: Learning
     modules: dict[str, Denominators]
+    steps: list[Step]
 
     @property
     def started(self) -> int:

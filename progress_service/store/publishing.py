@@ -68,7 +68,7 @@ def _store(connection: Connection, module: PublishedModule) -> bool:
     names = sql.contents.columns
     stored = sql.store_contents.run(connection, **sql.contents([row[name] for name in names] for row in rows))
     content_ids = {content_id for (content_id,) in stored}
-    refuse(ContentElsewhere, module.contents, lambda content: content.id in content_ids)
+    refuse(ContentElsewhere, [content.id in content_ids for content in module.contents])
     connection.execute(delete(ModuleInstructor).filter_by(module_id=module.id))
     if module.instructor_ids:
         teaching = [

@@ -4,7 +4,7 @@ Each function locks, reads, refuses what cannot be applied, applies the rules of
 order (docs/architecture.md, "The way of an update"). Its caller owns the transaction and commits it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from random import randrange
 from secrets import randbits
@@ -17,7 +17,15 @@ from progress_service import calculations, tallies
 from progress_service.calculations import ActivityDay, ContentRule, Denominators, Enrollment, Record, Update
 from progress_service.store import locks
 from progress_service.store.direct import DirectStatement
-from progress_service.store.learning import DayKey, EnrollmentChange, EnrollmentKey, Learning, Recorded, RecordKey
+from progress_service.store.learning import (
+    DayKey,
+    EnrollmentChange,
+    EnrollmentKey,
+    Learning,
+    Recorded,
+    RecordKey,
+    Step,
+)
 from progress_service.store.statements import Statements
 from progress_service.store.values import values
 
@@ -55,50 +63,51 @@ class ContentElsewhere(Refused):
     """The content belongs to another module."""
 
 
-def record(
-    connection: Connection,
-    updates: Sequence[Update],
-    *,
-    auto_enroll: bool,
-    now: datetime,
-    by_instructor: bool = False,
-) -> Recorded:
+class NoRecord(Refused):
+    """There is no such record, or not for this caller."""
+
+
+class CriteriaNotMet(Refused):
+    """The best score does not reach the content's passing score, so that the record cannot be completed."""
+
+
+def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bool, now: datetime) -> Recorded:
     """Fold updates into their records and enrollments, in order, all or none.
 
-    Instructors who report their own visits to a module that they teach do not count among its learners. The number of
-    statements is the same for one update and for a thousand; where an enrollment completes, or an earlier report moves
-    its completion, there is one more. Raises UnknownContent, NotEnrolled and calculations.CriteriaNotMet.
+    The number of statements is the same for one update and for a thousand; where an enrollment completes, or an earlier
+    report moves its completion, there is one more. Raises UnknownContent, NotEnrolled and CriteriaNotMet.
     """
     sql = Statements.of(connection)
     rows = sql.keys(_keys(updates))
     shared = locks.share_modules(connection, sql.lock_modules_of_contents, rows)
-    created = _lock_enrollments(connection, sql.lock_enrollments_of_contents, rows, by_instructor=by_instructor)
+    created = _lock_enrollments(connection, sql.lock_enrollments_of_contents, rows)
     catalog, found = _read(connection, rows, shared)
-    refuse(UnknownContent, updates, lambda update: update.content_id in catalog.contents)
+    refuse(UnknownContent, [update.content_id in catalog.contents for update in updates])
     if not auto_enroll:
-        refuse(NotEnrolled, updates, lambda update: _enrollment_key(update, catalog) not in created)
+        refuse(NotEnrolled, [_enrollment_key(update, catalog) not in created for update in updates])
     after = found.copy()
-    for update in updates:
-        _fold(after, update, catalog.contents[update.content_id], now)
-    recorded = Recorded(found.without_enrollments(created), after, catalog.modules)
+    folded = [_fold(after, update, catalog.contents[update.content_id], now) for update in updates]
+    refuse(CriteriaNotMet, [step is not None for step in folded])
+    steps = [step for step in folded if step is not None]
+    recorded = Recorded(found.without_enrollments(created), after, catalog.modules, steps)
     _date_completions(connection, recorded, catalog.contents, rows)
     return _store(connection, recorded)
 
 
 def _keys(updates: Sequence[Update]) -> Iterable[tuple[Any, ...]]:
-    """Return each learner, content and day once, with the time and the place of the first update about them."""
+    """Return each learner, content and day once, with the time, the sender and the place of the first update."""
     keys: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for place, update in enumerate(updates):
         key = update.user_id, update.content_id, update.occurred_at.date()
-        keys.setdefault(key, (*key, update.occurred_at, place))
+        keys.setdefault(key, (*key, update.occurred_at, update.by_instructor, place))
     return keys.values()
 
 
 def _lock_enrollments(
-    connection: Connection, statement: DirectStatement, rows: Mapping[str, Any], **others: Any
+    connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]
 ) -> set[EnrollmentKey]:
     """Lock enrollments, make those that are missing, and return the keys of the new ones."""
-    return {EnrollmentKey(*key) for key in statement.run(connection, **rows, **others)}
+    return {EnrollmentKey(*key) for key in statement.run(connection, **rows)}
 
 
 def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> tuple[Catalog, Learning]:
@@ -123,56 +132,71 @@ def _enrollment_key(update: Update, catalog: Catalog) -> EnrollmentKey:
     return EnrollmentKey(update.user_id, catalog.contents[update.content_id].module_id)
 
 
-def _fold(learning: Learning, update: Update, content: ContentRule, now: datetime) -> None:
-    """Apply an update to its record, day of activity and enrollment."""
+def _fold(learning: Learning, update: Update, content: ContentRule, now: datetime) -> Step | None:
+    """Apply an update to its record, day of activity and enrollment; None if the passing score forbids it."""
     user_id, module_id, at = update.user_id, content.module_id, update.occurred_at
     key = RecordKey(user_id, update.content_id)
-    before = learning.records.get(key) or Record(_uuid7(now), user_id, module_id, update.content_id, at, at)
-    after = learning.records[key] = calculations.apply(before, update, content)
+    found = learning.records.get(key)
+    before = found or Record(_uuid7(now), user_id, module_id, update.content_id, at, at)
+    try:
+        after = learning.records[key] = calculations.apply(before, update, content)
+    except calculations.CriteriaNotMet:
+        return None
     day_key = DayKey(user_id, module_id, at.date())
     day = learning.days.get(day_key, ActivityDay(*day_key))
     learning.days[day_key] = day._replace(time_spent_seconds=day.time_spent_seconds + update.time_spent_seconds)
     enrollment_key = EnrollmentKey(user_id, module_id)
-    enrollment = learning.enrollments[enrollment_key]
-    learning.enrollments[enrollment_key] = calculations.count(enrollment, before, after, update, content)
+    enrollment = calculations.count(learning.enrollments[enrollment_key], before, after, update, content)
+    learning.enrollments[enrollment_key] = enrollment
+    return Step(found, after, enrollment)
 
 
 def _date_completions(
     connection: Connection, recorded: Recorded, contents: Mapping[str, ContentRule], rows: Mapping[str, Any]
 ) -> None:
-    """Complete the enrollments that are complete, and date those whose completion a late report moves earlier."""
-    before, after, modules = recorded
-    completing = {
-        key
-        for key, enrollment in after.enrollments.items()
-        if calculations.is_complete(enrollment, modules[key.module_id])
+    """Complete the enrollments that are complete, and date those whose completion a late report moves earlier.
+
+    This goes update by update, so that each step has the enrollment as its update has left it.
+    """
+    before, after, modules, steps = recorded
+    dated = {
+        step.enrollment_key
+        for step in steps
+        if calculations.is_complete(step.enrollment, modules[step.enrollment.module_id])
+        or (step.moves_completion and step.enrollment.completed_at is not None)
     }
-    moved = {
-        EnrollmentKey(record.user_id, record.module_id)
-        for key, record in before.records.items()
-        if record.completed_at not in (None, after.records[key].completed_at)
-    }
-    dated = completing | {key for key in moved if after.enrollments[key].completed_at is not None}
     if not dated:
         return
     sql = Statements.of(connection)
     keys = sql.enrollment_keys((*key, None) for key in dated)
-    others = {EnrollmentKey(*key): at for *key, at in sql.last_completions.run(connection, **keys, **rows) if at}
-    was, last = (_last_completions(records, contents, others) for records in (before.records, after.records))
-    for key in dated:
-        after.enrollments[key] = calculations.complete(after.enrollments[key], was.get(key), last.get(key))
+    others = sql.last_completions.run(connection, **keys, **rows)
+    dates = {EnrollmentKey(user_id, module_id): {"": at} if at else {} for user_id, module_id, at in others}
+    for record in before.records.values():
+        _note_completion(record, contents, dates)
+    completed: dict[EnrollmentKey, Enrollment] = {}
+    for place, step in enumerate(steps):
+        key, enrollment = step.enrollment_key, step.enrollment
+        if key not in dated:
+            continue
+        if key in completed:
+            known = completed[key]
+            enrollment = enrollment._replace(status=known.status, completed_at=known.completed_at)
+        was = max(dates[key].values(), default=None)
+        _note_completion(step.record, contents, dates)
+        if enrollment.completed_at is not None or calculations.is_complete(enrollment, modules[key.module_id]):
+            enrollment = calculations.complete(enrollment, was, max(dates[key].values(), default=None))
+        completed[key] = enrollment
+        steps[place] = step._replace(enrollment=enrollment)
+    after.enrollments.update(completed)
 
 
-def _last_completions(
-    records: Mapping[RecordKey, Record], contents: Mapping[str, ContentRule], others: Mapping[EnrollmentKey, datetime]
-) -> dict[EnrollmentKey, datetime]:
-    """Return the last completion of a counted content under each enrollment, among these records and the others."""
-    last = dict(others)
-    for record in records.values():
-        if record.completed_at is not None and contents[record.content_id].counted_weight:
-            key = EnrollmentKey(record.user_id, record.module_id)
-            last[key] = max(record.completed_at, last.get(key, record.completed_at))
-    return last
+def _note_completion(
+    record: Record, contents: Mapping[str, ContentRule], dates: Mapping[EnrollmentKey, dict[str, datetime]]
+) -> None:
+    """Note when a counted content was completed, under the enrollments whose dates are noted."""
+    noted = dates.get(EnrollmentKey(record.user_id, record.module_id))
+    if noted is not None and record.completed_at is not None and contents[record.content_id].counted_weight:
+        noted[record.content_id] = record.completed_at
 
 
 def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime) -> Recorded:
@@ -188,7 +212,7 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
         module, enrollment = values(row, Denominators, Enrollment)
         modules[enrollment.module_id] = module
         found.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
-    refuse(UnknownModule, changes, lambda change: change.module_id in modules)
+    refuse(UnknownModule, [change.module_id in modules for change in changes])
     enrollments = dict(found.enrollments)
     for change in changes:
         key = EnrollmentKey(change.user_id, change.module_id)
@@ -197,7 +221,7 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     before = found.without_enrollments(created)
     toggled = [key for key, enrollment in before.enrollments.items() if enrollment.counted != enrollments[key].counted]
     _read_learning(connection, toggled, before)
-    return _store(connection, Recorded(before, Learning(enrollments, before.records, before.days), modules))
+    return _store(connection, Recorded(before, Learning(enrollments, before.records, before.days), modules, []))
 
 
 def _read_learning(connection: Connection, keys: Sequence[EnrollmentKey], learning: Learning) -> None:
@@ -240,7 +264,7 @@ def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> 
     sql = Statements.of(connection)
     rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
     locks.share_modules(connection, sql.lock_modules, rows)
-    removed = Recorded(Learning({}, {}, {}), Learning({}, {}, {}), {})
+    removed = Recorded(Learning({}, {}, {}), Learning({}, {}, {}), {}, [])
     enrollments, records, days = removed.before
     for row in sql.lock_enrollments_of_learner.run(connection, user_id=user_id, **rows):
         module, enrollment = values(row, Denominators, Enrollment)
@@ -262,7 +286,7 @@ def _keys_of(removed: Recorded) -> Iterable[tuple[Any, ...]]:
 def _store(connection: Connection, recorded: Recorded) -> Recorded:
     """Write the records, enrollments and days that have changed, and carry the changes over to the tallies."""
     sql = Statements.of(connection)
-    before, after, modules = recorded
+    before, after, modules, _ = recorded
     removed, added = before.difference(after), after.difference(before)
     changes = tallies.Changes()
     changes.replace(removed.shares(modules, before.enrollments), added.shares(modules, after.enrollments))
@@ -283,9 +307,9 @@ def tally_rows(changes: tallies.Changes) -> list[tuple[Any, ...]]:
     return [(*group, part, *counts) for group, counts in changes.items() if any(counts)]
 
 
-def refuse(refusal: type[Refused], items: Sequence[Any], is_fine: Callable[[Any], bool]) -> None:
-    """Raise a refusal with the places of the items that are not fine, if there are any."""
-    places = [place for place, item in enumerate(items) if not is_fine(item)]
+def refuse(refusal: type[Refused], are_fine: Sequence[bool]) -> None:
+    """Raise a refusal that names the places of the items that are not fine, if there are any."""
+    places = [place for place, is_fine in enumerate(are_fine) if not is_fine]
     if places:
         raise refusal(places)
 

@@ -15,7 +15,7 @@ from progress_service import calculations
 from progress_service.store import models
 from progress_service.store.direct import DirectStatement
 from progress_service.store.locks import CHANGES, MOST_LOCKS
-from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
+from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, StoredAnswer, Tally
 from progress_service.store.rows import Rows
 from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD
 from progress_service.tallies import Counts, Group
@@ -31,9 +31,10 @@ class Statements:
         self._dialect = dialect
         self._is_postgresql = dialect.name == "postgresql"
         self._insert: Any = (postgresql if self._is_postgresql else sqlite).insert
-        others = {"day": sa.Date(), "enrolled_at": models.UtcDateTime(), "place": sa.BigInteger()}
-        self.keys = self._rows("keys", ProgressRecord, "user_id", "content_id", **others)
-        """Each learner, content and day of the updates once, with the time and the place of the first update."""
+        first = {"enrolled_at": models.UtcDateTime(), "by_instructor": sa.Boolean(), "place": sa.BigInteger()}
+        self.keys = self._rows("keys", ProgressRecord, "user_id", "content_id", day=sa.Date(), **first)
+        """Each learner, content and day of the updates once; of the first update its time, sender and place."""
+        self.record_ids = self._rows("record_ids", ProgressRecord, "id")
         self.enrollment_keys = self._rows("enrollment_keys", Enrollment, *OWNER, "enrolled_at")
         """Learners and modules, with the time of a new enrollment if it may be made."""
         self.records = self._rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
@@ -45,6 +46,10 @@ class Statements:
         self.ids = self._rows("ids", Content, "id")
         self.weights = self._rows("weights", Content, "id", weight=sa.BigInteger(), contents=sa.BigInteger())
         """Contents with their gain in weight, and in the number of counted contents (-1, 0 or 1)."""
+        self.request_keys = self._rows("request_keys", StoredAnswer, "caller_id", "key")
+        """Callers, and the names that they gave to requests."""
+        names = (column.name for column in StoredAnswer.__table__.c if column.name != "body")
+        self.answers = self._rows("answers", StoredAnswer, *names, body=sa.String())
 
     @classmethod
     def of(cls, connection: sa.Connection) -> "Statements":
@@ -64,19 +69,21 @@ class Statements:
 
     @cached_property
     def lock_enrollments_of_contents(self) -> DirectStatement:
-        """Lock the enrollments of the keys, make those that are missing, and return the keys of the new ones.
+        """Lock the enrollments of the keys, make those that are missing, and return the keys of the new enrollments.
 
-        With `by_instructor`, learners who teach the module do not count among its learners.
+        Instructors who report about themselves do not count among the learners of modules that they teach.
         """
         key = self.keys.c
         source, content = self.look_up(self.keys.table, Content, ["module_id"], id=key.content_id)
         nth = func.row_number().over(partition_by=[key.user_id, content.module_id], order_by=key.place).label("nth")
-        updates = select(key.user_id, content.module_id, key.enrolled_at, nth).select_from(source).subquery("updates")
+        names = key.user_id, content.module_id, key.enrolled_at, key.by_instructor
+        updates = select(*names, nth).select_from(source).subquery("updates")
         learners = select(updates).where(updates.c.nth == literal_column("1")).subquery("learners")
         teaching = models.ModuleInstructor
         teaches = exists().where(teaching.module_id == learners.c.module_id, teaching.user_id == learners.c.user_id)
-        by_instructor = bindparam("by_instructor", type_=sa.Boolean)
-        return self._lock_enrollments(learners, by_update=True, counted=sa.not_(and_(by_instructor, teaches)))
+        return self._lock_enrollments(
+            learners, by_update=True, counted=sa.not_(and_(learners.c.by_instructor, teaches))
+        )
 
     @cached_property
     def read(self) -> DirectStatement:
@@ -158,6 +165,13 @@ class Statements:
         """Read the days of activity under the enrollments of the keys."""
         return DirectStatement(select(*ACTIVITY_DAY).join(self.enrollment_keys.table, self._is_of_keys(ActivityDay)))
 
+    @cached_property
+    def find_records(self) -> DirectStatement:
+        """Find the learners and the contents of records by their ids."""
+        names = ["id", "user_id", "content_id"]
+        source, record = self.look_up(self.record_ids.table, ProgressRecord, names, id=self.record_ids.c.id)
+        return DirectStatement(select(*(record[name] for name in names)).select_from(source))
+
     # Resets and erasures: lock, delete.
 
     @cached_property
@@ -198,6 +212,33 @@ class Statements:
     def store_tallies(self) -> DirectStatement:
         """Add the rows of tallies to those that are stored."""
         return DirectStatement(self._add_to_tallies())
+
+    # Answers to requests with an Idempotency-Key: lock, find, keep.
+
+    @cached_property
+    def lock_request_keys(self) -> DirectStatement:
+        """Lock request keys in one order (PostgreSQL)."""
+        hashes = (func.hashtext(self.request_keys.c[name]).label(name) for name in ("caller_id", "key"))
+        ordered = select(*hashes).order_by(literal_column("1"), literal_column("2")).subquery("ordered").c
+        return DirectStatement(select(func.pg_advisory_xact_lock(ordered.caller_id, ordered.key)))
+
+    @cached_property
+    def find_answers(self) -> DirectStatement:
+        """Find the answers that are stored under request keys."""
+        key, names = self.request_keys.c, [column.name for column in StoredAnswer.__table__.c]
+        source, answer = self.look_up(
+            self.request_keys.table, StoredAnswer, names, caller_id=key.caller_id, key=key.key
+        )
+        return DirectStatement(select(*(answer[name] for name in names)).select_from(source))
+
+    @cached_property
+    def keep_answers(self) -> DirectStatement:
+        """Store answers under their request keys."""
+        body = self.answers.c.body
+        as_bytes = func.convert_to(body, "UTF8") if self._is_postgresql else cast(body, sa.LargeBinary)
+        names = list(self.answers.columns)
+        stored = select(*(as_bytes if name == "body" else self.answers.c[name] for name in names))
+        return DirectStatement(self._insert(StoredAnswer).from_select(names, stored))
 
     # What several statements have in common.
 

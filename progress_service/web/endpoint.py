@@ -4,22 +4,27 @@ Under its route each view declares who may call it, and then its body, query, an
 declare; `handle` does what they declare, in the contract's order of refusals.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial, wraps
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import flask
-from flask import Response, request
+from flask import Response, current_app, request
 from flask.typing import RouteCallable
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
 from progress_service.store import database
+from progress_service.store.recorder import Refused
+from progress_service.store.together import Together
 from progress_service.web import auth, idempotency
 from progress_service.web.auth import Caller, Policy, Reach
-from progress_service.web.problems import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType
+from progress_service.web.idempotency import Key, Replay
+from progress_service.web.problems import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType, refused_at
 from progress_service.web.requests import check_path, prefers, read_object, read_query
 from progress_service.web.serialization import Document, encode
 from progress_service.web.validation import MOST_FAULTS, StrictSchema, faults_of
@@ -34,6 +39,7 @@ class Call:
     now: datetime
     query: Mapping[str, Any]
     wants_text: bool
+    path: Mapping[str, str]
     body: Any
     connection: Connection
 
@@ -60,12 +66,17 @@ class Stream(NamedTuple):
 
 NOTHING = Answer(None, 204)
 NO_QUERY = StrictSchema()
-View = Callable[..., Answer | Stream]
+View = Callable[..., Any]
+"""Takes a call and the parts of its path, and returns an `Answer` or a `Stream`; see also `together`."""
 OpenView = Callable[[], Response]
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 BodySchema = Schema | Callable[[Caller], Schema]
 AnswerType = type[Document] | dict[str, Any] | None
 """The class of the answer's document, a JSON Schema, or None for an answer without a document."""
+
+
+def _allow(call: Call) -> None:
+    """Every caller who may call the operation may send any body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +92,12 @@ class Operation:
     query: Schema = NO_QUERY
     body: BodySchema | None = None
     body_required: bool = True
-    authorize_body: Callable[[Call], None] | None = None
+    authorize_body: Callable[[Call], None] = _allow
     more_faults: Callable[[Call], list[Fault]] | None = None
     problems: tuple[ProblemType, ...] = ()
     single_statement: bool = False
     catalog_timeout: bool = False
+    together: bool = False
 
 
 class Blueprint(flask.Blueprint):
@@ -131,7 +143,7 @@ def takes(
     body: BodySchema,
     *,
     required: bool = True,
-    authorize: Callable[[Call], None] | None = None,
+    authorize: Callable[[Call], None] = _allow,
     more_faults: Callable[[Call], list[Fault]] | None = None,
 ) -> Callable[[Declared], Declared]:
     """Declare the schema of a body, or a function that returns it for a caller.
@@ -174,6 +186,14 @@ def catalog_timeout(view: Declared) -> Declared:
     return _declare(catalog_timeout=True)(view)
 
 
+def together(view: Declared) -> Declared:
+    """Declare that a view takes several calls and returns an answer for each, or raises `Refused` with their places.
+
+    Requests to it that arrive at the same time share a transaction (see `store.together`).
+    """
+    return _declare(together=True)(view)
+
+
 def _declare(**declared: Any) -> Callable[[Declared], Declared]:
     def declare(view: Declared) -> Declared:
         if hasattr(view, "operation"):
@@ -203,28 +223,27 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     wants_text = operation.text is not None and prefers(operation.text)
     query = read_query(operation.query, is_paged=not wants_text)  # 400
     now = datetime.now(UTC)
-    call_with = partial(Call, caller, reach, now, query, wants_text)
+    call_with = partial(Call, caller, reach, now, query, wants_text, path)
     name = idempotency.name_of(request)  # 400
     body = _read_body(operation, caller, call_with)  # 400, 413, 415, 422
-    key = name and idempotency.Key.of(request, caller, name)
+    key = idempotency.Key.of(request, caller, name) if name else None
+    if operation.together:
+        with refused_at():
+            return _together(operation, view).write(Asked(partial(call_with, body), key))
 
     def work(connection: Connection) -> Response:
         call = call_with(body, connection)
         if "user_id" in path or "module_id" in path:  # 403: whose data
             auth.authorize(connection, caller, reach, learner=path.get("user_id"), module=path.get("module_id"))
-        if operation.authorize_body:  # 403
-            operation.authorize_body(call)
-        replayed = key and idempotency.replay(connection, key, now)  # 422
-        if replayed:
-            if replayed.learner and not call.reaches(replayed.learner):
-                raise Problem(NOT_FOUND)
-            return replayed.response
+        operation.authorize_body(call)  # 403
+        if key and (found := idempotency.replay(connection, [key], now).get(key)):  # 422
+            return replayed(call, found)
         answer = view(call, **path)  # 403, 404, 409, 422: the content
         response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
         if operation.text:
             response.vary.add("Accept")
         if key and isinstance(answer, Answer):
-            idempotency.keep(connection, key, response, answer.learner, now)
+            idempotency.keep(connection, [(key, response, answer.learner)], now)
         return response
 
     if not is_read:
@@ -232,6 +251,63 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     if operation.text:
         return _end_with(*database.read_on(work))
     return database.read(work, single_statement=operation.single_statement)
+
+
+class Asked(NamedTuple):
+    """A request that is read: its call, which lacks a connection, and its key."""
+
+    call: Callable[[Connection], Call]
+    key: Key | None
+
+    @property
+    def name(self) -> tuple[str, str] | None:
+        """The caller's name for the request: repeats never share its transaction."""
+        return self.key and (self.key.caller_id, self.key.key)
+
+
+def _together(operation: Operation, view: View) -> Together[Asked, Response]:
+    """Return the application's queue for the requests to a view."""
+    queues: dict[View, Together[Asked, Response]] = current_app.extensions.setdefault("together", {})
+    if view not in queues:
+        queues.setdefault(view, Together(partial(_answer_all, operation, view), attrgetter("name")))
+    return queues[view]
+
+
+def _answer_all(
+    operation: Operation, view: View, connection: Connection, *, items: Sequence[Asked]
+) -> list[Response | Exception]:
+    """Answer requests in one transaction, in the same order of refusals as `handle`."""
+    now, outcomes = datetime.now(UTC), dict[int, Response | Exception]()
+    calls = [asked.call(connection) for asked in items]
+    for place, call in enumerate(calls):
+        with _noting(outcomes, place):
+            operation.authorize_body(call)  # 403
+    keys = [asked.key for place, asked in enumerate(items) if asked.key and place not in outcomes]
+    found = idempotency.replay(connection, keys, now)
+    for place, asked in enumerate(items):
+        if asked.key in found:
+            with _noting(outcomes, place):
+                outcomes[place] = replayed(calls[place], found[asked.key])  # 422
+    places = [place for place in range(len(calls)) if place not in outcomes]
+    try:
+        answered = view([calls[place] for place in places]) if places else []  # 403, 404, 409, 422: the content
+    except Refused as refused:
+        raise type(refused)([places[place] for place in refused.places]) from refused
+    kept = []
+    for place, answer in zip(places, answered, strict=True):
+        outcomes[place] = response = respond(answer)
+        if key := items[place].key:
+            kept.append((key, response, answer.learner))
+    idempotency.keep(connection, kept, now)
+    return [outcomes[place] for place in range(len(items))]
+
+
+@contextmanager
+def _noting(outcomes: dict[int, Response | Exception], place: int) -> Iterator[None]:
+    try:
+        yield
+    except Problem as problem:
+        outcomes[place] = problem
 
 
 def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, Connection], Call]) -> Any:
@@ -247,6 +323,15 @@ def _read_body(operation: Operation, caller: Caller, call_with: Callable[[Any, C
         if more_faults:
             faults += database.read(lambda connection: more_faults(call_with(valid, connection)), single_statement=True)
         raise Problem(VALIDATION_FAILED, faults=faults[:MOST_FAULTS]) from error
+
+
+def replayed(call: Call, found: Replay | Problem) -> Response:
+    """Answer a repeated request. Raises the problem that was found, and 404 for a learner beyond the caller's reach."""
+    if isinstance(found, Problem):
+        raise found
+    if found.learner and not call.reaches(found.learner):
+        raise Problem(NOT_FOUND)
+    return found.response
 
 
 def respond(answer: Answer) -> Response:

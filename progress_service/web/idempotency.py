@@ -6,35 +6,23 @@ key, which is the first lock that a transaction takes.
 
 import hashlib
 import re
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from flask import Request, Response
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_
 
-from progress_service.store.direct import DirectStatement
 from progress_service.store.models import StoredAnswer
+from progress_service.store.statements import Statements
 from progress_service.web.auth import Caller
 from progress_service.web.problems import IDEMPOTENCY_KEY_REUSED, MALFORMED_REQUEST, Problem
 from progress_service.web.serialization import encode
 
 LIFETIME = timedelta(hours=24)
+ANSWER = [column.name for column in StoredAnswer.__table__.c]
 
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
-_CALLER, _NAME = bindparam("caller_id", type_=String), bindparam("key", type_=String)
-LOCK = DirectStatement(select(func.pg_advisory_xact_lock(func.hashtext(_CALLER), func.hashtext(_NAME))))
-FIND = DirectStatement(
-    select(
-        StoredAnswer.fingerprint,
-        StoredAnswer.status,
-        StoredAnswer.body,
-        StoredAnswer.learner_id,
-        StoredAnswer.stored_at,
-    ).where(StoredAnswer.caller_id == _CALLER, StoredAnswer.key == _NAME)
-)
-KEEP = DirectStatement(
-    insert(StoredAnswer).values({column.name: bindparam(column.name) for column in StoredAnswer.__table__.columns})
-)
 
 
 class Key(NamedTuple):
@@ -67,29 +55,44 @@ def name_of(request: Request) -> str | None:
     return name
 
 
-def replay(connection: Connection, key: Key, now: datetime) -> Replay | None:
-    """Return the answer that is stored under a key. Raises 422 if the key was given to another request.
+def replay(connection: Connection, keys: Collection[Key], now: datetime) -> dict[Key, Replay | Problem]:
+    """Return the answers that are stored under some keys; the problem 422 if a key was given to another request.
 
-    Locks the key until the transaction ends. An answer that is older than a day is deleted.
+    Locks the keys until the transaction ends. Answers that are older than a day are deleted.
     """
-    stored_as = {"caller_id": key.caller_id, "key": key.key}
+    if not keys:
+        return {}
+    sql = Statements.of(connection)
+    given = {(key.caller_id, key.key): key for key in keys}
+    rows = sql.request_keys(given)
     if connection.dialect.name == "postgresql":
-        LOCK.run(connection, **stored_as)
-    for fingerprint, status, body, learner, stored_at in FIND.run(connection, **stored_as):
-        if stored_at <= now - LIFETIME:
-            connection.execute(delete(StoredAnswer).filter_by(**stored_as))
-            return None
-        if fingerprint != key.fingerprint:
-            raise Problem(IDEMPOTENCY_KEY_REUSED)
-        replayed = {"Idempotency-Replayed": "true"}
-        return Replay(Response(body, status, replayed, content_type="application/json"), learner)
-    return None
+        sql.lock_request_keys.run(connection, **rows)
+    found: dict[Key, Replay | Problem] = {}
+    for row in sql.find_answers.run(connection, **rows):
+        answer = dict(zip(ANSWER, row, strict=True))
+        key = given[answer["caller_id"], answer["key"]]
+        if answer["stored_at"] <= now - LIFETIME:
+            connection.execute(delete(StoredAnswer).filter_by(caller_id=key.caller_id, key=key.key))
+        elif answer["fingerprint"] != key.fingerprint:
+            found[key] = Problem(IDEMPOTENCY_KEY_REUSED)
+        else:
+            replayed = {"Idempotency-Replayed": "true"}
+            response = Response(answer["body"], answer["status"], replayed, content_type="application/json")
+            found[key] = Replay(response, answer["learner_id"])
+    return found
 
 
-def keep(connection: Connection, key: Key, response: Response, learner_id: str | None, now: datetime) -> None:
-    """Store an answer, and the learner named in it, in the transaction of the request's effect."""
-    answer = {"status": response.status_code, "body": response.get_data(), "learner_id": learner_id, "stored_at": now}
-    KEEP.run(connection, **key._asdict(), **answer)
+def keep(connection: Connection, answers: Iterable[tuple[Key, Response, str | None]], now: datetime) -> None:
+    """Store answers, each with the learner whom it names, in the transaction of the requests' effects."""
+    sql = Statements.of(connection)
+    names = list(sql.answers.columns)
+    rows = []
+    for key, response, learner_id in answers:
+        answer = {"status": response.status_code, "body": response.get_data(as_text=True), "learner_id": learner_id}
+        stored = {**key._asdict(), **answer, "stored_at": now}
+        rows.append([stored[name] for name in names])
+    if rows:
+        sql.keep_answers.run(connection, **sql.answers(rows))
 
 
 def forget(connection: Connection, user_id: str) -> None:

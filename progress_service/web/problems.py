@@ -13,8 +13,15 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from progress_service.calculations import CriteriaNotMet
-from progress_service.store.recorder import ContentElsewhere, NotEnrolled, Refused, UnknownContent, UnknownModule
+from progress_service.store.recorder import (
+    ContentElsewhere,
+    CriteriaNotMet,
+    NoRecord,
+    NotEnrolled,
+    Refused,
+    UnknownContent,
+    UnknownModule,
+)
 from progress_service.web.serialization import Document, encode
 
 PROBLEM_TYPES: list["ProblemType"] = []
@@ -138,6 +145,7 @@ REFUSALS: dict[type[Exception], Refusal] = {
     NotEnrolled: Refusal(NOT_ENROLLED, "The learner is not enrolled in the content's module.", "/contentId"),
     ContentElsewhere: Refusal(CONTENT_BELONGS_ELSEWHERE, "The content belongs to another module.", "/id"),
     UnknownModule: Refusal(NOT_FOUND, "There is no such module."),
+    NoRecord: Refusal(NOT_FOUND, "There is nothing here."),
     CriteriaNotMet: Refusal(COMPLETION_CRITERIA_NOT_MET, "The best score does not reach the content's passing score."),
 }
 
