@@ -35,10 +35,10 @@ run: .venv/runtime instance/development.key ## Serve a demo catalog on 127.0.0.1
 	fi; \
 	exec $(python) -m gunicorn -c python:progress_service.serving wsgi:app
 
-test: .venv/dev ## Run the tests on SQLite and PostgreSQL, with branch coverage (ARGS="-k word" for some)
-	@$(parallel) --cov=progress_service $(ARGS)
+test: .venv/dev ## Run the tests on SQLite and PostgreSQL (ARGS="-k word" for some)
+	@$(parallel) $(ARGS)
 
-test-quick: .venv/dev ## Run them in a minute: without PostgreSQL, coverage, and random or slow ones
+test-quick: .venv/dev ## Run them in a minute: without PostgreSQL, and without random or slow ones
 	@$(parallel) -m "not postgresql and not slow" $(ARGS)
 
 lint: .venv/dev ## Check style, types and the direction of imports
