@@ -167,7 +167,7 @@ def _sender(frame: FrameType | None) -> tuple[str, str | None]:
             function = frame.f_globals.get(name)
             return f"{module.removeprefix('progress_service.')}.{name}", inspect.getdoc(function)
         frame = frame.f_back
-    return "storage", None
+    return "database", None
 
 
 def _head(label: str, purpose: str) -> str:

@@ -58,7 +58,7 @@ def waiting(app: Flask, service: Callers, publish: Publish) -> Callable[[Sequenc
 
 @contextmanager
 def held(app: Flask) -> Iterator[tuple[Event, Callable[[int], None]]]:
-    """Hold the next transaction that commits; yield what tells that it has begun, and what waits for a queue."""
+    """Hold the next commit; yield the event of its begin, and a function that waits until so many calls queue."""
     begun, released = Event(), Event()
 
     def hold(_: Connection) -> None:

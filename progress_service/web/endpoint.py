@@ -261,8 +261,8 @@ class Asked(NamedTuple):
 
     @property
     def name(self) -> tuple[str, str] | None:
-        """The caller's name for the request: repeats never share its transaction."""
-        return self.key and (self.key.caller_id, self.key.key)
+        """The name of the key, if there is one: repeats never share a transaction."""
+        return self.key and self.key.name
 
 
 def _together(operation: Operation, view: View) -> Together[Asked, Response]:

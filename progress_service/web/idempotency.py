@@ -37,6 +37,11 @@ class Key(NamedTuple):
         parts = (request.method.encode(), request.path.encode(), request.query_string, request.get_data())
         return cls(caller.id, name, hashlib.sha256(b"\0".join(parts)).hexdigest())
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """The caller and their name for the request; all repeats have it, whatever they ask for."""
+        return self.caller_id, self.key
+
 
 class Replay(NamedTuple):
     """A stored answer, and the learner named in it; None if it names several."""
@@ -63,7 +68,7 @@ def replay(connection: Connection, keys: Collection[Key], now: datetime) -> dict
     if not keys:
         return {}
     sql = Statements.of(connection)
-    given = {(key.caller_id, key.key): key for key in keys}
+    given = {key.name: key for key in keys}
     rows = sql.request_keys(given)
     if connection.dialect.name == "postgresql":
         sql.lock_request_keys.run(connection, **rows)
