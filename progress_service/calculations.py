@@ -4,8 +4,9 @@ Percentages of contents are whole numbers from 0 to 100. Scores are kept in ten-
 scores in hundredths of a per cent, so that every comparison is exact. docs/contract.md states the rules for callers.
 """
 
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 ACTIVE, PAUSED, DROPPED, COMPLETED = STATUSES = ("active", "paused", "dropped", "completed")
@@ -40,6 +41,21 @@ class ContentRule(NamedTuple):
         return 0 if self.retired else self.weight
 
 
+class Actor(NamedTuple):
+    """Who does something: the caller of a request, or nobody by name for a command."""
+
+    sub: str | None
+    role: str
+
+    @property
+    def is_instructor(self) -> bool:
+        """Whether an instructor does it: in modules that they teach they do not count among the learners."""
+        return self.role == "instructor"
+
+
+COMMAND = Actor(None, "command")
+
+
 class Update(NamedTuple):
     """One report about a learner and a content. A field that is not reported changes nothing."""
 
@@ -48,13 +64,15 @@ class Update(NamedTuple):
     occurred_at: datetime
     progress_percentage: int = 0
     time_spent_seconds: int = 0
+    """The time to add; with a session, the total of the session so far."""
     score: int | None = None
     max_score: int | None = None
     position: str | None = None
     completes: bool = False
     """Whether the update completes the record, whatever its percentage."""
-    by_instructor: bool = False
-    """Whether an instructor sends it: in a module that they teach they do not count among the learners."""
+    session: str | None = None
+    """The player's name for the sitting; it is unique for the learner and the content."""
+    by: Actor = COMMAND
 
 
 class Record(NamedTuple):
@@ -64,8 +82,9 @@ class Record(NamedTuple):
     user_id: str
     module_id: str
     content_id: str
-    started_at: datetime
-    last_activity_at: datetime
+    started_at: datetime | None
+    """The time of the earliest update; None if the content was only excused."""
+    last_activity_at: datetime | None
     furthest_percentage: int = 0
     time_spent_seconds: int = 0
     score: int | None = None
@@ -77,11 +96,20 @@ class Record(NamedTuple):
     """The event time of the first update that reached the completion threshold or asked for the completion."""
     passed_at: datetime | None = None
     """The event time of the first score that reached the passing score, where there is a passing score."""
+    excused_at: datetime | None = None
+    """When the learner was excused from the content."""
+
+    @property
+    def done_at(self) -> datetime | None:
+        """When the content was first done with: completed, or excused."""
+        if self.completed_at is None or self.excused_at is None:
+            return self.completed_at or self.excused_at
+        return min(self.completed_at, self.excused_at)
 
     @property
     def progress_percentage(self) -> int:
-        """The percentage that callers see: 100 for completed records, and at most 99 for others."""
-        return min(self.furthest_percentage, 99) if self.completed_at is None else 100
+        """The percentage that callers see: 100 for completed and excused records, and at most 99 for others."""
+        return min(self.furthest_percentage, 99) if self.done_at is None else 100
 
 
 class Enrollment(NamedTuple):
@@ -103,6 +131,20 @@ class Enrollment(NamedTuple):
     """Whether an update made the enrollment. Then `enrolled_at` is the earliest event time."""
     counted: bool = True
     """Whether the learner is in the module's statistics."""
+    last_is_excused: bool = False
+    """Whether the learner is excused from the last content, and so does not stall on it."""
+    credited: bool = False
+    """Whether the platform has given the completion, with its date, whatever the records say."""
+
+
+class Session(NamedTuple):
+    """The largest total that was reported of one sitting of a learner with a content."""
+
+    user_id: str
+    content_id: str
+    session: str
+    time_spent_seconds: int
+    received_at: datetime
 
 
 class ActivityDay(NamedTuple):
@@ -112,6 +154,14 @@ class ActivityDay(NamedTuple):
     module_id: str
     day: date
     time_spent_seconds: int = 0
+
+
+def sit(session: Session | None, update: Update, now: datetime) -> tuple[Session, int]:
+    """Return a session with the larger of its totals, and the seconds that the update adds to it."""
+    assert update.session is not None
+    known = session.time_spent_seconds if session else 0
+    total = max(known, update.time_spent_seconds)
+    return Session(update.user_id, update.content_id, update.session, total, now), total - known
 
 
 def apply(record: Record, update: Update, content: ContentRule) -> Record:
@@ -138,8 +188,8 @@ def apply(record: Record, update: Update, content: ContentRule) -> Record:
     if fulfilled_at is not None and (completed_at is None or (reached_at, passed_at) != known):
         completed_at = earliest(completed_at, fulfilled_at)
     return record._replace(
-        started_at=min(record.started_at, at),
-        last_activity_at=max(record.last_activity_at, at),
+        started_at=earliest(record.started_at, at),
+        last_activity_at=latest(record.last_activity_at, at),
         furthest_percentage=max(record.furthest_percentage, update.progress_percentage),
         time_spent_seconds=record.time_spent_seconds + update.time_spent_seconds,
         score=score,
@@ -158,7 +208,7 @@ def milestones(record: Record, content: ContentRule) -> tuple[datetime | None, d
     The stored values decide, under the present rule. They may reach it without a stored date, if the rule was stricter
     or an earlier version kept no dates. The date is then the latest possible one: the completion, or the last activity.
     """
-    by_then = record.completed_at or record.last_activity_at
+    by_then = record.completed_at or record.last_activity_at or record.excused_at
     is_reached = record.completed_at is not None or record.furthest_percentage >= content.completion_threshold
     has_passed = content.passing_score is not None and is_passed(record.score, record.max_score, content.passing_score)
     return (record.reached_at or by_then) if is_reached else None, (record.passed_at or by_then) if has_passed else None
@@ -171,9 +221,63 @@ def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content:
     return None if passed_at is None else max(reached_at, passed_at)
 
 
+def correct(record: Record, given: Mapping[str, Any], content: ContentRule, at: datetime) -> Record:
+    """Replace the given values of a record, downwards too.
+
+    If the percentage or the score is given, the completion follows from the rule: a record may stop being completed.
+    """
+    values = dict(given)
+    if "position" in given:
+        values["position_at"] = None if given["position"] is None else at
+    judged = "progress_percentage" in given or "score" in given
+    values["furthest_percentage"] = values.pop("progress_percentage", record.furthest_percentage)
+    corrected = record._replace(**values)
+    if not judged:
+        return corrected
+    reached_at, passed_at = milestones(record, content)
+    is_reached = corrected.furthest_percentage >= content.completion_threshold
+    has_passed = is_passed(corrected.score, corrected.max_score, content.passing_score)
+    return corrected._replace(
+        reached_at=(reached_at or at) if is_reached else None,
+        passed_at=(passed_at or at) if has_passed and content.passing_score is not None else None,
+        completed_at=(record.completed_at or at) if is_reached and has_passed else None,
+    )
+
+
+def merge(record: Record, other: Record, content: ContentRule, counted_twice: int = 0) -> Record:
+    """Fold another learner's record into a record, as if all updates had been of one learner.
+
+    Of the time, some seconds may be in both: those of sessions that both records count.
+    """
+    score, max_score = best_score(record.score, record.max_score, other.score, other.max_score)
+    dates = zip(milestones(record, content), milestones(other, content), strict=True)
+    reached_at, passed_at = (min(filter(None, both), default=None) for both in dates)
+    completions = record.completed_at, other.completed_at, fulfilment(reached_at, passed_at, content)
+    latest_place = max((record, other), key=lambda one: (one.position_at is not None, one.position_at))
+    return record._replace(
+        started_at=min(filter(None, (record.started_at, other.started_at)), default=None),
+        last_activity_at=max(filter(None, (record.last_activity_at, other.last_activity_at)), default=None),
+        furthest_percentage=max(record.furthest_percentage, other.furthest_percentage),
+        time_spent_seconds=record.time_spent_seconds + other.time_spent_seconds - counted_twice,
+        score=score,
+        max_score=max_score,
+        position=latest_place.position,
+        position_at=latest_place.position_at,
+        completed_at=min(filter(None, completions), default=None),
+        reached_at=reached_at,
+        passed_at=passed_at,
+        excused_at=min(filter(None, (record.excused_at, other.excused_at)), default=None),
+    )
+
+
 def earliest(known: datetime | None, other: datetime) -> datetime:
     """Return the earlier of two times; the first may be missing."""
     return other if known is None else min(known, other)
+
+
+def latest(known: datetime | None, other: datetime) -> datetime:
+    """Return the later of two times; the first may be missing."""
+    return other if known is None else max(known, other)
 
 
 def best_score(
@@ -202,11 +306,13 @@ def count(enrollment: Enrollment, before: Record, after: Record, update: Update,
     return enrollment._replace(
         weighted_sum=enrollment.weighted_sum
         + content.counted_weight * (after.progress_percentage - before.progress_percentage),
-        completed_contents=enrollment.completed_contents + (content.counted_weight > 0 and completes(before, after)),
+        completed_contents=enrollment.completed_contents
+        + (content.counted_weight > 0 and before.done_at is None and after.done_at is not None),
         time_spent_seconds=enrollment.time_spent_seconds + update.time_spent_seconds,
         enrolled_at=min(enrollment.enrolled_at, at) if enrollment.enrolled_by_update else enrollment.enrolled_at,
         last_activity_at=at if is_latest else last,
         last_content_id=after.content_id if is_latest else enrollment.last_content_id,
+        last_is_excused=after.excused_at is not None if is_latest else enrollment.last_is_excused,
     )
 
 
@@ -216,14 +322,85 @@ def completes(before: Record | Enrollment | None, after: Record | Enrollment) ->
 
 
 def change(
-    enrollment: Enrollment, status: str | None, enrolled_at: datetime | None, counted: bool | None = None
+    enrollment: Enrollment,
+    status: str | None,
+    enrolled_at: datetime | None,
+    counted: bool | None,
+    completed_at: datetime | None,
+    now: datetime,
 ) -> Enrollment:
-    """Change the given fields of an enrollment; a completed enrollment keeps its status."""
-    if status is None or enrollment.status == COMPLETED:
-        status = enrollment.status
+    """Change the given fields of an enrollment; a completed enrollment keeps its status.
+
+    The status `completed` gives credit for what was completed elsewhere, whatever the records say: its date stands.
+    Without that status, and for an enrollment that is not completed, a date of completion changes nothing.
+    """
     if enrolled_at is not None:
         enrollment = enrollment._replace(enrolled_at=enrolled_at, enrolled_by_update=False)
-    return enrollment._replace(status=status, counted=enrollment.counted if counted is None else counted)
+    if counted is not None:
+        enrollment = enrollment._replace(counted=counted)
+    if COMPLETED not in (status, enrollment.status):
+        return enrollment._replace(status=status or enrollment.status)
+    credited_at = completed_at or enrollment.completed_at or now
+    if credited_at == enrollment.completed_at:
+        return enrollment
+    return enrollment._replace(status=COMPLETED, completed_at=credited_at, credited=True)
+
+
+def recount(enrollment: Enrollment, records: Collection[Record], contents: Mapping[str, ContentRule]) -> Enrollment:
+    """Return an enrollment with the totals of its records (`recount.recounted_totals` is the same in SQL)."""
+    counted = [record for record in records if contents[record.content_id].counted_weight]
+    started = min((record.started_at for record in records if record.started_at is not None), default=None)
+    last = max((record.last_activity_at for record in records if record.last_activity_at is not None), default=None)
+    latest = {record.content_id: record for record in records if last is not None and record.last_activity_at == last}
+    last_content_id = max(latest, default=None)
+    if enrollment.last_content_id in latest:
+        last_content_id = enrollment.last_content_id
+    return enrollment._replace(
+        weighted_sum=sum(contents[record.content_id].counted_weight * record.progress_percentage for record in counted),
+        completed_contents=sum(record.done_at is not None for record in counted),
+        time_spent_seconds=sum(record.time_spent_seconds for record in records),
+        enrolled_at=earliest(started, enrollment.enrolled_at)
+        if enrollment.enrolled_by_update
+        else enrollment.enrolled_at,
+        last_activity_at=last,
+        last_content_id=last_content_id,
+        last_is_excused=last_content_id is not None and latest[last_content_id].excused_at is not None,
+    )
+
+
+def last_done_at(records: Collection[Record], contents: Mapping[str, ContentRule]) -> datetime | None:
+    """Return when the last of the counted contents was done."""
+    return max(
+        (record.done_at for record in records if record.done_at and contents[record.content_id].counted_weight),
+        default=None,
+    )
+
+
+def join(
+    enrollment: Enrollment,
+    other: Enrollment,
+    was: datetime | None,
+    other_was: datetime | None,
+    last: datetime | None,
+) -> Enrollment:
+    """Fold another learner's enrollment into an enrollment; the caller recounts the totals.
+
+    `was` and `other_was` are when the last of each learner's counted contents was done, and `last` when the last of
+    those of both was. A date that the platform gave stands, and so does a completion, at the earlier of two dates.
+    """
+    given = [one for one in (enrollment, other) if not one.enrolled_by_update]
+    dated = given[0] if given else min(enrollment, other, key=lambda one: one.enrolled_at)
+    joined = enrollment._replace(enrolled_at=dated.enrolled_at, enrolled_by_update=dated.enrolled_by_update)
+    completed = [(one, one_was) for one, one_was in ((enrollment, was), (other, other_was)) if one.completed_at]
+    if not completed:
+        return joined
+    credited = next((one for one, _ in completed if one.credited), None)
+    if credited is not None:
+        return joined._replace(status=COMPLETED, completed_at=credited.completed_at, credited=True)
+    dates = [one.completed_at for one, _ in completed]
+    if any(one.completed_at == one_was for one, one_was in completed):
+        dates.append(last)
+    return joined._replace(status=COMPLETED, completed_at=min(filter(None, dates)))
 
 
 def restart(enrollment: Enrollment) -> Enrollment:
@@ -256,7 +433,7 @@ def complete(enrollment: Enrollment, was: datetime | None, last: datetime | None
     """
     if enrollment.completed_at is None:
         return enrollment._replace(status=COMPLETED, completed_at=last or enrollment.last_activity_at)
-    if last is None or enrollment.completed_at != was:
+    if last is None or enrollment.credited or enrollment.completed_at != was:
         return enrollment
     return enrollment._replace(completed_at=min(last, was))
 

@@ -20,7 +20,7 @@ from marshmallow import ValidationError
 from sqlalchemy import Connection
 
 from progress_service import importing
-from progress_service.calculations import Update
+from progress_service.calculations import COMMAND, Update
 from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
@@ -72,7 +72,7 @@ def load_catalog(file: BinaryIO) -> None:
         locks.hold_modules(connection, [module.id for module in changed if module.id in stored])
         for module in changed:
             try:
-                publishing.publish(connection, module, now=now, is_locked=True)
+                publishing.publish(connection, module, now=now, by=COMMAND, is_locked=True)
             except ContentElsewhere as refused:
                 detail = REFUSALS[type(refused)].detail
                 faults = [Fault(module.contents[place].id, detail) for place in refused.places]
@@ -189,11 +189,17 @@ def token(sub: str, role: str, expires: int) -> None:
 
 def _store_updates(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:
     updates = [Update(**{"occurred_at": now, **line}) for line in lines]
-    recorder.record(connection, updates, auto_enroll=current_app.config["AUTO_ENROLL"], now=now)
+    recorder.record(
+        connection,
+        updates,
+        auto_enroll=current_app.config["AUTO_ENROLL"],
+        session_days=current_app.config["SESSION_DAYS"],
+        now=now,
+    )
 
 
 def _store_enrollments(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:
-    recorder.enroll(connection, [EnrollmentChange(**line) for line in lines], now=now)
+    recorder.enroll(connection, [EnrollmentChange(**line) for line in lines], now=now, by=COMMAND)
 
 
 UPDATES = importing.Kind("updates", OTHERS_UPDATE, _store_updates)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED, ActivityDay, Denominators, Enrollment, Record
 
-KINDS = ("status", "percentage", "content", "last_week", "last_day", "day")
-STATUS, PERCENTAGE, CONTENT, LAST_WEEK, LAST_DAY, DAY = KINDS
+KINDS = ("status", "percentage", "content", "excused", "last_week", "last_day", "day")
+STATUS, PERCENTAGE, CONTENT, EXCUSED, LAST_WEEK, LAST_DAY, DAY = KINDS
 
 
 class Counts(NamedTuple):
@@ -70,7 +70,7 @@ def of_enrollment(enrollment: Enrollment, module: Denominators) -> Iterator[Shar
     if status != DROPPED:
         percentage = calculations.whole_percentage(enrollment.weighted_sum, module.total_weight)
         yield Group(module_id, PERCENTAGE, str(percentage)), Counts(learners=1)
-    if status in (ACTIVE, PAUSED) and enrollment.last_activity_at is not None:
+    if status in (ACTIVE, PAUSED) and enrollment.last_activity_at is not None and not enrollment.last_is_excused:
         last, content_id = enrollment.last_activity_at, enrollment.last_content_id
         yield Group(module_id, LAST_WEEK, item_of(calculations.week_of(last), content_id)), Counts(learners=1)
         yield Group(module_id, LAST_DAY, item_of(last.date(), content_id)), Counts(learners=1)
@@ -81,6 +81,9 @@ def of_enrollment(enrollment: Enrollment, module: Denominators) -> Iterator[Shar
 def of_record(record: Record) -> Iterator[Share]:
     """Yield the groups in which a record counts."""
     module_id, is_completed = record.module_id, record.completed_at is not None
+    if record.excused_at is not None or record.started_at is None:
+        yield Group(module_id, EXCUSED, record.content_id), Counts(learners=1)
+        return
     yield (
         Group(module_id, CONTENT, record.content_id),
         Counts(

@@ -343,12 +343,12 @@ def test_the_completion_of_an_enrollment_is_kept_when_contents_are_added(complet
     ],
 )
 def test_only_a_completed_enrollment_keeps_its_status(before: str, given: str | None, after: str) -> None:
-    changed = change(enrollment(before), given, LATER)
+    changed = change(enrollment(before), given, LATER, None, None, LATER)
     assert (changed.status, changed.enrolled_at) == (after, LATER)
 
 
 def test_an_enrollment_whose_date_is_not_given_keeps_it() -> None:
-    assert change(enrollment(), PAUSED, None).enrolled_at == NOON
+    assert change(enrollment(), PAUSED, None, None, None, LATER).enrolled_at == NOON
 
 
 # Positions are tied to times: of two positions with the same time, the order alone decides.

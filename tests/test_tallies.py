@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from progress_service.calculations import (
     ACTIVE,
+    COMMAND,
     COMPLETED,
     DROPPED,
     PAUSED,
@@ -23,9 +24,9 @@ from progress_service.calculations import (
     Record,
     Update,
 )
-from progress_service.store import database, models, publishing, recorder, verification
+from progress_service.store import corrections, database, models, publishing, recorder, verification
 from progress_service.store.database import db
-from progress_service.store.learning import EnrollmentChange
+from progress_service.store.learning import EnrollmentChange, EnrollmentKey
 from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.store.values import columns
 from progress_service.tallies import Changes, Counts, Group, of_day, of_enrollment, of_record
@@ -284,15 +285,16 @@ class World:
             case Send(updates):
                 self.write(lambda connection: recorder.record(connection, updates, auto_enroll=True, now=now))
             case Enroll(changes):
-                self.write(lambda connection: recorder.enroll(connection, changes, now=now))
+                self.write(lambda connection: recorder.enroll(connection, changes, now=now, by=COMMAND))
             case Publish(weights, rule):
                 given = dict(zip(CONTENTS, weights, strict=True))
                 current = {content_id: weight for content_id, weight in given.items() if weight is not None}
                 self.write(lambda connection: publish(connection, "algebra", current, rule))
             case Reset(user_id):
-                self.write(lambda connection: recorder.reset(connection, user_id, "algebra"))
+                key = EnrollmentKey(user_id, "algebra")
+                self.write(lambda connection: corrections.reset(connection, key, by=COMMAND, now=now))
             case Erase(user_id):
-                self.write(lambda connection: recorder.erase(connection, user_id))
+                self.write(lambda connection: corrections.erase(connection, user_id, by=COMMAND, now=now))
 
     def read(self, work: Any) -> Any:
         with self.app.app_context():
@@ -313,7 +315,7 @@ def publish(
 ) -> None:
     contents = [PublishedContent(one, one.title(), "video", None, weight, *rule) for one, weight in weights.items()]
     module = PublishedModule(module_id, module_id.title(), [], contents)
-    publishing.publish(connection, module, now=datetime.now(UTC))
+    publishing.publish(connection, module, now=datetime.now(UTC), by=COMMAND)
 
 
 def stored(connection: Connection) -> dict[Group, Counts]:

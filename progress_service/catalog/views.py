@@ -76,9 +76,10 @@ def publish_module(call: Call, module_id: str) -> Answer:
     a GET may be sent back.
     """
     with refused_at("/contents/{}"):
-        created = publishing.publish(call.connection, PublishedModule(module_id, **call.body), now=call.now)
-    (module,) = queries.published(call.connection, [module_id])
-    return Answer(PublishedModuleDocument.of(module), 201 if created else 200)
+        module = PublishedModule(module_id, **call.body)
+        created = publishing.publish(call.connection, module, now=call.now, by=call.actor)
+    (published,) = queries.published(call.connection, [module_id])
+    return Answer(PublishedModuleDocument.of(published), 201 if created else 200)
 
 
 @catalog.get("/enrollments/<user_id>/<module_id>")
@@ -104,7 +105,7 @@ def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """
     change = EnrollmentChange(user_id, module_id, **call.body["change"])
     with refused_at():
-        enrolled = recorder.enroll(call.connection, [change], now=call.now)
+        enrolled = recorder.enroll(call.connection, [change], now=call.now, by=call.actor)
     (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
     before = enrolled.before.enrollments.get(key, enrollment)
     _check_read_only(call.body["read_only"], EnrolledDocument.of(before, module))

@@ -13,6 +13,7 @@ from progress_service.calculations import COMPLETED, DROPPED, ActivityDay, Denom
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
 from progress_service.store.learning import Recorded
 from progress_service.web.documents import (
+    EXCUSED,
     IN_PROGRESS,
     NOT_STARTED,
     Counted,
@@ -134,7 +135,7 @@ class ContentProgressDocument(ListedContentDocument):
     """A content of a module, and the learner's record of it, if there is one."""
 
     progress: RecordDocument | None
-    status: Annotated[str, Meta(extra_json_schema={"enum": [NOT_STARTED, IN_PROGRESS, COMPLETED]})]
+    status: Annotated[str, Meta(extra_json_schema={"enum": [NOT_STARTED, IN_PROGRESS, COMPLETED, EXCUSED]})]
 
     @classmethod
     def of(cls, content: ContentProgress) -> Self:
@@ -156,7 +157,7 @@ class TypeProgressDocument(Document):
         return cls(
             type=name,
             total_contents=len(counted),
-            completed_contents=sum(bool(progress.record and progress.record.completed_at) for progress in counted),
+            completed_contents=sum(bool(progress.record and progress.record.done_at) for progress in counted),
             time_spent_seconds=sum(progress.record.time_spent_seconds for progress in contents if progress.record),
         )
 

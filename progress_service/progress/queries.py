@@ -76,7 +76,7 @@ def _following() -> Subquery:
     """
     current, last, record = aliased(Content), aliased(Content), aliased(ProgressRecord)
     mine = and_(record.content_id == current.id, record.user_id == THE_LEARNER)
-    is_open = and_(~current.retired, record.completed_at.is_(None))
+    is_open = and_(~current.retired, record.completed_at.is_(None), record.excused_at.is_(None))
     opened = select(current.id).outerjoin(record, mine).where(current.module_id == Enrollment.module_id, is_open)
     is_on_the_way = one_of(Enrollment.status, (ACTIVE, PAUSED))
     module = (

@@ -16,11 +16,11 @@ from progress_service.progress.documents import (
     RecordedDocument,
 )
 from progress_service.progress.schemas import DashboardQuery, EffortSchema, batch_schema, update_schema
-from progress_service.store import recorder
-from progress_service.store.learning import Recorded
+from progress_service.store import corrections, recorder
+from progress_service.store.learning import EnrollmentKey, Recorded
 from progress_service.store.recorder import NoRecord, UnknownContent, refuse
 from progress_service.web import idempotency, problems
-from progress_service.web.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES, Role
+from progress_service.web.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
 from progress_service.web.documents import EnrollmentDocument, RecordDocument
 from progress_service.web.endpoint import (
     NOTHING,
@@ -169,7 +169,7 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
 @answers(None, 204)
 def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Reset a learner's progress in one module."""
-    recorder.reset(call.connection, user_id, module_id)
+    corrections.reset(call.connection, EnrollmentKey(user_id, module_id), by=call.actor, now=call.now)
     return NOTHING
 
 
@@ -181,20 +181,24 @@ def erase_learner(call: Call, user_id: str) -> Answer:
     may_have_more = True
     while may_have_more:
         idempotency.forget(call.connection, user_id)  # first, so that no request keeps its effect without its answer
-        may_have_more = recorder.erase(call.connection, user_id)
+        may_have_more = corrections.erase(call.connection, user_id, by=call.actor, now=call.now)
     return NOTHING
 
 
 def _update(call: Call, body: Mapping[str, Any]) -> Update:
     """Return the update that a body reports; the caller and the present time are its defaults."""
-    is_instructor = call.caller.role is Role.INSTRUCTOR
-    defaults = {"user_id": call.caller.id, "occurred_at": call.now, "by_instructor": is_instructor}
-    return Update(**{**defaults, **body})
+    return Update(**{"user_id": call.caller.id, "occurred_at": call.now, "by": call.actor, **body})
 
 
 def _record(calls: Sequence[Call], updates: Sequence[Update]) -> Recorded:
-    now = max(call.now for call in calls)
-    return recorder.record(calls[0].connection, updates, auto_enroll=current_app.config["AUTO_ENROLL"], now=now)
+    return recorder.record(
+        calls[0].connection,
+        updates,
+        auto_enroll=current_app.config["AUTO_ENROLL"],
+        session_days=current_app.config["SESSION_DAYS"],
+        now=max(call.now for call in calls),
+        each_alone=len(calls) > 1,
+    )
 
 
 def _answers(recorded: Recorded) -> list[Answer]:
@@ -205,7 +209,7 @@ def _answers(recorded: Recorded) -> list[Answer]:
                 progress=RecordDocument.of(step.record),
                 enrollment=EnrollmentDocument.of(step.enrollment, recorded.modules[step.enrollment.module_id]),
             ),
-            200 if step.before else 201,
+            201 if step.starts else 200,
             step.record.user_id,
         )
         for step in recorded.steps

@@ -43,6 +43,10 @@ UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
 """Errors of a connection, not of its transaction, which is tried again on another connection."""
 
 
+class Outdated(Exception):
+    """What a transaction must lock has changed since it took its locks, so that it has to begin again."""
+
+
 class NoTurn(TimeoutError):
     """Other threads have been writing to SQLite for longer than the transaction may wait."""
 
@@ -254,10 +258,11 @@ def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeout
         attempt += 1
         try:
             return _try(work, mode, timeouts)
-        except DBAPIError as error:
+        except (DBAPIError, Outdated) as error:
             if attempt == ATTEMPTS or time.monotonic() > deadline or not is_transient(error):
                 raise
-            current_app.logger.info("transaction tried again after %s", type(error.orig).__name__)
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            current_app.logger.info("transaction tried again after %s", type(cause).__name__)
         time.sleep(random.uniform(0, LONGEST_PAUSE))
 
 
@@ -275,8 +280,10 @@ def _try(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -
         return work(connection), transaction.pop_all()
 
 
-def is_transient(error: DBAPIError) -> bool:
+def is_transient(error: DBAPIError | Outdated) -> bool:
     """Tell whether the transaction lost a race or its connection, so that it may succeed when it is tried again."""
+    if isinstance(error, Outdated):
+        return True
     return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, cast, func, literal_column
+from sqlalchemy import BigInteger, ColumnElement, String, case, cast, func, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -20,6 +20,44 @@ class utc_week(FunctionElement[str]):  # noqa: N801
 
     type = String()
     inherit_cache = True
+
+
+class settled_after(FunctionElement[int]):  # noqa: N801
+    """The last transaction that has to end before a change that is written now has its place among all changes.
+
+    On PostgreSQL that is this transaction, or a later one that has begun: so the changes of a transaction that waited
+    for this one come later. SQLite writes one transaction after another.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+class json_text(FunctionElement[str]):  # noqa: N801
+    """A JSON object of names and values in turn, as text."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(settled_after, "postgresql")
+def _postgresql_settled_after(element: settled_after, compiler: Any, **kwargs: Any) -> str:
+    return "CAST(CAST(greatest(pg_snapshot_xmax(pg_current_snapshot()), pg_current_xact_id()) AS TEXT) AS BIGINT)"
+
+
+@compiles(settled_after, "sqlite")
+def _sqlite_settled_after(element: settled_after, compiler: Any, **kwargs: Any) -> str:
+    return "0"
+
+
+@compiles(json_text, "postgresql")
+def _postgresql_json(element: json_text, compiler: Any, **kwargs: Any) -> str:
+    return f"CAST(json_build_object({compiler.process(element.clauses, **kwargs)}) AS TEXT)"
+
+
+@compiles(json_text, "sqlite")
+def _sqlite_json(element: json_text, compiler: Any, **kwargs: Any) -> str:
+    return f"json_object({compiler.process(element.clauses, **kwargs)})"
 
 
 @compiles(utc_day, "postgresql")
@@ -52,6 +90,11 @@ def item_of(period: Any, content_id: Any) -> ColumnElement[str]:
 def content_of(item: Any) -> ColumnElement[str]:
     """Return the content that is named in the item of a group of a week or day."""
     return func.substr(item, literal_column(str(len("2026-01-31 ") + 1)))
+
+
+def earlier_of(time: Any, other: Any) -> ColumnElement[Any]:
+    """Return the earlier of two times; either may be null."""
+    return case((time.is_(None), other), (other < time, other), else_=time)
 
 
 def one_of(column: Any, words: Collection[str]) -> ColumnElement[bool]:

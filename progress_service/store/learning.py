@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from progress_service import calculations, tallies
-from progress_service.calculations import ActivityDay, Denominators, Enrollment, Record
+from progress_service.calculations import ActivityDay, Denominators, Enrollment, Record, Session, Update
 
 
 class RecordKey(NamedTuple):
@@ -24,6 +24,12 @@ class DayKey(NamedTuple):
     day: date
 
 
+class SessionKey(NamedTuple):
+    user_id: str
+    content_id: str
+    session: str
+
+
 class EnrollmentChange(NamedTuple):
     """A change of an enrollment, which is made if it is missing; a field that is None stays as it is."""
 
@@ -32,17 +38,24 @@ class EnrollmentChange(NamedTuple):
     status: str | None = None
     enrolled_at: datetime | None = None
     counted: bool | None = None
+    completed_at: datetime | None = None
+    """When the module was completed elsewhere: gives the completion, whatever the records say."""
 
 
 class Learning(NamedTuple):
-    """The stored values of some learners: their enrollments, records and days of activity."""
+    """The stored values of some learners: their enrollments, records, days of activity and sessions."""
 
     enrollments: dict[EnrollmentKey, Enrollment]
     records: dict[RecordKey, Record]
     days: dict[DayKey, ActivityDay]
+    sessions: dict[SessionKey, Session]
+
+    @classmethod
+    def nothing(cls) -> "Learning":
+        return cls({}, {}, {}, {})
 
     def copy(self) -> "Learning":
-        return Learning(dict(self.enrollments), dict(self.records), dict(self.days))
+        return Learning(dict(self.enrollments), dict(self.records), dict(self.days), dict(self.sessions))
 
     def without_enrollments(self, created: Collection[EnrollmentKey]) -> "Learning":
         """Leave out the enrollments that this transaction has made: they are in no tally yet."""
@@ -61,7 +74,13 @@ class Learning(NamedTuple):
             _difference(self.enrollments, other.enrollments, toggled),
             _difference(self.records, other.records, toggled),
             _difference(self.days, other.days, toggled),
+            _difference(self.sessions, other.sessions, ()),
         )
+
+    def without(self, other: "Learning") -> "Learning":
+        """Return the values whose keys the other does not have."""
+        pairs: Iterator[tuple[dict[Any, Any], dict[Any, Any]]] = zip(self, other, strict=True)
+        return Learning(*({key: value for key, value in mine.items() if key not in others} for mine, others in pairs))
 
     def shares(
         self, modules: Mapping[str, Denominators], enrollments: Mapping[EnrollmentKey, Enrollment]
@@ -81,6 +100,7 @@ class Learning(NamedTuple):
 class Step(NamedTuple):
     """The effect of one update: the record before it, and the record and the enrollment after it."""
 
+    update: Update
     before: Record | None
     record: Record
     enrollment: Enrollment
@@ -92,7 +112,12 @@ class Step(NamedTuple):
     @property
     def moves_completion(self) -> bool:
         """Whether the update gives a completed record another date."""
-        return self.before is not None and self.before.completed_at not in (None, self.record.completed_at)
+        return self.before is not None and self.before.done_at not in (None, self.record.done_at)
+
+    @property
+    def starts(self) -> bool:
+        """Whether the update is the first about this record."""
+        return self.before is None or self.before.started_at is None
 
 
 class Recorded(NamedTuple):
@@ -106,7 +131,7 @@ class Recorded(NamedTuple):
     @property
     def started(self) -> int:
         """How many records are new."""
-        return len(self.after.records) - len(self.before.records)
+        return sum(step.starts for step in self.steps)
 
     @property
     def enrolled(self) -> int:
@@ -128,7 +153,7 @@ def _difference(some: dict[Any, Any], others: dict[Any, Any], toggled: Collectio
     return {
         key: value
         for key, value in some.items()
-        if others.get(key) != value or (value.user_id, value.module_id) in toggled
+        if others.get(key) != value or (toggled and (value.user_id, value.module_id) in toggled)
     }
 
 

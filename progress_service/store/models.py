@@ -5,7 +5,7 @@ numbers, scores are in ten-thousandths of a point, passing scores in hundredths 
 """
 
 from datetime import UTC, date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -36,6 +36,26 @@ LONG_IDENTIFIER = sa.String(280).with_variant(sa.String(280, collation="C"), "po
 Identifier = Annotated[str, mapped_column(IDENTIFIER)]
 Key = Annotated[str, mapped_column(IDENTIFIER, primary_key=True)]
 Small = Annotated[int, mapped_column(sa.SmallInteger)]
+
+
+CHANGE_TYPES = (
+    "enrollment.created",
+    "enrollment.changed",
+    "enrollment.completed",
+    "enrollment.withdrawn",
+    "content.completed",
+    "content.excused",
+    "progress.corrected",
+    "progress.reset",
+    "learner.merged",
+    "learner.erased",
+    "module.published",
+)
+
+
+def where(condition: str) -> dict[str, Any]:
+    """Limit an index to the rows that a condition selects."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 
 class Base(DeclarativeBase):
@@ -126,6 +146,8 @@ class Enrollment(Base):
     last_content_id: Mapped[str | None] = mapped_column(IDENTIFIER)
     enrolled_by_update: Mapped[bool] = mapped_column(server_default=sa.false())
     counted: Mapped[bool] = mapped_column(server_default=sa.true())
+    last_is_excused: Mapped[bool] = mapped_column(server_default=sa.false())
+    credited: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
 class ProgressRecord(Base):
@@ -135,10 +157,10 @@ class ProgressRecord(Base):
     __table_args__ = (
         sa.UniqueConstraint("user_id", "content_id"),
         sa.ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
-        sa.ForeignKeyConstraint(["module_id", "content_id"], ["contents.module_id", "contents.id"]),
+        sa.ForeignKeyConstraint(["module_id", "content_id"], ["contents.module_id", "contents.id"], onupdate="CASCADE"),
         sa.CheckConstraint("furthest_percentage BETWEEN 0 AND 100", "furthest_percentage"),
         sa.CheckConstraint(
-            "progress_percentage = CASE WHEN completed_at IS NOT NULL THEN 100"
+            "progress_percentage = CASE WHEN completed_at IS NOT NULL OR excused_at IS NOT NULL THEN 100"
             " WHEN furthest_percentage > 99 THEN 99 ELSE furthest_percentage END",
             "progress_percentage",
         ),
@@ -147,6 +169,10 @@ class ProgressRecord(Base):
         sa.CheckConstraint("max_score BETWEEN 1 AND 10000000000", "max_score"),
         sa.CheckConstraint("(position IS NULL) = (position_at IS NULL)", "position"),
         sa.CheckConstraint("started_at <= last_activity_at", "last_activity_at"),
+        sa.CheckConstraint(
+            "(started_at IS NULL) = (last_activity_at IS NULL) AND (started_at IS NOT NULL OR excused_at IS NOT NULL)",
+            "started_at",
+        ),
         sa.Index(None, "module_id", "content_id"),
     )
 
@@ -161,11 +187,30 @@ class ProgressRecord(Base):
     max_score: Mapped[int | None]
     position: Mapped[str | None] = mapped_column(sa.String(255))
     position_at: Mapped[datetime | None]
-    started_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
-    last_activity_at: Mapped[datetime]
+    last_activity_at: Mapped[datetime | None]
     reached_at: Mapped[datetime | None]
     passed_at: Mapped[datetime | None]
+    excused_at: Mapped[datetime | None]
+
+
+class Session(Base):
+    """The time of one sitting of a learner with a content. It goes with its record, and some days after it was told."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["user_id", "content_id"], ["progress_records.user_id", "progress_records.content_id"], ondelete="CASCADE"
+        ),
+        sa.CheckConstraint("time_spent_seconds BETWEEN 0 AND 86400", "time_spent_seconds"),
+    )
+
+    user_id: Mapped[Key]
+    content_id: Mapped[Key]
+    session: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    time_spent_seconds: Mapped[int] = mapped_column(sa.Integer)
+    received_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class ActivityDay(Base):
@@ -204,6 +249,38 @@ class Tally(Base):
     weighted_sum: Mapped[int]
     scored: Mapped[int]
     score_hundredths: Mapped[int]
+
+
+class Change(Base):
+    """One line of the journal. It refers to nothing, since it tells also of what is no more.
+
+    `id` grows in the order in which things happen to a learner in a module, since their enrollment is locked. A reader
+    of all changes reads them by `settled_after` and `id`: on PostgreSQL a change is settled, and so is every change
+    before it, when all transactions up to `settled_after` have ended.
+    """
+
+    __tablename__ = "changes"
+    __table_args__ = (
+        sa.CheckConstraint(f"type IN {CHANGE_TYPES}", "type"),
+        sa.Index(None, "settled_after", "id"),
+        sa.Index("ix_changes_history", "user_id", "module_id", "id", **where("is_history")),
+        sa.Index("ix_changes_purge", "recorded_at", **where("NOT is_history")),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True)
+    settled_after: Mapped[int]
+    type: Mapped[str] = mapped_column(sa.String(32))
+    time: Mapped[datetime]
+    recorded_at: Mapped[datetime]
+    user_id: Mapped[str | None] = mapped_column(IDENTIFIER)
+    module_id: Mapped[str | None] = mapped_column(IDENTIFIER)
+    content_id: Mapped[str | None] = mapped_column(IDENTIFIER)
+    by_sub: Mapped[str | None] = mapped_column(IDENTIFIER)
+    by_role: Mapped[str] = mapped_column(sa.String(16))
+    data: Mapped[str] = mapped_column(sa.Text)
+    is_history: Mapped[bool]
+    """Whether it belongs to an enrollment that still exists. Others are kept for some time only."""
 
 
 class StoredAnswer(Base):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from progress_service import tallies
+from progress_service.calculations import Actor
 from progress_service.store import locks, recount
 from progress_service.store.models import Content, Module, ModuleInstructor
 from progress_service.store.recorder import ContentElsewhere, refuse, tally_rows
@@ -37,7 +38,9 @@ class PublishedModule(NamedTuple):
     contents: Sequence[PublishedContent]
 
 
-def publish(connection: Connection, module: PublishedModule, *, now: datetime, is_locked: bool = False) -> bool:
+def publish(
+    connection: Connection, module: PublishedModule, *, now: datetime, by: Actor, is_locked: bool = False
+) -> bool:
     """Publish a module with all its contents, and recount its enrollments where weights or rules have changed.
 
     Contents that are left out are retired. With `is_locked` the caller already holds the module (`locks.hold_modules`).
@@ -49,7 +52,7 @@ def publish(connection: Connection, module: PublishedModule, *, now: datetime, i
     is_new = _store(connection, module)
     recount.denominators(connection, module.id)
     if not is_new:
-        _recount(connection, module.id, weights, rules, now)
+        _recount(connection, module.id, weights, rules, now, by)
     return is_new
 
 
@@ -79,15 +82,17 @@ def _store(connection: Connection, module: PublishedModule) -> bool:
     return is_new
 
 
-def _recount(connection: Connection, module_id: str, weights: recount.Weights, rules: Rules, now: datetime) -> None:
+def _recount(
+    connection: Connection, module_id: str, weights: recount.Weights, rules: Rules, now: datetime, by: Actor
+) -> None:
     """Change records, enrollments and tallies where weights or completion rules differ from the earlier ones."""
     new_weights, new_rules = _counted_weights(connection, module_id), _rules(connection, module_id)
     changed = [content_id for content_id, rule in rules.items() if new_rules[content_id] != rule]
-    completed = recount.completions(connection, module_id, now, content_ids=changed) if changed else {}
+    completed = recount.completions(connection, module_id, now, by, content_ids=changed) if changed else {}
     if completed:
-        enrollments_completed = recount.totals(connection, module_id, now, recount.RULED_TOTALS)
+        enrollments_completed = recount.totals(connection, module_id, now, by, recount.RULED_TOTALS)
     elif weights != new_weights:
-        enrollments_completed = recount.reweigh(connection, module_id, weights, new_weights, now)
+        enrollments_completed = recount.reweigh(connection, module_id, weights, new_weights, now, by)
     else:
         return
     of_unfinished = (tallies.LAST_WEEK, tallies.LAST_DAY) if enrollments_completed else ()

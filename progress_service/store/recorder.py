@@ -5,7 +5,7 @@ order (docs/architecture.md, "The way of an update"). Its caller owns the transa
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import randrange
 from secrets import randbits
 from typing import Any, NamedTuple
@@ -14,8 +14,18 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from progress_service import calculations, tallies
-from progress_service.calculations import ActivityDay, ContentRule, Denominators, Enrollment, Record, Update
-from progress_service.store import locks
+from progress_service.calculations import (
+    ActivityDay,
+    Actor,
+    ContentRule,
+    Denominators,
+    Enrollment,
+    Record,
+    Session,
+    Update,
+)
+from progress_service.store import journal, locks
+from progress_service.store.database import Outdated
 from progress_service.store.direct import DirectStatement
 from progress_service.store.learning import (
     DayKey,
@@ -24,11 +34,14 @@ from progress_service.store.learning import (
     Learning,
     Recorded,
     RecordKey,
+    SessionKey,
     Step,
 )
 from progress_service.store.statements import Statements
 from progress_service.store.values import values
 
+SESSION_DAYS = 30
+"""For how many days a session is known after it was last received, if no setting says otherwise."""
 TALLY_PARTS = 8
 """The number of rows of each tally. A writer adds to a random row, so that writers of a module seldom meet."""
 
@@ -71,27 +84,39 @@ class CriteriaNotMet(Refused):
     """The best score does not reach the content's passing score, so that the record cannot be completed."""
 
 
-def record(connection: Connection, updates: Sequence[Update], *, auto_enroll: bool, now: datetime) -> Recorded:
-    """Fold updates into their records and enrollments, in order, all or none.
+def record(
+    connection: Connection,
+    updates: Sequence[Update],
+    *,
+    auto_enroll: bool,
+    now: datetime,
+    session_days: int = SESSION_DAYS,
+    each_alone: bool = False,
+) -> Recorded:
+    """Fold updates into their records and enrollments, in order, all or none; `each_alone` is a request of its own.
 
-    The number of statements is the same for one update and for a thousand; where an enrollment completes, or an earlier
-    report moves its completion, there is one more. Raises UnknownContent, NotEnrolled and CriteriaNotMet.
+    The number of statements is the same for one update and for a thousand. There is one more where an enrollment
+    completes, or an earlier report moves its completion; where the journal tells of it; and two more with sessions.
+    Raises UnknownContent, NotEnrolled and CriteriaNotMet.
     """
     sql = Statements.of(connection)
     rows = sql.keys(_keys(updates))
     shared = locks.share_modules(connection, sql.lock_modules_of_contents, rows)
-    created = _lock_enrollments(connection, sql.lock_enrollments_of_contents, rows)
+    created = lock_enrollments(connection, sql.lock_enrollments_of_contents, rows)
     catalog, found = _read(connection, rows, shared)
     refuse(UnknownContent, [update.content_id in catalog.contents for update in updates])
     if not auto_enroll:
         refuse(NotEnrolled, [_enrollment_key(update, catalog) not in created for update in updates])
+    _read_sessions(connection, updates, now - timedelta(days=session_days), found)
     after = found.copy()
     folded = [_fold(after, update, catalog.contents[update.content_id], now) for update in updates]
     refuse(CriteriaNotMet, [step is not None for step in folded])
     steps = [step for step in folded if step is not None]
     recorded = Recorded(found.without_enrollments(created), after, catalog.modules, steps)
     _date_completions(connection, recorded, catalog.contents, rows)
-    return _store(connection, recorded)
+    store(connection, recorded)
+    journal.write(connection, journal.of_updates(steps, recorded.before, recorded.modules, each_alone=each_alone), now)
+    return recorded
 
 
 def _keys(updates: Sequence[Update]) -> Iterable[tuple[Any, ...]]:
@@ -99,26 +124,24 @@ def _keys(updates: Sequence[Update]) -> Iterable[tuple[Any, ...]]:
     keys: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     for place, update in enumerate(updates):
         key = update.user_id, update.content_id, update.occurred_at.date()
-        keys.setdefault(key, (*key, update.occurred_at, update.by_instructor, place))
+        keys.setdefault(key, (*key, update.occurred_at, update.by.is_instructor, place))
     return keys.values()
 
 
-def _lock_enrollments(
-    connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]
-) -> set[EnrollmentKey]:
+def lock_enrollments(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> set[EnrollmentKey]:
     """Lock enrollments, make those that are missing, and return the keys of the new ones."""
     return {EnrollmentKey(*key) for key in statement.run(connection, **rows)}
 
 
 def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> tuple[Catalog, Learning]:
     """Read everything that the updates build on. The locks are held: rows that are read before may be outdated."""
-    catalog, found = Catalog({}, {}), Learning({}, {}, {})
+    catalog, found = Catalog({}, {}), Learning.nothing()
     for row in Statements.of(connection).read.run(connection, **rows):
         key, content, module, enrollment, record, day = values(
             row, RecordKey, ContentRule, Denominators, Enrollment, Record, ActivityDay
         )
         if content.module_id not in shared:
-            continue  # published since the locks were taken: this update came before
+            raise Outdated  # published, or moved to another module, since the locks were taken
         catalog.contents[key.content_id], catalog.modules[content.module_id] = content, module
         found.enrollments[EnrollmentKey(key.user_id, content.module_id)] = enrollment
         if record:
@@ -126,6 +149,17 @@ def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> 
         if day:
             found.days[DayKey(key.user_id, content.module_id, day.day)] = day
     return catalog, found
+
+
+def _read_sessions(connection: Connection, updates: Sequence[Update], since: datetime, learning: Learning) -> None:
+    """Add the sessions that updates name; those that were last received before some time are forgotten."""
+    named = {SessionKey(update.user_id, update.content_id, update.session) for update in updates if update.session}
+    if not named:
+        return
+    sql = Statements.of(connection)
+    for session in map(Session._make, sql.read_sessions.run(connection, **sql.session_keys(named))):
+        if session.received_at > since:
+            learning.sessions[SessionKey(session.user_id, session.content_id, session.session)] = session
 
 
 def _enrollment_key(update: Update, catalog: Catalog) -> EnrollmentKey:
@@ -137,7 +171,12 @@ def _fold(learning: Learning, update: Update, content: ContentRule, now: datetim
     user_id, module_id, at = update.user_id, content.module_id, update.occurred_at
     key = RecordKey(user_id, update.content_id)
     found = learning.records.get(key)
-    before = found or Record(_uuid7(now), user_id, module_id, update.content_id, at, at)
+    before = found or new_record(*key, module_id, now)
+    told = update
+    if update.session is not None:
+        session_key = SessionKey(*key, update.session)
+        session, added = calculations.sit(learning.sessions.get(session_key), update, now)
+        learning.sessions[session_key], update = session, update._replace(time_spent_seconds=added)
     try:
         after = learning.records[key] = calculations.apply(before, update, content)
     except calculations.CriteriaNotMet:
@@ -148,7 +187,7 @@ def _fold(learning: Learning, update: Update, content: ContentRule, now: datetim
     enrollment_key = EnrollmentKey(user_id, module_id)
     enrollment = calculations.count(learning.enrollments[enrollment_key], before, after, update, content)
     learning.enrollments[enrollment_key] = enrollment
-    return Step(found, after, enrollment)
+    return Step(told, found, after, enrollment)
 
 
 def _date_completions(
@@ -195,19 +234,19 @@ def _note_completion(
 ) -> None:
     """Note when a counted content was completed, under the enrollments whose dates are noted."""
     noted = dates.get(EnrollmentKey(record.user_id, record.module_id))
-    if noted is not None and record.completed_at is not None and contents[record.content_id].counted_weight:
-        noted[record.content_id] = record.completed_at
+    if noted is not None and record.done_at is not None and contents[record.content_id].counted_weight:
+        noted[record.content_id] = record.done_at
 
 
-def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime) -> Recorded:
+def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime, by: Actor) -> Recorded:
     """Enroll learners, or change their enrollments; a completed enrollment keeps its status. Raises UnknownModule."""
     sql = Statements.of(connection)
     keys = {EnrollmentKey(change.user_id, change.module_id) for change in changes}
     rows = sql.enrollment_keys((*key, now) for key in keys)
     locks.share_modules(connection, sql.lock_modules, rows)
-    created = _lock_enrollments(connection, sql.lock_enrollments, rows)
+    created = lock_enrollments(connection, sql.lock_enrollments, rows)
     modules: dict[str, Denominators] = {}
-    found = Learning({}, {}, {})
+    found = Learning.nothing()
     for row in sql.read_enrollments.run(connection, **rows):
         module, enrollment = values(row, Denominators, Enrollment)
         modules[enrollment.module_id] = module
@@ -216,78 +255,33 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     enrollments = dict(found.enrollments)
     for change in changes:
         key = EnrollmentKey(change.user_id, change.module_id)
-        changed = calculations.change(enrollments[key], change.status, change.enrolled_at, change.counted)
+        changed = calculations.change(enrollments[key], *change[2:], now=now)
         enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
     before = found.without_enrollments(created)
     toggled = [key for key, enrollment in before.enrollments.items() if enrollment.counted != enrollments[key].counted]
-    _read_learning(connection, toggled, before)
-    return _store(connection, Recorded(before, Learning(enrollments, before.records, before.days), modules, []))
+    if toggled:
+        read_learning(connection, sql.enrollment_keys((*key, None) for key in toggled), before)
+    recorded = Recorded(before, before._replace(enrollments=enrollments), modules, [])
+    store(connection, recorded)
+    journal.write(connection, journal.of_difference(*recorded[:3], by, now), now)
+    return recorded
 
 
-def _read_learning(connection: Connection, keys: Sequence[EnrollmentKey], learning: Learning) -> None:
+def read_learning(connection: Connection, rows: Mapping[str, Any], learning: Learning) -> None:
     """Add the records and days of activity under some enrollments, whose locks are held."""
-    if not keys:
-        return
     sql = Statements.of(connection)
-    rows = sql.enrollment_keys((*key, None) for key in keys)
-    for row in sql.read_records.run(connection, **rows):
-        record = Record(*row)
+    for record in map(Record._make, sql.read_records.run(connection, **rows)):
         learning.records[RecordKey(record.user_id, record.content_id)] = record
-    for row in sql.read_days.run(connection, **rows):
-        day = ActivityDay(*row)
+    for day in map(ActivityDay._make, sql.read_days.run(connection, **rows)):
         learning.days[DayKey(day.user_id, day.module_id, day.day)] = day
 
 
-def reset(connection: Connection, user_id: str, module_id: str) -> None:
-    """Delete a learner's records in a module, and start their enrollment again if there is an enrollment."""
-    removed = _remove(connection, user_id, [module_id])
-    restarted = {key: calculations.restart(enrollment) for key, enrollment in removed.before.enrollments.items()}
-    _store(connection, removed._replace(after=Learning(restarted, {}, {})))
-
-
-def erase(connection: Connection, user_id: str) -> bool:
-    """Delete a learner's enrollments, with all that is recorded under them; return whether there were any.
-
-    The enrollments are listed before they are locked: while this waits, a batch may enroll the learner in more modules.
-    So the caller repeats this until there are none.
-    """
-    sql = Statements.of(connection)
-    module_ids = [module_id for (module_id,) in sql.enrolled_modules.run(connection, user_id=user_id)]
-    removed = _remove(connection, user_id, module_ids)
-    sql.delete_enrollments.run(connection, user_id=user_id, **sql.enrollment_keys(_keys_of(removed)))
-    _store(connection, removed)
-    return bool(module_ids)
-
-
-def _remove(connection: Connection, user_id: str, module_ids: Sequence[str]) -> Recorded:
-    """Delete a learner's records and days of activity in some modules, and return them with the enrollments."""
-    sql = Statements.of(connection)
-    rows = sql.enrollment_keys((user_id, module_id, None) for module_id in module_ids)
-    locks.share_modules(connection, sql.lock_modules, rows)
-    removed = Recorded(Learning({}, {}, {}), Learning({}, {}, {}), {}, [])
-    enrollments, records, days = removed.before
-    for row in sql.lock_enrollments_of_learner.run(connection, user_id=user_id, **rows):
-        module, enrollment = values(row, Denominators, Enrollment)
-        removed.modules[enrollment.module_id] = module
-        enrollments[EnrollmentKey(user_id, enrollment.module_id)] = enrollment
-    # Only under locked enrollments: after another erasure, an update may have made an enrollment that is not locked.
-    rows = sql.enrollment_keys(_keys_of(removed))
-    for record in map(Record._make, sql.delete_records.run(connection, user_id=user_id, **rows)):
-        records[RecordKey(user_id, record.content_id)] = record
-    for day in map(ActivityDay._make, sql.delete_days.run(connection, user_id=user_id, **rows)):
-        days[DayKey(user_id, day.module_id, day.day)] = day
-    return removed
-
-
-def _keys_of(removed: Recorded) -> Iterable[tuple[Any, ...]]:
-    return ((*key, None) for key in removed.before.enrollments)
-
-
-def _store(connection: Connection, recorded: Recorded) -> Recorded:
-    """Write the records, enrollments and days that have changed, and carry the changes over to the tallies."""
+def store(connection: Connection, recorded: Recorded) -> None:
+    """Write the values that have changed, delete those that are gone, and carry the changes over to the tallies."""
     sql = Statements.of(connection)
     before, after, modules, _ = recorded
     removed, added = before.difference(after), after.difference(before)
+    _delete(connection, removed.without(after))
     changes = tallies.Changes()
     changes.replace(removed.shares(modules, before.enrollments), added.shares(modules, after.enrollments))
     rows = {
@@ -298,7 +292,18 @@ def _store(connection: Connection, recorded: Recorded) -> Recorded:
     }
     for statement in sql.store:
         statement.run(connection, **rows)
-    return recorded
+    if added.sessions:
+        sql.store_sessions.run(connection, **sql.sessions(added.sessions.values()))
+
+
+def _delete(connection: Connection, gone: Learning) -> None:
+    sql = Statements.of(connection)
+    if gone.records:
+        sql.delete_records.run(connection, **sql.record_ids((record.id,) for record in gone.records.values()))
+    if gone.days:
+        sql.delete_days.run(connection, **sql.days(gone.days.values()))
+    if gone.enrollments:
+        sql.delete_enrollments.run(connection, **sql.enrollment_keys((*key, None) for key in gone.enrollments))
 
 
 def tally_rows(changes: tallies.Changes) -> list[tuple[Any, ...]]:
@@ -312,6 +317,11 @@ def refuse(refusal: type[Refused], are_fine: Sequence[bool]) -> None:
     places = [place for place, is_fine in enumerate(are_fine) if not is_fine]
     if places:
         raise refusal(places)
+
+
+def new_record(user_id: str, content_id: str, module_id: str, now: datetime) -> Record:
+    """Return a record without any update."""
+    return Record(_uuid7(now), user_id, module_id, content_id, None, None)
 
 
 def _uuid7(now: datetime) -> UUID:

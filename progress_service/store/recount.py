@@ -11,17 +11,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import and_, case, cast, func, literal, null, or_, select, union_all, update
 
-from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED
-from progress_service.store.functions import item_of, summed_to_int, utc_day, utc_week
+from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, Actor
+from progress_service.store import journal
+from progress_service.store.functions import item_of, json_text, summed_to_int, utc_day, utc_week
 from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, Tally
 from progress_service.store.statements import Statements
-from progress_service.tallies import CONTENT, DAY, KINDS, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
+from progress_service.tallies import CONTENT, DAY, EXCUSED, KINDS, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 
 DENOMINATORS = ("total_weight", "total_contents")
 RULED_TOTALS = ("weighted_sum", "completed_contents")
 """The totals of an enrollment that depend on the catalog."""
 SUMS = (*RULED_TOTALS, "time_spent_seconds")
-TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id")
+TOTALS = (*SUMS, "enrolled_at", "last_activity_at", "last_content_id", "last_is_excused")
 
 Weights = Mapping[str, int]
 """The weights of a module's counted contents, by their ids."""
@@ -41,6 +42,7 @@ def totals(
     connection: sa.Connection,
     module_id: str,
     now: datetime,
+    by: Actor,
     names: Iterable[str] = TOTALS,
     user_ids: Collection[str] | None = None,
 ) -> int:
@@ -59,10 +61,12 @@ def totals(
         .where(*where, Enrollment.user_id == counted.c.user_id, or_(*differing))
         .values({name: counted.c[name] for name in names})
     )
-    return _complete(connection, module_id, now, where)
+    return _complete(connection, module_id, now, by, where)
 
 
-def reweigh(connection: sa.Connection, module_id: str, before: Weights, after: Weights, now: datetime) -> int:
+def reweigh(
+    connection: sa.Connection, module_id: str, before: Weights, after: Weights, now: datetime, by: Actor
+) -> int:
     """Apply new weights of a module's contents to its enrollments, and complete the enrollments that are complete.
 
     Reads only the records of contents whose weight has changed, and writes only enrollments that differ. The caller
@@ -73,9 +77,9 @@ def reweigh(connection: sa.Connection, module_id: str, before: Weights, after: W
     gains = sql.weights(
         (key, after.get(key, 0) - before.get(key, 0), (key in after) - (key in before)) for key in changed
     )
-    gain, names = sql.weights.c, ["user_id", "progress_percentage", "completed_at"]
+    gain, names = sql.weights.c, ["user_id", "progress_percentage", "completed_at", "excused_at"]
     source, record = sql.look_up(sql.weights.table, ProgressRecord, names, module_id=module_id, content_id=gain.id)
-    completed = case((record.completed_at.is_not(None), gain.contents), else_=0)
+    completed = case((_is_done(record), gain.contents), else_=0)
     gained = (
         select(
             record.user_id,
@@ -94,16 +98,22 @@ def reweigh(connection: sa.Connection, module_id: str, before: Weights, after: W
         .values({name: getattr(Enrollment, name) + gained.c[name] for name in RULED_TOTALS}),
         gains,
     )
-    return _complete(connection, module_id, now, [is_enrolled])
+    return _complete(connection, module_id, now, by, [is_enrolled])
 
 
-def _complete(connection: sa.Connection, module_id: str, now: datetime, where: Iterable[sa.ColumnElement[bool]]) -> int:
+def _complete(
+    connection: sa.Connection, module_id: str, now: datetime, by: Actor, where: Iterable[sa.ColumnElement[bool]]
+) -> int:
     """Complete the enrollments that are complete, and return how many of them count in statistics."""
     module = select(Module.id).where(
         Module.id == module_id, is_complete(Enrollment.completed_contents, Module.total_contents)
     )
     completing = [*where, module.exists()]
     number = connection.execute(select(func.count()).where(*completing, Enrollment.counted)).scalar_one()
+    weight = select(Module.total_weight).where(Module.id == module_id).scalar_subquery()
+    percentage = Enrollment.weighted_sum * 10_000 // weight / sa.literal_column("100.0")
+    data = json_text(sa.literal_column("'progressPercentage'"), percentage)
+    journal.write_selected(connection, journal.ENROLLMENT_COMPLETED, Enrollment, null(), data, completing, by, now)
     connection.execute(update(Enrollment).where(*completing).values(status=COMPLETED, completed_at=now))
     return number
 
@@ -112,6 +122,7 @@ def completions(
     connection: sa.Connection,
     module_id: str,
     now: datetime,
+    by: Actor,
     *,
     content_ids: Collection[str] | None = None,
     user_ids: Collection[str] | None = None,
@@ -127,9 +138,16 @@ def completions(
     if user_ids is not None:
         where.append(ProgressRecord.user_id.in_(user_ids))
     ids = sql.ids((content_id,) for content_id in content_ids or ())
-    number = summed_to_int(func.sum(case((_is_counted(ProgressRecord, module_id), 1), else_=0))).label("number")
+    record = ProgressRecord
+    is_in_figures = and_(_is_counted(record, module_id), record.excused_at.is_(None))
+    number = summed_to_int(func.sum(case((is_in_figures, 1), else_=0))).label("number")
     counted = select(ProgressRecord.content_id, number).where(*where).group_by(ProgressRecord.content_id)
     completed = connection.execute(counted, ids).all()
+    if not completed:
+        return {}
+    percentage = record.score * 10_000 // record.max_score / sa.literal_column("100.0")
+    data = json_text(sa.literal_column("'scorePercentage'"), percentage)
+    journal.write_selected(connection, journal.CONTENT_COMPLETED, record, record.content_id, data, where, by, now, ids)
     connection.execute(update(ProgressRecord).where(*where).values(completed_at=now, progress_percentage=100), ids)
     return {row.content_id: row.number for row in completed}
 
@@ -170,7 +188,7 @@ def recounted_denominators(module_id: str) -> sa.Subquery:
 def recounted_totals(module_id: str) -> sa.Subquery:
     record = ProgressRecord
     weighted = case((~Content.retired, cast(Content.weight, sa.BigInteger) * record.progress_percentage), else_=0)
-    is_completed = and_(~Content.retired, Content.weight > 0, record.completed_at.is_not(None))
+    is_completed = and_(~Content.retired, Content.weight > 0, _is_done(record))
     summed = (
         select(
             record.user_id,
@@ -191,20 +209,22 @@ def recounted_totals(module_id: str) -> sa.Subquery:
     # If several contents have the latest time, any of them may have been the last.
     is_latest = select(record.id).where(*latest, record.content_id == Enrollment.last_content_id).exists()
     some_latest = select(func.max(record.content_id)).where(*latest, record.module_id == module_id).scalar_subquery()
-    return (
+    last_content_id = case((is_inactive, null()), (is_latest, Enrollment.last_content_id), else_=some_latest)
+    dated = (
         select(
             Enrollment.user_id,
             *(summed_to_int(summed.c[name]).label(name) for name in SUMS),
             case((is_earlier, summed.c.started_at), else_=Enrollment.enrolled_at).label("enrolled_at"),
             summed.c.last_activity_at,
-            case((is_inactive, null()), (is_latest, Enrollment.last_content_id), else_=some_latest).label(
-                "last_content_id"
-            ),
+            last_content_id.label("last_content_id"),
         )
         .outerjoin(summed, summed.c.user_id == Enrollment.user_id)
         .where(Enrollment.module_id == module_id)
-        .subquery("counted")
+        .subquery("dated")
     )
+    of_last = record.user_id == dated.c.user_id, record.content_id == dated.c.last_content_id
+    last_is_excused = select(record.id).where(*of_last, record.excused_at.is_not(None)).exists()
+    return select(*dated.c, last_is_excused.label("last_is_excused")).subquery("counted")
 
 
 def compared_tallies(module_id: str, kinds: Collection[str]) -> sa.Subquery:
@@ -242,7 +262,7 @@ def _shares_of_enrollments(module_id: str) -> Iterator[Share]:
     percentage, is_kept = enrollment.weighted_sum // weight, enrollment.status != DROPPED
     yield _share(module_id, PERCENTAGE, percentage, enrollment, is_kept, learners=func.count())
     last, content_id = enrollment.last_activity_at, enrollment.last_content_id
-    is_unfinished = and_(enrollment.status.in_((ACTIVE, PAUSED)), last.is_not(None))
+    is_unfinished = and_(enrollment.status.in_((ACTIVE, PAUSED)), last.is_not(None), ~enrollment.last_is_excused)
     yield _share(
         module_id, LAST_WEEK, item_of(utc_week(last), content_id), enrollment, is_unfinished, learners=func.count()
     )
@@ -257,19 +277,22 @@ def _shares_of_enrollments(module_id: str) -> Iterator[Share]:
 def _shares_of_records(module_id: str) -> Iterator[Share]:
     """Count all records of a module as `tallies.of_record` counts each."""
     record = ProgressRecord
+    is_excused, is_kept = record.excused_at.is_not(None), record.excused_at.is_(None)
+    yield _share(module_id, EXCUSED, record.content_id, record, is_excused, learners=func.count())
     yield _share(
         module_id,
         CONTENT,
         record.content_id,
         record,
+        is_kept,
         started=func.count(),
         completed=func.count(record.completed_at),
         time_spent_seconds=func.sum(record.time_spent_seconds),
         scored=func.count(record.score),
         score_hundredths=func.coalesce(func.sum(record.score * 10_000 // record.max_score), 0),
     )
-    yield _share(module_id, DAY, utc_day(record.started_at), record, started=func.count())
-    is_completed = record.completed_at.is_not(None)
+    yield _share(module_id, DAY, utc_day(record.started_at), record, is_kept, started=func.count())
+    is_completed = and_(record.completed_at.is_not(None), is_kept)
     yield _share(module_id, DAY, utc_day(record.completed_at), record, is_completed, completed=func.count())
 
 
@@ -302,6 +325,10 @@ def is_fulfilled() -> sa.ColumnElement[bool]:
     record = ProgressRecord
     has_passed = or_(Content.passing_score.is_(None), record.score * 10_000 >= Content.passing_score * record.max_score)
     return and_(record.completed_at.is_(None), record.furthest_percentage >= Content.completion_threshold, has_passed)
+
+
+def _is_done(record: Any) -> sa.ColumnElement[bool]:
+    return or_(record.completed_at.is_not(None), record.excused_at.is_not(None))
 
 
 def is_complete(completed_contents: Any, total_contents: Any) -> sa.ColumnElement[bool]:

@@ -14,10 +14,21 @@ from sqlalchemy.dialects import postgresql, sqlite
 from progress_service import calculations
 from progress_service.store import models
 from progress_service.store.direct import DirectStatement
+from progress_service.store.functions import earlier_of, settled_after
 from progress_service.store.locks import CHANGES, MOST_LOCKS
-from progress_service.store.models import ActivityDay, Content, Enrollment, Module, ProgressRecord, StoredAnswer, Tally
+from progress_service.store.models import (
+    ActivityDay,
+    Change,
+    Content,
+    Enrollment,
+    Module,
+    ProgressRecord,
+    Session,
+    StoredAnswer,
+    Tally,
+)
 from progress_service.store.rows import Rows
-from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD
+from progress_service.store.values import ACTIVITY_DAY, CONTENT_RULE, ENROLLMENT, MODULE, RECORD, SESSION
 from progress_service.tallies import Counts, Group
 
 OWNER = ["user_id", "module_id"]
@@ -40,6 +51,10 @@ class Statements:
         self.records = self._rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
         self.enrollments = self._rows("enrollments", Enrollment, *calculations.Enrollment._fields)
         self.days = self._rows("days", ActivityDay, *calculations.ActivityDay._fields)
+        self.sessions = self._rows("sessions", Session, *calculations.Session._fields)
+        self.session_keys = self._rows("session_keys", Session, "user_id", "content_id", "session")
+        names = (column.name for column in Change.__table__.c if column.name not in ("id", "settled_after"))
+        self.changes = self._rows("changes", Change, *names, place=sa.BigInteger())
         self.tallies = self._rows("tallies", Tally, *Group._fields, "part", *Counts._fields)
         """The numbers to add to parts of tallies."""
         self.contents = self._rows("contents", Content, *(column.name for column in Content.__table__.c))
@@ -109,12 +124,32 @@ class Statements:
         return DirectStatement(select(key.user_id, key.content_id, *names).select_from(source))
 
     @cached_property
+    def read_sessions(self) -> DirectStatement:
+        """Read the sessions of the keys."""
+        names = calculations.Session._fields
+        key: dict[str, Any] = {name: self.session_keys.c[name] for name in self.session_keys.columns}
+        source, session = self.look_up(self.session_keys.table, Session, names, **key)
+        return DirectStatement(select(*(session[name] for name in names)).select_from(source))
+
+    @cached_property
+    def store_sessions(self) -> DirectStatement:
+        """Store sessions."""
+        return DirectStatement(self._upsert(Session, self.sessions, list(self.session_keys.columns)))
+
+    @cached_property
+    def write_changes(self) -> DirectStatement:
+        """Write changes in the journal, in the order of their places."""
+        names = [name for name in self.changes.columns if name != "place"]
+        in_order = select(settled_after(), *(self.changes.c[name] for name in names)).order_by(self.changes.c.place)
+        return DirectStatement(self._insert(Change).from_select(["settled_after", *names], in_order))
+
+    @cached_property
     def last_completions(self) -> DirectStatement:
         """Find the last completion of a counted content under each enrollment, without the contents of the keys."""
         key, record = self.enrollment_keys.c, ProgressRecord
         reported = select(self.keys.c.user_id, self.keys.c.content_id)
         last = (
-            select(func.max(record.completed_at))
+            select(func.max(earlier_of(record.completed_at, record.excused_at)))
             .join(Content, and_(Content.id == record.content_id, ~Content.retired, Content.weight > 0))
             .where(record.user_id == key.user_id, record.module_id == key.module_id)
             .where(sa.tuple_(record.user_id, record.content_id).not_in(reported))
@@ -152,8 +187,7 @@ class Statements:
     @cached_property
     def read_enrollments(self) -> DirectStatement:
         """Read the enrollments of the keys, each with its module's denominators."""
-        enrolled = select(*MODULE, *ENROLLMENT).join(Enrollment, Enrollment.module_id == Module.id)
-        return DirectStatement(enrolled.join(self.enrollment_keys.table, self._is_of_keys(Enrollment)))
+        return DirectStatement(self._enrolled())
 
     @cached_property
     def read_records(self) -> DirectStatement:
@@ -166,13 +200,26 @@ class Statements:
         return DirectStatement(select(*ACTIVITY_DAY).join(self.enrollment_keys.table, self._is_of_keys(ActivityDay)))
 
     @cached_property
+    def read_contents(self) -> DirectStatement:
+        """Read the rules of the contents of the modules of the keys, retired contents too."""
+        keys = self.enrollment_keys.c.module_id
+        return DirectStatement(select(Content.id, *CONTENT_RULE).where(Content.module_id.in_(select(keys))))
+
+    @cached_property
+    def read_sessions_of_records(self) -> DirectStatement:
+        """Read the sessions of the records under the enrollments of the keys."""
+        is_of_record = [getattr(Session, name) == getattr(ProgressRecord, name) for name in ("user_id", "content_id")]
+        records = select(*SESSION).join(ProgressRecord, and_(*is_of_record))
+        return DirectStatement(records.join(self.enrollment_keys.table, self._is_of_keys(ProgressRecord)))
+
+    @cached_property
     def find_records(self) -> DirectStatement:
         """Find the learners and the contents of records by their ids."""
         names = ["id", "user_id", "content_id"]
         source, record = self.look_up(self.record_ids.table, ProgressRecord, names, id=self.record_ids.c.id)
         return DirectStatement(select(*(record[name] for name in names)).select_from(source))
 
-    # Resets and erasures: lock, delete.
+    # Corrections: lock, delete.
 
     @cached_property
     def enrolled_modules(self) -> DirectStatement:
@@ -180,26 +227,25 @@ class Statements:
         return DirectStatement(select(Enrollment.module_id).where(Enrollment.user_id == THE_LEARNER))
 
     @cached_property
-    def lock_enrollments_of_learner(self) -> DirectStatement:
-        """Lock and read a learner's enrollments in the modules of the keys, each with its module's denominators."""
-        enrolled = select(*MODULE, *ENROLLMENT).join(Enrollment, Enrollment.module_id == Module.id)
-        in_order = enrolled.where(*self._is_of_learner(Enrollment)).order_by(Enrollment.module_id)
+    def lock_known_enrollments(self) -> DirectStatement:
+        """Lock those enrollments of the keys that exist."""
+        in_order = self._enrolled().order_by(Enrollment.user_id, Enrollment.module_id)
         return DirectStatement(in_order.with_for_update(of=Enrollment))
 
     @cached_property
-    def delete_enrollments(self) -> DirectStatement:
-        """Delete a learner's enrollments in the modules of the keys."""
-        return DirectStatement(delete(Enrollment).where(*self._is_of_learner(Enrollment)))
-
-    @cached_property
     def delete_records(self) -> DirectStatement:
-        """Delete a learner's records in the modules of the keys, and return them."""
-        return DirectStatement(delete(ProgressRecord).where(*self._is_of_learner(ProgressRecord)).returning(*RECORD))
+        """Delete records by their ids, and their sessions with them."""
+        return DirectStatement(delete(ProgressRecord).where(ProgressRecord.id.in_(select(self.record_ids.c.id))))
 
     @cached_property
     def delete_days(self) -> DirectStatement:
-        """Delete a learner's days of activity in the modules of the keys, and return them."""
-        return DirectStatement(delete(ActivityDay).where(*self._is_of_learner(ActivityDay)).returning(*ACTIVITY_DAY))
+        """Delete days of activity."""
+        return DirectStatement(self._delete(ActivityDay, self.days, [*OWNER, "day"]))
+
+    @cached_property
+    def delete_enrollments(self) -> DirectStatement:
+        """Delete the enrollments of the keys."""
+        return DirectStatement(self._delete(Enrollment, self.enrollment_keys, OWNER))
 
     # Catalog changes.
 
@@ -277,8 +323,13 @@ class Statements:
     def _is_of_keys(self, model: type[models.Base]) -> sa.ColumnElement[bool]:
         return and_(*(getattr(model, name) == self.enrollment_keys.c[name] for name in OWNER))
 
-    def _is_of_learner(self, model: Any) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-        return model.user_id == THE_LEARNER, model.module_id.in_(select(self.enrollment_keys.c.module_id))
+    def _delete(self, model: type[models.Base], rows: Rows, key: Sequence[str]) -> Any:
+        stored = sa.tuple_(*(getattr(model, name) for name in key))
+        return delete(model).where(stored.in_(select(*(rows.c[name] for name in key))))
+
+    def _enrolled(self) -> sa.Select[Any]:
+        enrolled = select(*MODULE, *ENROLLMENT).join(Enrollment, Enrollment.module_id == Module.id)
+        return enrolled.join(self.enrollment_keys.table, self._is_of_keys(Enrollment))
 
     def _share_modules(self, modules: sa.Select[Any]) -> DirectStatement:
         """Share the locks of modules, if they are few, and return the ids of the modules (see `locks.share_modules`).

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, case, literal, null, or_, select, true
 
-from progress_service.calculations import COMPLETED
+from progress_service.calculations import COMMAND, COMPLETED
 from progress_service.store import locks, recount
 from progress_service.store.models import Content, Enrollment, Module, ProgressRecord
 from progress_service.store.recount import DENOMINATORS, TOTALS
@@ -89,8 +89,8 @@ def repair(connection: Connection, module_id: str, drifts: Collection[Drift], *,
         _share(connection, module_id)
         drifted = Enrollment.module_id == module_id, Enrollment.user_id.in_(user_ids)
         connection.execute(select(Enrollment.user_id).where(*drifted).order_by(Enrollment.user_id).with_for_update())
-    recount.completions(connection, module_id, now, user_ids=user_ids)
-    recount.totals(connection, module_id, now, user_ids=user_ids)
+    recount.completions(connection, module_id, now, COMMAND, user_ids=user_ids)
+    recount.totals(connection, module_id, now, COMMAND, user_ids=user_ids)
 
 
 def repair_tallies(connection: Connection, module_id: str) -> None:

@@ -13,7 +13,7 @@ from progress_service.web.serialization import Document
 
 Item = TypeVar("Item")
 
-IN_PROGRESS, NOT_STARTED = "in_progress", "not_started"
+IN_PROGRESS, NOT_STARTED, EXCUSED = "in_progress", "not_started", "excused"
 COUNTED = "Whether the learner is in the module's statistics."
 
 Time = Annotated[datetime, Meta(tz=True)]
@@ -48,9 +48,9 @@ class RecordDocument(Document):
     user_id: str
     module_id: str
     content_id: str
-    status: Annotated[str, Meta(extra_json_schema={"enum": [IN_PROGRESS, COMPLETED]})]
+    status: Annotated[str, Meta(extra_json_schema={"enum": [IN_PROGRESS, COMPLETED, EXCUSED]})]
     progress_percentage: Annotated[
-        int, Meta(ge=0, le=100, description="100 once the record is completed, and 99 at most before.")
+        int, Meta(ge=0, le=100, description="100 once the record is completed or excused, and 99 at most before.")
     ]
     time_spent_seconds: int
     score: Annotated[float | None, Meta(description="Of the best ratio of score to maximum.")]
@@ -59,9 +59,9 @@ class RecordDocument(Document):
         Percentage | None, Meta(description="The score in per cent of its maximum, rounded down to two decimals.")
     ]
     position: str | None
-    started_at: Time
+    started_at: Annotated[Time | None, Meta(description="Null if nothing was reported, as for a content excused.")]
     completed_at: Annotated[Time | None, Meta(description="When the record was completed, which happens once.")]
-    last_activity_at: Time
+    last_activity_at: Time | None
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -70,7 +70,7 @@ class RecordDocument(Document):
             user_id=record.user_id,
             module_id=record.module_id,
             content_id=record.content_id,
-            status=IN_PROGRESS if record.completed_at is None else COMPLETED,
+            status=_status(record),
             progress_percentage=record.progress_percentage,
             time_spent_seconds=record.time_spent_seconds,
             score=_points(record.score),
@@ -114,6 +114,12 @@ class EnrollmentDocument(Document):
             completed_at=enrollment.completed_at,
             last_activity_at=enrollment.last_activity_at,
         )
+
+
+def _status(record: Record) -> str:
+    if record.excused_at is not None:
+        return EXCUSED
+    return IN_PROGRESS if record.completed_at is None else COMPLETED
 
 
 def _points(units: int | None) -> float | None:

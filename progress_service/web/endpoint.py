@@ -18,6 +18,7 @@ from flask.typing import RouteCallable
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 
+from progress_service.calculations import Actor
 from progress_service.store import database
 from progress_service.store.recorder import Refused
 from progress_service.store.together import Together
@@ -42,6 +43,11 @@ class Call:
     path: Mapping[str, str]
     body: Any
     connection: Connection
+
+    @property
+    def actor(self) -> Actor:
+        """The caller, as the journal names them."""
+        return Actor(self.caller.id, self.caller.role.value)
 
     def reaches(self, learner: str) -> bool:
         """Tell whether a learner is the caller, or any learner is within reach."""

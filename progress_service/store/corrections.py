@@ -1,0 +1,310 @@
+"""What support people put right: resets, removals, corrections, excuses, merged learners.
+
+Each function locks the enrollments that it changes, reads everything under them, applies the rules of `calculations`,
+recounts the enrollments, and stores the difference. The caller owns the transaction and commits it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, select, update
+
+from progress_service import calculations
+from progress_service.calculations import Actor, ContentRule, Denominators, Enrollment, Record, Session
+from progress_service.store import journal, locks
+from progress_service.store.database import Outdated
+from progress_service.store.journal import (
+    CONTENT_COMPLETED,
+    CORRECTED,
+    ENROLLMENT_COMPLETED,
+    ERASED,
+    EXCUSED,
+    MERGED,
+    RESET,
+    WITHDRAWN,
+)
+from progress_service.store.learning import DayKey, EnrollmentKey, Learning, Recorded, RecordKey, SessionKey
+from progress_service.store.models import Change, ProgressRecord
+from progress_service.store.recorder import (
+    NoRecord,
+    UnknownContent,
+    lock_enrollments,
+    new_record,
+    read_learning,
+    refuse,
+    store,
+)
+from progress_service.store.statements import Statements
+from progress_service.store.values import values
+
+
+class Corrected(NamedTuple):
+    """A record, if there is one, and its enrollment, as a correction has left them, and the module's denominators."""
+
+    record: Record | None
+    enrollment: Enrollment
+    module: Denominators
+
+
+class Held(NamedTuple):
+    """Everything under some enrollments, which are locked, with the rules of their modules' contents."""
+
+    found: Learning
+    before: Learning
+    """What is found, without the enrollments that this transaction has made."""
+    contents: dict[str, ContentRule]
+    modules: dict[str, Denominators]
+
+
+def reset(connection: Connection, key: EnrollmentKey, *, by: Actor, now: datetime) -> None:
+    """Delete a learner's records in a module, and start their enrollment again if there is an enrollment."""
+    held = _hold(connection, [key])
+    if key not in held.before.enrollments:
+        return
+    restarted = calculations.restart(held.before.enrollments[key])
+    if restarted == held.before.enrollments[key] and not held.before.records and not held.before.days:
+        return
+    after = Learning.nothing()
+    after.enrollments[key] = restarted
+    told = journal.of_removal(RESET, key, held.before, held.modules[key.module_id], by, now)
+    _finish(connection, held, after, [told], now)
+
+
+def withdraw(connection: Connection, key: EnrollmentKey, *, by: Actor, now: datetime) -> None:
+    """Delete an enrollment with all that is recorded under it, and end its history."""
+    held = _hold(connection, [key])
+    if key not in held.before.enrollments:
+        return
+    told = journal.of_removal(WITHDRAWN, key, held.before, held.modules[key.module_id], by, now)
+    _finish(connection, held, Learning.nothing(), [told], now)
+    is_told = Change.user_id == key.user_id, Change.module_id == key.module_id, Change.is_history
+    connection.execute(update(Change).where(*is_told).values(is_history=False))
+
+
+def erase(connection: Connection, user_id: str, *, by: Actor, now: datetime) -> bool:
+    """Delete a learner's enrollments with all that is recorded under them, and what the journal tells of the learner.
+
+    Returns whether there were any enrollments. The enrollments are listed before they are locked: while this waits, a
+    batch may enroll the learner in more modules. So the caller repeats this until there are none.
+    """
+    held = _hold(connection, _enrollments_of(connection, user_id))
+    told = connection.execute(delete(Change).where(Change.user_id == user_id, Change.type != ERASED)).rowcount
+    changes = [journal.Change(ERASED, now, by, user_id)] if held.before.enrollments or told else []
+    _finish(connection, held, Learning.nothing(), changes, now)
+    return bool(held.before.enrollments)
+
+
+def remove(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> None:
+    """Delete a record, with its time and its excuse. Days of activity stay. Raises UnknownContent."""
+    held = _hold(connection, [key])
+    _check_content(held, content_id)
+    record = held.before.records.get(RecordKey(key.user_id, content_id))
+    if record is not None:
+        _replace(connection, held, record, None, CORRECTED, by, now)
+
+
+def correct(
+    connection: Connection, record_id: UUID, owner: RecordKey, given: Mapping[str, Any], *, by: Actor, now: datetime
+) -> Corrected:
+    """Replace values of a record (see `calculations.correct`). Raises NoRecord."""
+    module_of = select(ProgressRecord.module_id).filter_by(id=record_id)
+    module_id = connection.execute(module_of).scalar()
+    held = _hold(connection, [EnrollmentKey(owner.user_id, module_id or "")])
+    if connection.execute(module_of).scalar() != module_id:
+        raise Outdated
+    record = held.before.records.get(owner)
+    if record is None or record.id != record_id:
+        raise NoRecord([0])
+    corrected = calculations.correct(record, given, held.contents[owner.content_id], now)
+    return _replace(connection, held, record, corrected, CORRECTED, by, now)
+
+
+def excuse(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> Corrected:
+    """Excuse a learner from a content; a learner who is not enrolled is enrolled. Raises UnknownContent."""
+    held = _hold(connection, [key], enrolling=[key], now=now)
+    _check_content(held, content_id)
+    record = held.before.records.get(RecordKey(key.user_id, content_id))
+    base = record or new_record(key.user_id, content_id, key.module_id, now)
+    return _replace(connection, held, record, base._replace(excused_at=base.excused_at or now), EXCUSED, by, now)
+
+
+def withdraw_excuse(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> None:
+    """Withdraw an excuse: the record is what its updates made it, or goes if there are none. Raises UnknownContent."""
+    held = _hold(connection, [key])
+    _check_content(held, content_id)
+    record = held.before.records.get(RecordKey(key.user_id, content_id))
+    if record is not None and record.excused_at is not None:
+        after = record._replace(excused_at=None) if record.started_at is not None else None
+        _replace(connection, held, record, after, CORRECTED, by, now)
+
+
+def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: datetime) -> bool:
+    """Fold one learner into another: they are one person. Returns whether the first had any enrollments.
+
+    As for `erase`, the caller repeats this until there are none.
+    """
+    keys = _enrollments_of(connection, user_id)
+    held = _hold(connection, keys, enrolling=[EnrollmentKey(into, key.module_id) for key in keys], now=now)
+    of_first = [key for key in held.before.enrollments if key.user_id == user_id]
+    after = held.before.copy()
+    known = Learning.nothing()
+    for key in of_first:
+        _merge_enrollment(held, key, into, after, known)
+    is_told = Change.user_id == user_id, Change.type.not_in((ERASED, MERGED))
+    moved = connection.execute(update(Change).where(*is_told).values(user_id=into)).rowcount
+    changes = [journal.Change(MERGED, now, by, user_id, data={"into": into})] if of_first or moved else []
+    changes += [
+        change
+        for change in journal.of_difference(known, after, held.modules, by, now)
+        if change.type in (CONTENT_COMPLETED, ENROLLMENT_COMPLETED)
+    ]
+    _finish(connection, held, after, changes, now)
+    return bool(of_first)
+
+
+def _merge_enrollment(held: Held, key: EnrollmentKey, into: str, after: Learning, known: Learning) -> None:
+    """Fold an enrollment with everything under it into that of another learner, and note what was known of both."""
+    mine = EnrollmentKey(into, key.module_id)
+    other = after.enrollments.pop(key)._replace(user_id=into)
+    enrollment = held.before.enrollments.get(mine)
+    others, own = _records_of(held.before, key), _records_of(held.before, mine)
+    for record in others:
+        del after.records[_owner(record)]
+        record_key = RecordKey(into, record.content_id)
+        moved, content = record._replace(user_id=into), held.contents[record.content_id]
+        present = after.records.get(record_key)
+        counted_twice = _merge_sessions(record, into, after)
+        merged = calculations.merge(present, moved, content, counted_twice) if present else moved
+        after.records[record_key] = merged
+        known.records[record_key] = present if present and present.completed_at else moved
+    for day_key in [one for one in after.days if one[:2] == key]:
+        moved_key = DayKey(into, *day_key[1:])
+        day = after.days.pop(day_key)._replace(user_id=into)
+        present_day = after.days.get(moved_key)
+        seconds = day.time_spent_seconds + (present_day.time_spent_seconds if present_day else 0)
+        after.days[moved_key] = day._replace(time_spent_seconds=seconds)
+    merged_records = _records_of(after, mine)
+    last = calculations.last_done_at(merged_records, held.contents)
+    if enrollment is not None:
+        was, other_was = (calculations.last_done_at(records, held.contents) for records in (own, others))
+        known.enrollments[mine] = enrollment if enrollment.completed_at else other
+        other = calculations.join(enrollment, other, was, other_was, last)
+    else:
+        known.enrollments[mine] = other
+    joined = calculations.recount(other, merged_records, held.contents)
+    if calculations.is_complete(joined, held.modules[key.module_id]):
+        joined = calculations.complete(joined, None, last)
+    after.enrollments[mine] = joined
+
+
+def _merge_sessions(record: Record, into: str, after: Learning) -> int:
+    """Give the sessions of a record to another learner; return the seconds of those that both learners told."""
+    counted_twice = 0
+    for key in [one for one in after.sessions if one[:2] == (record.user_id, record.content_id)]:
+        session = after.sessions.pop(key)._replace(user_id=into)
+        moved_key = SessionKey(into, *key[1:])
+        if present := after.sessions.get(moved_key):
+            counted_twice += min(session.time_spent_seconds, present.time_spent_seconds)
+            session = max(session, present, key=lambda one: one.time_spent_seconds)._replace(
+                received_at=max(session.received_at, present.received_at)
+            )
+        after.sessions[moved_key] = session
+    return counted_twice
+
+
+def _enrollments_of(connection: Connection, user_id: str) -> list[EnrollmentKey]:
+    found = Statements.of(connection).enrolled_modules.run(connection, user_id=user_id)
+    return [EnrollmentKey(user_id, module_id) for (module_id,) in found]
+
+
+def _hold(
+    connection: Connection,
+    keys: Collection[EnrollmentKey],
+    *,
+    enrolling: Collection[EnrollmentKey] = (),
+    now: datetime | None = None,
+) -> Held:
+    """Lock enrollments, those that are missing and wanted too, and read everything under them."""
+    sql = Statements.of(connection)
+    rows = sql.enrollment_keys((*key, now) for key in {*keys, *enrolling})
+    locks.share_modules(connection, sql.lock_modules, rows)
+    created: set[EnrollmentKey] = set()
+    for user_id in sorted({key.user_id for key in (*keys, *enrolling)}):
+        wanted = [key for key in enrolling if key.user_id == user_id]
+        of_user = [key for key in keys if key.user_id == user_id]
+        if wanted:
+            created |= lock_enrollments(
+                connection, sql.lock_enrollments, sql.enrollment_keys((*key, now) for key in wanted)
+            )
+        else:
+            sql.lock_known_enrollments.run(connection, **sql.enrollment_keys((*key, None) for key in of_user))
+    found, modules = Learning.nothing(), {}
+    for row in sql.read_enrollments.run(connection, **rows):
+        module, enrollment = values(row, Denominators, Enrollment)
+        modules[enrollment.module_id] = module
+        found.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
+    rows = sql.enrollment_keys((*key, None) for key in found.enrollments)
+    read_learning(connection, rows, found)
+    for session in map(Session._make, sql.read_sessions_of_records.run(connection, **rows)):
+        found.sessions[SessionKey(*session[:3])] = session
+    contents = {key: ContentRule(*rule) for key, *rule in sql.read_contents.run(connection, **rows)}
+    return Held(found, found.without_enrollments(created), contents, modules)
+
+
+def _check_content(held: Held, content_id: str) -> None:
+    refuse(UnknownContent, [content_id in held.contents])
+
+
+def _replace(
+    connection: Connection,
+    held: Held,
+    record: Record | None,
+    corrected: Record | None,
+    kind: str,
+    by: Actor,
+    now: datetime,
+) -> Corrected:
+    """Store a corrected record in place of a record, either of which may be missing, and recount its enrollment."""
+    some = corrected or record
+    assert some is not None
+    owner = _owner(some)
+    key = EnrollmentKey(some.user_id, some.module_id)
+    after = held.found.copy()
+    after.records.pop(owner, None)
+    if corrected is not None:
+        after.records[owner] = corrected
+    recounted = calculations.recount(held.found.enrollments[key], _records_of(after, key), held.contents)
+    module = held.modules[key.module_id]
+    enrollment = after.enrollments[key] = calculations.settle(recounted, module, now)
+    told = list(journal.of_difference(held.before, after, held.modules, by, now))
+    if corrected != record:
+        data = {
+            side: journal.facts_of_record(one) if one else None
+            for side, one in (("before", record), ("after", corrected))
+        }
+        place = sum(change.type == journal.ENROLLED for change in told)
+        told.insert(place, journal.Change(kind, now, by, *key, some.content_id, data))
+    _finish(connection, held, after, told, now)
+    return Corrected(corrected, enrollment, module)
+
+
+def _finish(
+    connection: Connection, held: Held, after: Learning, changes: Iterable[journal.Change], now: datetime
+) -> None:
+    """Store the difference, and tell of it."""
+    store(connection, Recorded(held.before, after, held.modules, []))
+    needless = held.found.enrollments.keys() - held.before.enrollments.keys() - after.enrollments.keys()
+    if needless:
+        sql = Statements.of(connection)
+        sql.delete_enrollments.run(connection, **sql.enrollment_keys((*key, None) for key in needless))
+    journal.write(connection, changes, now)
+
+
+def _owner(record: Record) -> RecordKey:
+    return RecordKey(record.user_id, record.content_id)
+
+
+def _records_of(learning: Learning, key: EnrollmentKey) -> list[Record]:
+    return [record for record in learning.records.values() if (record.user_id, record.module_id) == key]

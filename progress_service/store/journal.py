@@ -1,0 +1,216 @@
+"""The journal: what happens to learners and modules, told in the transaction in which it happens.
+
+It tells of completions and of what people do, not of every update, so that it grows with these. docs/contract.md
+lists the types of changes and what the data of each type has.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, insert, literal, select, text, true
+
+from progress_service import calculations
+from progress_service.calculations import Actor, Denominators, Enrollment, Record
+from progress_service.store.functions import settled_after
+from progress_service.store.learning import EnrollmentKey, Learning, Step
+from progress_service.store.models import CHANGE_TYPES, IDENTIFIER, UtcDateTime
+from progress_service.store.models import Change as StoredChange
+from progress_service.store.statements import Statements
+
+(
+    ENROLLED,
+    ENROLLMENT_CHANGED,
+    ENROLLMENT_COMPLETED,
+    WITHDRAWN,
+    CONTENT_COMPLETED,
+    EXCUSED,
+    CORRECTED,
+    RESET,
+    MERGED,
+    ERASED,
+    PUBLISHED,
+) = CHANGE_TYPES
+SETTABLE = {"status": "status", "enrolled_at": "enrolledAt", "completed_at": "completedAt", "counted": "counted"}
+"""The fields of an enrollment that the platform may change, with their names in the data of a change."""
+
+
+class Change(NamedTuple):
+    """One line of the journal, before it is written."""
+
+    type: str
+    time: datetime
+    by: Actor
+    user_id: str | None = None
+    module_id: str | None = None
+    content_id: str | None = None
+    data: Mapping[str, Any] = {}
+
+    @property
+    def is_history(self) -> bool:
+        """Whether it belongs to an enrollment, and is kept as long."""
+        return self.user_id is not None and self.module_id is not None and self.type != WITHDRAWN
+
+
+def write(connection: Connection, changes: Iterable[Change], now: datetime) -> None:
+    """Write changes in their order; the enrollments that they are about are locked."""
+    rows = [
+        (
+            change.type,
+            change.time,
+            now,
+            change.user_id,
+            change.module_id,
+            change.content_id,
+            *change.by,
+            msgspec.json.encode(change.data).decode(),
+            change.is_history,
+            place,
+        )
+        for place, change in enumerate(changes)
+    ]
+    if rows:
+        sql = Statements.of(connection)
+        sql.write_changes.run(connection, **sql.changes(rows))
+
+
+def write_selected(
+    connection: Connection,
+    kind: str,
+    table: Any,
+    content_id: Any,
+    data: Any,
+    where: Iterable[Any],
+    by: Actor,
+    now: datetime,
+    rows: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a change of a kind, as of now, for each of the enrollments or records that the conditions select."""
+    columns = {
+        "settled_after": settled_after(),
+        "type": literal(kind),
+        "time": literal(now, UtcDateTime()),
+        "recorded_at": literal(now, UtcDateTime()),
+        "user_id": table.user_id,
+        "module_id": table.module_id,
+        "content_id": content_id,
+        "by_sub": literal(by.sub, IDENTIFIER),
+        "by_role": literal(by.role),
+        "data": data,
+        "is_history": true(),
+    }
+    selected = select(*(column.label(name) for name, column in columns.items())).where(*where)
+    in_order = selected.order_by(text("user_id"), text("content_id"))
+    connection.execute(insert(StoredChange).from_select(list(columns), in_order), rows)
+
+
+def of_updates(
+    steps: Sequence[Step], before: Learning, modules: Mapping[str, Denominators], *, each_alone: bool
+) -> Iterator[Change]:
+    """Tell what updates have done, request by request: enrolled, completed contents, completed enrollments.
+
+    The updates are of one request, or each is a request of its own. An enrollment that is not in `before` is new.
+    """
+    known = {key: enrollment.completed_at is not None for key, enrollment in before.enrollments.items()}
+    for request in [[step] for step in steps] if each_alone else [steps]:
+        enrolled, completed, enrollments_completed = [], [], []
+        for step in request:
+            key, by = step.enrollment_key, step.update.by
+            if key not in known:
+                known[key] = False
+                enrolled.append(_enrolled(step.enrollment, by))
+            if calculations.completes(step.before, step.record):
+                completed.append(_content_completed(step.record, by))
+            if not known[key] and step.enrollment.completed_at is not None:
+                known[key] = True
+                enrollments_completed.append(_enrollment_completed(step.enrollment, modules[key.module_id], by))
+        yield from (*enrolled, *completed, *enrollments_completed)
+
+
+def of_difference(
+    before: Learning, after: Learning, modules: Mapping[str, Denominators], by: Actor, at: datetime
+) -> Iterator[Change]:
+    """Tell what has become of learners: enrolled, changed, completed contents, completed enrollments."""
+    for key, enrollment in after.enrollments.items():
+        known = before.enrollments.get(key)
+        if known is None:
+            yield _enrolled(enrollment, by)
+        elif changed := _changed(known, enrollment):
+            yield _about(enrollment, ENROLLMENT_CHANGED, at, by, changed)
+    for record_key, record in after.records.items():
+        if calculations.completes(before.records.get(record_key), record):
+            yield _content_completed(record, by)
+    for key, enrollment in after.enrollments.items():
+        if calculations.completes(before.enrollments.get(key), enrollment):
+            yield _enrollment_completed(enrollment, modules[key.module_id], by)
+
+
+def of_removal(
+    kind: str, key: EnrollmentKey, before: Learning, module: Denominators, by: Actor, at: datetime
+) -> Change:
+    """Tell what was recorded under an enrollment that is reset or withdrawn."""
+    records = [record for record in before.records.values() if record.module_id == key.module_id]
+    data = {
+        **_facts_of_enrollment(before.enrollments[key], module),
+        "contents": [{"contentId": record.content_id, **facts_of_record(record)} for record in records],
+    }
+    return Change(kind, at, by, *key, data=data)
+
+
+def facts_of_record(record: Record) -> dict[str, Any]:
+    """Return what a reader must know of a record."""
+    return {
+        "progressPercentage": record.progress_percentage,
+        "timeSpentSeconds": record.time_spent_seconds,
+        "scorePercentage": calculations.score_percentage(record.score, record.max_score),
+        "completedAt": record.completed_at,
+        "excusedAt": record.excused_at,
+    }
+
+
+def _facts_of_enrollment(enrollment: Enrollment, module: Denominators) -> dict[str, Any]:
+    return {
+        "status": enrollment.status,
+        "progressPercentage": calculations.module_percentage(enrollment, module),
+        "timeSpentSeconds": enrollment.time_spent_seconds,
+        "completedAt": enrollment.completed_at,
+    }
+
+
+def _enrolled(enrollment: Enrollment, by: Actor) -> Change:
+    return _about(enrollment, ENROLLED, enrollment.enrolled_at, by, {"counted": enrollment.counted})
+
+
+def _changed(before: Enrollment, after: Enrollment) -> dict[str, Any]:
+    """Return the fields that the platform has changed, before and after; a completion is told by itself."""
+    names = [
+        name
+        for name in SETTABLE
+        if getattr(before, name) != getattr(after, name)
+        and not (name in ("status", "completed_at") and calculations.completes(before, after))
+        and not (name == "enrolled_at" and after.enrolled_by_update)
+    ]
+    if not names:
+        return {}
+    return {
+        side: {SETTABLE[name]: getattr(enrollment, name) for name in names}
+        for side, enrollment in (("before", before), ("after", after))
+    }
+
+
+def _content_completed(record: Record, by: Actor) -> Change:
+    score_percentage = calculations.score_percentage(record.score, record.max_score)
+    owner = record.user_id, record.module_id, record.content_id
+    assert record.completed_at is not None
+    return Change(CONTENT_COMPLETED, record.completed_at, by, *owner, {"scorePercentage": score_percentage})
+
+
+def _enrollment_completed(enrollment: Enrollment, module: Denominators, by: Actor) -> Change:
+    percentage = calculations.module_percentage(enrollment, module)
+    assert enrollment.completed_at is not None
+    return _about(enrollment, ENROLLMENT_COMPLETED, enrollment.completed_at, by, {"progressPercentage": percentage})
+
+
+def _about(enrollment: Enrollment, kind: str, time: datetime, by: Actor, data: Mapping[str, Any]) -> Change:
+    return Change(kind, time, by, enrollment.user_id, enrollment.module_id, None, data)
