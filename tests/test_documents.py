@@ -155,6 +155,7 @@ def test_the_table_of_tallies_names_the_columns_that_each_kind_of_group_has() ->
         tallies.of_enrollment(active, module),
         tallies.of_enrollment(completed, module),
         tallies.of_record(record),
+        tallies.of_record(record._replace(excused_at=now)),
         tallies.of_day(calculations.ActivityDay("sam", "algebra", date(2026, 1, 31), 1)),
     ):
         for group, counts in shares:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,10 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from progress_service import MIGRATIONS
+from progress_service.calculations import COMMAND
+from progress_service.store import corrections, database
 from progress_service.store.database import db
+from progress_service.store.learning import EnrollmentKey
 from progress_service.tallies import Counts
 from tests.callers import Caller
 from tests.conftest import application
@@ -26,7 +30,7 @@ REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk
 NEWEST = REVISIONS[-1]
 ACTIVITY_BY_DAY = "0003"
 """The revision from which on days of activity are kept."""
-STOPPING = {"0002", "0003"}
+STOPPING = {"0002", "0003", "0005"}
 """The revisions that workers of the version before must be stopped for: they do not keep what these bring."""
 
 Rows = Mapping[str, list[dict[str, Any]]]
@@ -297,3 +301,25 @@ def test_foreign_keys_are_checked_again_after_a_migration(empty_database_url: st
         upgrade()
         with db.engine.connect() as connection, pytest.raises(IntegrityError):
             connection.execute(text("INSERT INTO module_instructors VALUES ('nowhere', 'ines', 0)"))
+
+
+def test_what_excuses_gave_is_taken_back_with_their_migration(
+    empty_database_url: str, learned: tuple[Rows, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, expected = learned
+    with application(empty_database_url) as app:
+        go_up(app, REVISIONS[0])
+        store(app, {**rows, "changes": []}, columns(app))
+        with app.app_context():
+            for content_id in ("sums", "quiz", "extra"):
+                excused = partial(corrections.excuse, content_id=content_id, by=COMMAND, now=AT)
+                database.write(partial(excused, key=EnrollmentKey("kim", "algebra")))
+        assert figures(app) != expected
+
+        assert run(app, "db", "downgrade", "0004").exit_code == 1
+        assert "3 excuses" in caplog.messages[-1]
+        assert run(app, "db", "downgrade", "-x", "lose-data", "0004").exit_code == 0
+        go_up(app, NEWEST)
+
+        assert figures(app) == expected
+        assert run(app, "progress", "verify").exit_code == 0

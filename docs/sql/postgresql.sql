@@ -412,6 +412,8 @@ SELECT
   enrollment.last_content_id,
   enrollment.enrolled_by_update,
   enrollment.counted,
+  enrollment.last_is_excused,
+  enrollment.credited,
   progress_record.id,
   progress_record.user_id AS user_id_2,
   progress_record.module_id AS module_id_2,
@@ -427,6 +429,7 @@ SELECT
   progress_record.completed_at AS completed_at_1,
   progress_record.reached_at,
   progress_record.passed_at,
+  progress_record.excused_at,
   activity_day.user_id AS user_id_3,
   activity_day.module_id AS module_id_3,
   activity_day.day,
@@ -483,7 +486,9 @@ LEFT OUTER JOIN LATERAL (
     enrollments.last_activity_at AS last_activity_at,
     enrollments.last_content_id AS last_content_id,
     enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.user_id = keys.user_id AND enrollments.module_id = content.module_id
@@ -507,7 +512,8 @@ LEFT OUTER JOIN LATERAL (
     progress_records.position_at AS position_at,
     progress_records.completed_at AS completed_at,
     progress_records.reached_at AS reached_at,
-    progress_records.passed_at AS passed_at
+    progress_records.passed_at AS passed_at,
+    progress_records.excused_at AS excused_at
   FROM progress_records
   WHERE
     progress_records.user_id = keys.user_id
@@ -550,6 +556,7 @@ WITH stored_records AS (
     completed_at,
     reached_at,
     passed_at,
+    excused_at,
     progress_percentage
   )
   SELECT
@@ -568,6 +575,7 @@ WITH stored_records AS (
     records.completed_at AS completed_at,
     records.reached_at AS reached_at,
     records.passed_at AS passed_at,
+    records.excused_at AS excused_at,
     records.progress_percentage AS progress_percentage
   FROM (
     SELECT
@@ -592,14 +600,15 @@ WITH stored_records AS (
       CAST(records_json.value ->> 12 AS TIMESTAMPTZ) AS completed_at,
       CAST(records_json.value ->> 13 AS TIMESTAMPTZ) AS reached_at,
       CAST(records_json.value ->> 14 AS TIMESTAMPTZ) AS passed_at,
-      CAST(records_json.value ->> 15 AS SMALLINT) AS progress_percentage
+      CAST(records_json.value ->> 15 AS TIMESTAMPTZ) AS excused_at,
+      CAST(records_json.value ->> 16 AS SMALLINT) AS progress_percentage
     FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(records)s AS VARCHAR) AS JSONB)) AS records_json
   ) AS records
   WHERE
     TRUE
   ORDER BY
     records.user_id,
-    records.content_id ON CONFLICT(user_id, content_id) DO UPDATE SET module_id = excluded.module_id, progress_percentage = excluded.progress_percentage, furthest_percentage = excluded.furthest_percentage, time_spent_seconds = excluded.time_spent_seconds, score = excluded.score, max_score = excluded.max_score, position = excluded.position, position_at = excluded.position_at, started_at = excluded.started_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, reached_at = excluded.reached_at, passed_at = excluded.passed_at
+    records.content_id ON CONFLICT(user_id, content_id) DO UPDATE SET module_id = excluded.module_id, progress_percentage = excluded.progress_percentage, furthest_percentage = excluded.furthest_percentage, time_spent_seconds = excluded.time_spent_seconds, score = excluded.score, max_score = excluded.max_score, position = excluded.position, position_at = excluded.position_at, started_at = excluded.started_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, reached_at = excluded.reached_at, passed_at = excluded.passed_at, excused_at = excluded.excused_at
   WHERE
     TRUE
 ), stored_enrollments AS (
@@ -615,7 +624,9 @@ WITH stored_records AS (
     last_activity_at,
     last_content_id,
     enrolled_by_update,
-    counted
+    counted,
+    last_is_excused,
+    credited
   )
   SELECT
     enrollments.user_id AS user_id,
@@ -629,7 +640,9 @@ WITH stored_records AS (
     enrollments.last_activity_at AS last_activity_at,
     enrollments.last_content_id AS last_content_id,
     enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
   FROM (
     SELECT
       (
@@ -649,14 +662,16 @@ WITH stored_records AS (
         enrollments_json.value ->> 9
       ) COLLATE "C" AS last_content_id,
       CAST(enrollments_json.value ->> 10 AS BOOLEAN) AS enrolled_by_update,
-      CAST(enrollments_json.value ->> 11 AS BOOLEAN) AS counted
+      CAST(enrollments_json.value ->> 11 AS BOOLEAN) AS counted,
+      CAST(enrollments_json.value ->> 12 AS BOOLEAN) AS last_is_excused,
+      CAST(enrollments_json.value ->> 13 AS BOOLEAN) AS credited
     FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollments)s AS VARCHAR) AS JSONB)) AS enrollments_json
   ) AS enrollments
   WHERE
     TRUE
   ORDER BY
     enrollments.user_id,
-    enrollments.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = excluded.status, weighted_sum = excluded.weighted_sum, completed_contents = excluded.completed_contents, time_spent_seconds = excluded.time_spent_seconds, enrolled_at = excluded.enrolled_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, last_content_id = excluded.last_content_id, enrolled_by_update = excluded.enrolled_by_update, counted = excluded.counted
+    enrollments.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = excluded.status, weighted_sum = excluded.weighted_sum, completed_contents = excluded.completed_contents, time_spent_seconds = excluded.time_spent_seconds, enrolled_at = excluded.enrolled_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, last_content_id = excluded.last_content_id, enrolled_by_update = excluded.enrolled_by_update, counted = excluded.counted, last_is_excused = excluded.last_is_excused, credited = excluded.credited
   WHERE
     TRUE
 ), stored_days AS (
@@ -765,6 +780,58 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
+-- statements.write_changes: Write changes in the journal, in the order of their places.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS anon_1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data,
+  changes.is_history
+FROM (
+  SELECT
+    changes_json.value ->> 0 AS type,
+    CAST(changes_json.value ->> 1 AS TIMESTAMPTZ) AS time,
+    CAST(changes_json.value ->> 2 AS TIMESTAMPTZ) AS recorded_at,
+    (
+      changes_json.value ->> 3
+    ) COLLATE "C" AS user_id,
+    (
+      changes_json.value ->> 4
+    ) COLLATE "C" AS module_id,
+    (
+      changes_json.value ->> 5
+    ) COLLATE "C" AS content_id,
+    (
+      changes_json.value ->> 6
+    ) COLLATE "C" AS by_sub,
+    changes_json.value ->> 7 AS by_role,
+    changes_json.value ->> 8 AS data,
+    CAST(changes_json.value ->> 9 AS BOOLEAN) AS is_history,
+    CAST(changes_json.value ->> 10 AS BIGINT) AS place
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(changes)s AS VARCHAR) AS JSONB)) AS changes_json
+) AS changes
+ORDER BY
+  changes.place;
+
 -- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
   caller_id,
@@ -862,6 +929,7 @@ FROM (
         CASE
           WHEN (
             progress_record.completed_at IS NOT NULL
+            OR progress_record.excused_at IS NOT NULL
           )
           THEN weights.contents
           ELSE CAST(%(param_1)s AS INT)
@@ -882,7 +950,8 @@ FROM (
     SELECT
       progress_records.user_id AS user_id,
       progress_records.progress_percentage AS progress_percentage,
-      progress_records.completed_at AS completed_at
+      progress_records.completed_at AS completed_at,
+      progress_records.excused_at AS excused_at
     FROM progress_records
     WHERE
       progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
@@ -922,6 +991,65 @@ WHERE
     )
   )
   AND enrollments.counted;
+
+-- store.journal.write_selected: Write a change of a kind, as of now, for each of the enrollments or records that the
+-- conditions select.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  CAST(%(param_1)s AS VARCHAR) AS type,
+  CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
+  CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
+  enrollments.user_id AS user_id,
+  enrollments.module_id AS module_id,
+  NULL AS content_id,
+  CAST(%(param_4)s AS VARCHAR) AS by_sub,
+  CAST(%(param_5)s AS VARCHAR) AS by_role,
+  CAST(JSON_BUILD_OBJECT(
+    'progressPercentage',
+    (
+      (
+        enrollments.weighted_sum * CAST(%(weighted_sum_1)s AS BIGINT)
+      ) / (
+        SELECT
+          modules.total_weight
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      )
+    ) / CAST(100.0 AS DECIMAL)
+  ) AS TEXT) AS data,
+  TRUE AS is_history
+FROM enrollments
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = CAST(%(id_2)s AS VARCHAR)
+        AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
+        AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+ORDER BY
+  user_id,
+  content_id;
 
 -- store.recount._complete (2): Complete the enrollments that are complete, and return how many of them count in
 -- statistics.
@@ -1370,7 +1498,19 @@ SELECT
   enrollment_keys.module_id,
   (
     SELECT
-      MAX(progress_records.completed_at) AS max_1
+      MAX(
+        CASE
+          WHEN (
+            progress_records.completed_at IS NULL
+          )
+          THEN progress_records.excused_at
+          WHEN (
+            progress_records.excused_at < progress_records.completed_at
+          )
+          THEN progress_records.excused_at
+          ELSE progress_records.completed_at
+        END
+      ) AS max_1
     FROM progress_records
     JOIN contents
       ON contents.id = progress_records.content_id
@@ -1415,6 +1555,8 @@ FROM (
 
 -- statements.store, as above
 
+-- statements.write_changes, as above
+
 COMMIT;
 
 
@@ -1444,6 +1586,8 @@ SELECT
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
   enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited,
   modules.title AS title_1
 FROM enrollments
 JOIN modules
@@ -1481,6 +1625,7 @@ LEFT OUTER JOIN (
               contents_1.module_id = enrollments.module_id
               AND NOT contents_1.retired
               AND progress_records_1.completed_at IS NULL
+              AND progress_records_1.excused_at IS NULL
           )
         )
       )
@@ -1498,7 +1643,9 @@ LEFT OUTER JOIN (
   LEFT OUTER JOIN contents AS contents_2
     ON contents_2.id = following_module.last_content_id AND NOT contents_2.retired
   WHERE
-    NOT contents_1.retired AND progress_records_1.completed_at IS NULL
+    NOT contents_1.retired
+    AND progress_records_1.completed_at IS NULL
+    AND progress_records_1.excused_at IS NULL
   ORDER BY
     CASE
       WHEN (
@@ -1560,6 +1707,8 @@ SELECT
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
   enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited,
   contents.id,
   contents.title AS title_1,
   contents.type,
@@ -1579,7 +1728,8 @@ SELECT
   progress_records.position_at,
   progress_records.completed_at AS completed_at_1,
   progress_records.reached_at,
-  progress_records.passed_at
+  progress_records.passed_at,
+  progress_records.excused_at
 FROM modules
 LEFT OUTER JOIN enrollments
   ON enrollments.module_id = modules.id
@@ -1632,6 +1782,8 @@ JOIN LATERAL (
 -- statements.read, as above
 
 -- statements.store, as above
+
+-- statements.write_changes, as above
 
 COMMIT;
 
@@ -1737,7 +1889,9 @@ SELECT
   anon_1.last_activity_at,
   anon_1.last_content_id,
   anon_1.enrolled_by_update,
-  anon_1.counted
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
 FROM (
   SELECT
     enrollments.user_id AS user_id,
@@ -1751,7 +1905,9 @@ FROM (
     enrollments.last_activity_at AS last_activity_at,
     enrollments.last_content_id AS last_content_id,
     enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
@@ -1775,7 +1931,9 @@ SELECT
   anon_2.last_activity_at,
   anon_2.last_content_id,
   anon_2.enrolled_by_update,
-  anon_2.counted
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
 FROM (
   SELECT
     enrollments.user_id AS user_id,
@@ -1789,7 +1947,9 @@ FROM (
     enrollments.last_activity_at AS last_activity_at,
     enrollments.last_content_id AS last_content_id,
     enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
@@ -1905,6 +2065,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.recount._complete, as above
 
+-- store.journal.write_selected, as above
+
 -- store.recount._complete (2), as above
 
 -- store.recount.tallies, as above
@@ -1967,6 +2129,7 @@ SELECT
                 AND NOT enrollments.counted
             )
           )
+          AND progress_records.excused_at IS NULL
         )
         THEN CAST(%(param_1)s AS INT)
         ELSE CAST(%(param_2)s AS INT)
@@ -1998,6 +2161,65 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
+-- store.journal.write_selected (2): Write a change of a kind, as of now, for each of the enrollments or records that
+-- the conditions select.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  CAST(%(param_1)s AS VARCHAR) AS type,
+  CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
+  CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
+  progress_records.user_id AS user_id,
+  progress_records.module_id AS module_id,
+  progress_records.content_id AS content_id,
+  CAST(%(param_4)s AS VARCHAR) AS by_sub,
+  CAST(%(param_5)s AS VARCHAR) AS by_role,
+  CAST(JSON_BUILD_OBJECT(
+    'scorePercentage',
+    (
+      (
+        progress_records.score * CAST(%(score_1)s AS BIGINT)
+      ) / progress_records.max_score
+    ) / CAST(100.0 AS DECIMAL)
+  ) AS TEXT) AS data,
+  TRUE AS is_history
+FROM progress_records, contents
+WHERE
+  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * CAST(%(score_2)s AS BIGINT) >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.content_id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  )
+ORDER BY
+  user_id,
+  content_id;
+
 -- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
@@ -2028,81 +2250,103 @@ WHERE
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND progress_records.excused_at IS NOT NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN NOT contents.retired
-          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-          ELSE CAST(%(param_1)s AS INT)
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            NOT contents.retired
-            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
-            AND progress_records.completed_at IS NOT NULL
-          )
-          THEN CAST(%(param_2)s AS INT)
-          ELSE CAST(%(param_3)s AS INT)
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN NOT contents.retired
+            THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+            ELSE CAST(%(param_1)s AS INT)
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              NOT contents.retired
+              AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+              AND (
+                progress_records.completed_at IS NOT NULL
+                OR progress_records.excused_at IS NOT NULL
+              )
+            )
+            THEN CAST(%(param_2)s AS INT)
+            ELSE CAST(%(param_3)s AS INT)
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+  ) AS dated
 ) AS counted
 WHERE
   enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
@@ -2113,6 +2357,8 @@ WHERE
   );
 
 -- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
 
 -- store.recount._complete (2), as above
 
@@ -2149,7 +2395,9 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
@@ -2275,7 +2523,9 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
@@ -2309,7 +2559,8 @@ SELECT
   progress_records.position_at,
   progress_records.completed_at,
   progress_records.reached_at,
-  progress_records.passed_at
+  progress_records.passed_at,
+  progress_records.excused_at
 FROM progress_records
 JOIN (
   SELECT
@@ -2348,6 +2599,8 @@ JOIN (
 
 -- statements.store, as above
 
+-- statements.write_changes, as above
+
 COMMIT;
 
 
@@ -2376,7 +2629,8 @@ SELECT
   progress_records.position_at,
   progress_records.completed_at,
   progress_records.reached_at,
-  progress_records.passed_at
+  progress_records.passed_at,
+  progress_records.excused_at
 FROM contents
 JOIN progress_records
   ON progress_records.content_id = contents.id
@@ -2440,8 +2694,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_modules, as above
 
--- statements.lock_enrollments_of_learner: Lock and read a learner's enrollments in the modules of the keys, each with
--- its module's denominators.
+-- statements.lock_known_enrollments: Lock those enrollments of the keys that exist.
 SELECT
   modules.total_weight,
   modules.total_contents,
@@ -2456,73 +2709,124 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
-WHERE
-  enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
-  AND enrollments.module_id IN (
-    SELECT
-      enrollment_keys.module_id
-    FROM (
-      SELECT
-        (
-          enrollment_keys_json.value ->> 0
-        ) COLLATE "C" AS user_id,
-        (
-          enrollment_keys_json.value ->> 1
-        ) COLLATE "C" AS module_id,
-        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
-      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
-    ) AS enrollment_keys
-  )
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON enrollments.user_id = enrollment_keys.user_id
+  AND enrollments.module_id = enrollment_keys.module_id
 ORDER BY
+  enrollments.user_id,
   enrollments.module_id   FOR UPDATE OF enrollments;
 
--- statements.delete_records: Delete a learner's records in the modules of the keys, and return them.
+-- statements.read_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records: Read the sessions of the records under the enrollments of the keys.
+SELECT
+  sessions.user_id,
+  sessions.content_id,
+  sessions.session,
+  sessions.time_spent_seconds,
+  sessions.received_at
+FROM sessions
+JOIN progress_records
+  ON sessions.user_id = progress_records.user_id
+  AND sessions.content_id = progress_records.content_id
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON progress_records.user_id = enrollment_keys.user_id
+  AND progress_records.module_id = enrollment_keys.module_id;
+
+-- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired
+FROM contents
+WHERE
+  contents.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        (
+          enrollment_keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          enrollment_keys_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+    ) AS enrollment_keys
+  );
+
+-- statements.delete_records: Delete records by their ids, and their sessions with them.
 DELETE FROM progress_records
 WHERE
-  progress_records.user_id = CAST(%(user_id)s AS VARCHAR)
-  AND progress_records.module_id IN (
+  progress_records.id IN (
     SELECT
-      enrollment_keys.module_id
+      record_ids.id
     FROM (
       SELECT
-        (
-          enrollment_keys_json.value ->> 0
-        ) COLLATE "C" AS user_id,
-        (
-          enrollment_keys_json.value ->> 1
-        ) COLLATE "C" AS module_id,
-        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
-      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
-    ) AS enrollment_keys
-  )
-RETURNING progress_records.id, progress_records.user_id, progress_records.module_id, progress_records.content_id, progress_records.started_at, progress_records.last_activity_at, progress_records.furthest_percentage, progress_records.time_spent_seconds, progress_records.score, progress_records.max_score, progress_records.position, progress_records.position_at, progress_records.completed_at, progress_records.reached_at, progress_records.passed_at;
+        CAST(record_ids_json.value ->> 0 AS UUID) AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(record_ids)s AS VARCHAR) AS JSONB)) AS record_ids_json
+    ) AS record_ids
+  );
 
--- statements.delete_days: Delete a learner's days of activity in the modules of the keys, and return them.
+-- statements.delete_days: Delete days of activity.
 DELETE FROM activity_days
 WHERE
-  activity_days.user_id = CAST(%(user_id)s AS VARCHAR)
-  AND activity_days.module_id IN (
+  (activity_days.user_id, activity_days.module_id, activity_days.day) IN (
     SELECT
-      enrollment_keys.module_id
+      days.user_id,
+      days.module_id,
+      days.day
     FROM (
       SELECT
         (
-          enrollment_keys_json.value ->> 0
+          days_json.value ->> 0
         ) COLLATE "C" AS user_id,
         (
-          enrollment_keys_json.value ->> 1
+          days_json.value ->> 1
         ) COLLATE "C" AS module_id,
-        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
-      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
-    ) AS enrollment_keys
-  )
-RETURNING activity_days.user_id, activity_days.module_id, activity_days.day, activity_days.time_spent_seconds;
+        CAST(days_json.value ->> 2 AS DATE) AS day,
+        CAST(days_json.value ->> 3 AS BIGINT) AS time_spent_seconds
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(days)s AS VARCHAR) AS JSONB)) AS days_json
+    ) AS days
+  );
 
 -- statements.store, as above
+
+-- statements.write_changes, as above
 
 COMMIT;
 
@@ -2549,18 +2853,35 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.lock_enrollments_of_learner, as above
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.corrections.erase: Delete a learner's enrollments with all that is recorded under them, and what the journal
+-- tells of the learner.
+DELETE FROM changes
+WHERE
+  changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND changes.type <> CAST(%(type_1)s AS VARCHAR);
 
 -- statements.delete_records, as above
 
 -- statements.delete_days, as above
 
--- statements.delete_enrollments: Delete a learner's enrollments in the modules of the keys.
+-- statements.delete_enrollments: Delete the enrollments of the keys.
 DELETE FROM enrollments
 WHERE
-  enrollments.user_id = CAST(%(user_id)s AS VARCHAR)
-  AND enrollments.module_id IN (
+  (enrollments.user_id, enrollments.module_id) IN (
     SELECT
+      enrollment_keys.user_id,
       enrollment_keys.module_id
     FROM (
       SELECT
@@ -2577,19 +2898,25 @@ WHERE
 
 -- statements.store, as above
 
+-- statements.write_changes, as above
+
 -- web.idempotency.forget, as above
 
 -- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
 
--- statements.lock_enrollments_of_learner, as above
+-- statements.read_enrollments, as above
 
--- statements.delete_records, as above
+-- statements.read_records, as above
 
--- statements.delete_days, as above
+-- statements.read_days, as above
 
--- statements.delete_enrollments, as above
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.corrections.erase, as above
 
 -- statements.store, as above
 
@@ -2704,6 +3031,8 @@ SELECT
   counted.last_activity_at AS last_activity_at_2,
   enrollments.last_content_id AS last_content_id_1,
   counted.last_content_id AS last_content_id_2,
+  enrollments.last_is_excused AS last_is_excused_1,
+  counted.last_is_excused AS last_is_excused_2,
   enrollments.status AS status_1,
   CASE
     WHEN (
@@ -2716,81 +3045,103 @@ SELECT
   END AS anon_2
 FROM enrollments, (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND progress_records.excused_at IS NOT NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN NOT contents.retired
-          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-          ELSE CAST(%(param_3)s AS INT)
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            NOT contents.retired
-            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
-            AND progress_records.completed_at IS NOT NULL
-          )
-          THEN CAST(%(param_4)s AS INT)
-          ELSE CAST(%(param_5)s AS INT)
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN NOT contents.retired
+            THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+            ELSE CAST(%(param_3)s AS INT)
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              NOT contents.retired
+              AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+              AND (
+                progress_records.completed_at IS NOT NULL
+                OR progress_records.excused_at IS NOT NULL
+              )
+            )
+            THEN CAST(%(param_4)s AS INT)
+            ELSE CAST(%(param_5)s AS INT)
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+  ) AS dated
 ) AS counted, (
   SELECT
     modules.id AS module_id,
@@ -2817,6 +3168,7 @@ WHERE
     OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
     OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
     OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+    OR enrollments.last_is_excused IS DISTINCT FROM counted.last_is_excused
     OR enrollments.status IS DISTINCT FROM CASE
       WHEN (
         enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
@@ -3084,7 +3436,8 @@ FROM (
         CAST(%(kind_2_3)s AS VARCHAR),
         CAST(%(kind_2_4)s AS VARCHAR),
         CAST(%(kind_2_5)s AS VARCHAR),
-        CAST(%(kind_2_6)s AS VARCHAR)
+        CAST(%(kind_2_6)s AS VARCHAR),
+        CAST(%(kind_2_7)s AS VARCHAR)
       )
     UNION ALL
     SELECT
@@ -3161,6 +3514,7 @@ FROM (
       AND enrollments.counted
       AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
       AND enrollments.last_activity_at IS NOT NULL
+      AND NOT enrollments.last_is_excused
     GROUP BY
       CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_36)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
     UNION ALL
@@ -3182,6 +3536,7 @@ FROM (
       AND enrollments.counted
       AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
       AND enrollments.last_activity_at IS NOT NULL
+      AND NOT enrollments.last_is_excused
     GROUP BY
       CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_46)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
     UNION ALL
@@ -3209,21 +3564,14 @@ FROM (
       %(param_63)s AS recounted,
       CAST(%(param_64)s AS VARCHAR) AS kind,
       CAST(progress_records.content_id AS VARCHAR) AS item,
-      CAST(%(param_65)s AS INT) AS learners,
-      COUNT(*) AS started,
-      COUNT(progress_records.completed_at) AS completed,
-      CAST(%(param_66)s AS INT) AS enrollments_completed,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      CAST(%(param_67)s AS INT) AS weighted_sum,
-      COUNT(progress_records.score) AS scored,
-      COALESCE(
-        SUM(
-          (
-            progress_records.score * CAST(%(score_1)s AS BIGINT)
-          ) / progress_records.max_score
-        ),
-        CAST(%(coalesce_19)s AS INT)
-      ) AS score_hundredths
+      COUNT(*) AS learners,
+      CAST(%(param_65)s AS INT) AS started,
+      CAST(%(param_66)s AS INT) AS completed,
+      CAST(%(param_67)s AS INT) AS enrollments_completed,
+      CAST(%(param_68)s AS INT) AS time_spent_seconds,
+      CAST(%(param_69)s AS INT) AS weighted_sum,
+      CAST(%(param_70)s AS INT) AS scored,
+      CAST(%(param_71)s AS INT) AS score_hundredths
     FROM progress_records
     WHERE
       progress_records.module_id = CAST(%(module_id_7)s AS VARCHAR)
@@ -3237,21 +3585,29 @@ FROM (
             AND NOT enrollments.counted
         )
       )
+      AND progress_records.excused_at IS NOT NULL
     GROUP BY
       CAST(progress_records.content_id AS VARCHAR)
     UNION ALL
     SELECT
-      %(param_68)s AS recounted,
-      CAST(%(param_69)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
-      CAST(%(param_70)s AS INT) AS learners,
+      %(param_72)s AS recounted,
+      CAST(%(param_73)s AS VARCHAR) AS kind,
+      CAST(progress_records.content_id AS VARCHAR) AS item,
+      CAST(%(param_74)s AS INT) AS learners,
       COUNT(*) AS started,
-      CAST(%(param_71)s AS INT) AS completed,
-      CAST(%(param_72)s AS INT) AS enrollments_completed,
-      CAST(%(param_73)s AS INT) AS time_spent_seconds,
-      CAST(%(param_74)s AS INT) AS weighted_sum,
-      CAST(%(param_75)s AS INT) AS scored,
-      CAST(%(param_76)s AS INT) AS score_hundredths
+      COUNT(progress_records.completed_at) AS completed,
+      CAST(%(param_75)s AS INT) AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_76)s AS INT) AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(
+        SUM(
+          (
+            progress_records.score * CAST(%(score_1)s AS BIGINT)
+          ) / progress_records.max_score
+        ),
+        CAST(%(coalesce_19)s AS INT)
+      ) AS score_hundredths
     FROM progress_records
     WHERE
       progress_records.module_id = CAST(%(module_id_9)s AS VARCHAR)
@@ -3265,16 +3621,17 @@ FROM (
             AND NOT enrollments.counted
         )
       )
+      AND progress_records.excused_at IS NULL
     GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
+      CAST(progress_records.content_id AS VARCHAR)
     UNION ALL
     SELECT
       %(param_77)s AS recounted,
       CAST(%(param_78)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
       CAST(%(param_79)s AS INT) AS learners,
-      CAST(%(param_80)s AS INT) AS started,
-      COUNT(*) AS completed,
+      COUNT(*) AS started,
+      CAST(%(param_80)s AS INT) AS completed,
       CAST(%(param_81)s AS INT) AS enrollments_completed,
       CAST(%(param_82)s AS INT) AS time_spent_seconds,
       CAST(%(param_83)s AS INT) AS weighted_sum,
@@ -3293,32 +3650,62 @@ FROM (
             AND NOT enrollments.counted
         )
       )
-      AND progress_records.completed_at IS NOT NULL
+      AND progress_records.excused_at IS NULL
     GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
     UNION ALL
     SELECT
       %(param_86)s AS recounted,
       CAST(%(param_87)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_88)s AS INT) AS learners,
+      CAST(%(param_89)s AS INT) AS started,
+      COUNT(*) AS completed,
+      CAST(%(param_90)s AS INT) AS enrollments_completed,
+      CAST(%(param_91)s AS INT) AS time_spent_seconds,
+      CAST(%(param_92)s AS INT) AS weighted_sum,
+      CAST(%(param_93)s AS INT) AS scored,
+      CAST(%(param_94)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.completed_at IS NOT NULL
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_95)s AS recounted,
+      CAST(%(param_96)s AS VARCHAR) AS kind,
       CAST(activity_days.day AS VARCHAR) AS item,
       COUNT(*) AS learners,
-      CAST(%(param_88)s AS INT) AS started,
-      CAST(%(param_89)s AS INT) AS completed,
-      CAST(%(param_90)s AS INT) AS enrollments_completed,
+      CAST(%(param_97)s AS INT) AS started,
+      CAST(%(param_98)s AS INT) AS completed,
+      CAST(%(param_99)s AS INT) AS enrollments_completed,
       SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
-      CAST(%(param_91)s AS INT) AS weighted_sum,
-      CAST(%(param_92)s AS INT) AS scored,
-      CAST(%(param_93)s AS INT) AS score_hundredths
+      CAST(%(param_100)s AS INT) AS weighted_sum,
+      CAST(%(param_101)s AS INT) AS scored,
+      CAST(%(param_102)s AS INT) AS score_hundredths
     FROM activity_days
     WHERE
-      activity_days.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      activity_days.module_id = CAST(%(module_id_15)s AS VARCHAR)
       AND (
         NOT activity_days.user_id IN (
           SELECT
             enrollments.user_id
           FROM enrollments
           WHERE
-            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            enrollments.module_id = CAST(%(module_id_16)s AS VARCHAR)
             AND NOT enrollments.counted
         )
       )
@@ -3392,6 +3779,7 @@ SELECT
                 AND NOT enrollments.counted
             )
           )
+          AND progress_records.excused_at IS NULL
         )
         THEN CAST(%(param_1)s AS INT)
         ELSE CAST(%(param_2)s AS INT)
@@ -3413,101 +3801,108 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, for all or
--- some contents and learners.
-UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
-FROM contents
-WHERE
-  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-  AND progress_records.content_id = contents.id
-  AND progress_records.completed_at IS NULL
-  AND progress_records.furthest_percentage >= contents.completion_threshold
-  AND (
-    contents.passing_score IS NULL
-    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
-  )
-  AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR));
-
 -- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
-UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
 FROM (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND progress_records.excused_at IS NOT NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN NOT contents.retired
-          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-          ELSE CAST(%(param_1)s AS INT)
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            NOT contents.retired
-            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
-            AND progress_records.completed_at IS NOT NULL
-          )
-          THEN CAST(%(param_2)s AS INT)
-          ELSE CAST(%(param_3)s AS INT)
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN NOT contents.retired
+            THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+            ELSE CAST(%(param_1)s AS INT)
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              NOT contents.retired
+              AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+              AND (
+                progress_records.completed_at IS NOT NULL
+                OR progress_records.excused_at IS NOT NULL
+              )
+            )
+            THEN CAST(%(param_2)s AS INT)
+            ELSE CAST(%(param_3)s AS INT)
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+  ) AS dated
 ) AS counted
 WHERE
   enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
@@ -3520,6 +3915,7 @@ WHERE
     OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
     OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
     OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+    OR enrollments.last_is_excused IS DISTINCT FROM counted.last_is_excused
   );
 
 -- store.recount._complete (3): Complete the enrollments that are complete, and return how many of them count in
@@ -3543,6 +3939,66 @@ WHERE
     )
   )
   AND enrollments.counted;
+
+-- store.journal.write_selected (3): Write a change of a kind, as of now, for each of the enrollments or records that
+-- the conditions select.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  CAST(%(param_1)s AS VARCHAR) AS type,
+  CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
+  CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
+  enrollments.user_id AS user_id,
+  enrollments.module_id AS module_id,
+  NULL AS content_id,
+  CAST(%(param_4)s AS VARCHAR) AS by_sub,
+  CAST(%(param_5)s AS VARCHAR) AS by_role,
+  CAST(JSON_BUILD_OBJECT(
+    'progressPercentage',
+    (
+      (
+        enrollments.weighted_sum * CAST(%(weighted_sum_1)s AS BIGINT)
+      ) / (
+        SELECT
+          modules.total_weight
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      )
+    ) / CAST(100.0 AS DECIMAL)
+  ) AS TEXT) AS data,
+  TRUE AS is_history
+FROM enrollments
+WHERE
+  enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = CAST(%(id_2)s AS VARCHAR)
+        AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
+        AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+ORDER BY
+  user_id,
+  content_id;
 
 -- store.recount._complete (4): Complete the enrollments that are complete, and return how many of them count in
 -- statistics.
@@ -3819,7 +4275,8 @@ FROM (
         CAST(%(kind_1_3)s AS VARCHAR),
         CAST(%(kind_1_4)s AS VARCHAR),
         CAST(%(kind_1_5)s AS VARCHAR),
-        CAST(%(kind_1_6)s AS VARCHAR)
+        CAST(%(kind_1_6)s AS VARCHAR),
+        CAST(%(kind_1_7)s AS VARCHAR)
       )
     UNION ALL
     SELECT
@@ -3896,6 +4353,7 @@ FROM (
       AND enrollments.counted
       AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
       AND enrollments.last_activity_at IS NOT NULL
+      AND NOT enrollments.last_is_excused
     GROUP BY
       CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
     UNION ALL
@@ -3917,6 +4375,7 @@ FROM (
       AND enrollments.counted
       AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
       AND enrollments.last_activity_at IS NOT NULL
+      AND NOT enrollments.last_is_excused
     GROUP BY
       CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
     UNION ALL
@@ -3944,21 +4403,14 @@ FROM (
       %(param_64)s AS recounted,
       CAST(%(param_65)s AS VARCHAR) AS kind,
       CAST(progress_records.content_id AS VARCHAR) AS item,
-      CAST(%(param_66)s AS INT) AS learners,
-      COUNT(*) AS started,
-      COUNT(progress_records.completed_at) AS completed,
-      CAST(%(param_67)s AS INT) AS enrollments_completed,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      CAST(%(param_68)s AS INT) AS weighted_sum,
-      COUNT(progress_records.score) AS scored,
-      COALESCE(
-        SUM(
-          (
-            progress_records.score * CAST(%(score_1)s AS BIGINT)
-          ) / progress_records.max_score
-        ),
-        CAST(%(coalesce_19)s AS INT)
-      ) AS score_hundredths
+      COUNT(*) AS learners,
+      CAST(%(param_66)s AS INT) AS started,
+      CAST(%(param_67)s AS INT) AS completed,
+      CAST(%(param_68)s AS INT) AS enrollments_completed,
+      CAST(%(param_69)s AS INT) AS time_spent_seconds,
+      CAST(%(param_70)s AS INT) AS weighted_sum,
+      CAST(%(param_71)s AS INT) AS scored,
+      CAST(%(param_72)s AS INT) AS score_hundredths
     FROM progress_records
     WHERE
       progress_records.module_id = CAST(%(module_id_7)s AS VARCHAR)
@@ -3972,21 +4424,29 @@ FROM (
             AND NOT enrollments.counted
         )
       )
+      AND progress_records.excused_at IS NOT NULL
     GROUP BY
       CAST(progress_records.content_id AS VARCHAR)
     UNION ALL
     SELECT
-      %(param_69)s AS recounted,
-      CAST(%(param_70)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
-      CAST(%(param_71)s AS INT) AS learners,
+      %(param_73)s AS recounted,
+      CAST(%(param_74)s AS VARCHAR) AS kind,
+      CAST(progress_records.content_id AS VARCHAR) AS item,
+      CAST(%(param_75)s AS INT) AS learners,
       COUNT(*) AS started,
-      CAST(%(param_72)s AS INT) AS completed,
-      CAST(%(param_73)s AS INT) AS enrollments_completed,
-      CAST(%(param_74)s AS INT) AS time_spent_seconds,
-      CAST(%(param_75)s AS INT) AS weighted_sum,
-      CAST(%(param_76)s AS INT) AS scored,
-      CAST(%(param_77)s AS INT) AS score_hundredths
+      COUNT(progress_records.completed_at) AS completed,
+      CAST(%(param_76)s AS INT) AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_77)s AS INT) AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(
+        SUM(
+          (
+            progress_records.score * CAST(%(score_1)s AS BIGINT)
+          ) / progress_records.max_score
+        ),
+        CAST(%(coalesce_19)s AS INT)
+      ) AS score_hundredths
     FROM progress_records
     WHERE
       progress_records.module_id = CAST(%(module_id_9)s AS VARCHAR)
@@ -4000,16 +4460,17 @@ FROM (
             AND NOT enrollments.counted
         )
       )
+      AND progress_records.excused_at IS NULL
     GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
+      CAST(progress_records.content_id AS VARCHAR)
     UNION ALL
     SELECT
       %(param_78)s AS recounted,
       CAST(%(param_79)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
       CAST(%(param_80)s AS INT) AS learners,
-      CAST(%(param_81)s AS INT) AS started,
-      COUNT(*) AS completed,
+      COUNT(*) AS started,
+      CAST(%(param_81)s AS INT) AS completed,
       CAST(%(param_82)s AS INT) AS enrollments_completed,
       CAST(%(param_83)s AS INT) AS time_spent_seconds,
       CAST(%(param_84)s AS INT) AS weighted_sum,
@@ -4028,32 +4489,62 @@ FROM (
             AND NOT enrollments.counted
         )
       )
-      AND progress_records.completed_at IS NOT NULL
+      AND progress_records.excused_at IS NULL
     GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
     UNION ALL
     SELECT
       %(param_87)s AS recounted,
       CAST(%(param_88)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_89)s AS INT) AS learners,
+      CAST(%(param_90)s AS INT) AS started,
+      COUNT(*) AS completed,
+      CAST(%(param_91)s AS INT) AS enrollments_completed,
+      CAST(%(param_92)s AS INT) AS time_spent_seconds,
+      CAST(%(param_93)s AS INT) AS weighted_sum,
+      CAST(%(param_94)s AS INT) AS scored,
+      CAST(%(param_95)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.completed_at IS NOT NULL
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_96)s AS recounted,
+      CAST(%(param_97)s AS VARCHAR) AS kind,
       CAST(activity_days.day AS VARCHAR) AS item,
       COUNT(*) AS learners,
-      CAST(%(param_89)s AS INT) AS started,
-      CAST(%(param_90)s AS INT) AS completed,
-      CAST(%(param_91)s AS INT) AS enrollments_completed,
+      CAST(%(param_98)s AS INT) AS started,
+      CAST(%(param_99)s AS INT) AS completed,
+      CAST(%(param_100)s AS INT) AS enrollments_completed,
       SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
-      CAST(%(param_92)s AS INT) AS weighted_sum,
-      CAST(%(param_93)s AS INT) AS scored,
-      CAST(%(param_94)s AS INT) AS score_hundredths
+      CAST(%(param_101)s AS INT) AS weighted_sum,
+      CAST(%(param_102)s AS INT) AS scored,
+      CAST(%(param_103)s AS INT) AS score_hundredths
     FROM activity_days
     WHERE
-      activity_days.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      activity_days.module_id = CAST(%(module_id_15)s AS VARCHAR)
       AND (
         NOT activity_days.user_id IN (
           SELECT
             enrollments.user_id
           FROM enrollments
           WHERE
-            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            enrollments.module_id = CAST(%(module_id_16)s AS VARCHAR)
             AND NOT enrollments.counted
         )
       )
@@ -4065,14 +4556,14 @@ FROM (
     parts.item
 ) AS compared
 WHERE
-  compared.recounted_learners - compared.stored_learners <> CAST(%(param_95)s AS BIGINT)
-  OR compared.recounted_started - compared.stored_started <> CAST(%(param_96)s AS BIGINT)
-  OR compared.recounted_completed - compared.stored_completed <> CAST(%(param_97)s AS BIGINT)
-  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> CAST(%(param_98)s AS BIGINT)
-  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> CAST(%(param_99)s AS BIGINT)
-  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> CAST(%(param_100)s AS BIGINT)
-  OR compared.recounted_scored - compared.stored_scored <> CAST(%(param_101)s AS BIGINT)
-  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> CAST(%(param_102)s AS BIGINT)
+  compared.recounted_learners - compared.stored_learners <> CAST(%(param_104)s AS BIGINT)
+  OR compared.recounted_started - compared.stored_started <> CAST(%(param_105)s AS BIGINT)
+  OR compared.recounted_completed - compared.stored_completed <> CAST(%(param_106)s AS BIGINT)
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> CAST(%(param_107)s AS BIGINT)
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> CAST(%(param_108)s AS BIGINT)
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> CAST(%(param_109)s AS BIGINT)
+  OR compared.recounted_scored - compared.stored_scored <> CAST(%(param_110)s AS BIGINT)
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> CAST(%(param_111)s AS BIGINT)
 ORDER BY
   compared.kind,
   compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
@@ -4121,7 +4612,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL
 
 -- store.recount.denominators, as above
 
--- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, for all or
+-- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 SELECT
   progress_records.content_id,
@@ -4139,6 +4630,7 @@ SELECT
                 AND NOT enrollments.counted
             )
           )
+          AND progress_records.excused_at IS NULL
         )
         THEN CAST(%(param_1)s AS INT)
         ELSE CAST(%(param_2)s AS INT)
@@ -4159,100 +4651,108 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, for all or
--- some contents and learners.
-UPDATE progress_records SET progress_percentage = CAST(%(progress_percentage)s AS SMALLINT), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
-FROM contents
-WHERE
-  progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-  AND progress_records.content_id = contents.id
-  AND progress_records.completed_at IS NULL
-  AND progress_records.furthest_percentage >= contents.completion_threshold
-  AND (
-    contents.passing_score IS NULL
-    OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
-  );
-
 -- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
-UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
 FROM (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND progress_records.excused_at IS NOT NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN NOT contents.retired
-          THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-          ELSE CAST(%(param_1)s AS INT)
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            NOT contents.retired
-            AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
-            AND progress_records.completed_at IS NOT NULL
-          )
-          THEN CAST(%(param_2)s AS INT)
-          ELSE CAST(%(param_3)s AS INT)
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN NOT contents.retired
+            THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+            ELSE CAST(%(param_1)s AS INT)
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              NOT contents.retired
+              AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+              AND (
+                progress_records.completed_at IS NOT NULL
+                OR progress_records.excused_at IS NOT NULL
+              )
+            )
+            THEN CAST(%(param_2)s AS INT)
+            ELSE CAST(%(param_3)s AS INT)
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+  ) AS dated
 ) AS counted
 WHERE
   enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
@@ -4264,9 +4764,12 @@ WHERE
     OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
     OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
     OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+    OR enrollments.last_is_excused IS DISTINCT FROM counted.last_is_excused
   );
 
 -- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
 
 -- store.recount._complete (2), as above
 

@@ -304,6 +304,8 @@ SELECT
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
   enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited,
   progress_records.id,
   progress_records.user_id AS user_id_2,
   progress_records.module_id AS module_id_2,
@@ -319,6 +321,7 @@ SELECT
   progress_records.completed_at AS completed_at_1,
   progress_records.reached_at,
   progress_records.passed_at,
+  progress_records.excused_at,
   activity_days.user_id AS user_id_3,
   activity_days.module_id AS module_id_3,
   activity_days.day,
@@ -364,6 +367,7 @@ INSERT INTO progress_records (
   completed_at,
   reached_at,
   passed_at,
+  excused_at,
   progress_percentage
 )
 SELECT
@@ -382,6 +386,7 @@ SELECT
   records.completed_at,
   records.reached_at,
   records.passed_at,
+  records.excused_at,
   records.progress_percentage
 FROM (
   SELECT
@@ -400,14 +405,15 @@ FROM (
     JSON_EXTRACT(records_json.value, '$[12]') AS completed_at,
     JSON_EXTRACT(records_json.value, '$[13]') AS reached_at,
     JSON_EXTRACT(records_json.value, '$[14]') AS passed_at,
-    JSON_EXTRACT(records_json.value, '$[15]') AS progress_percentage
+    JSON_EXTRACT(records_json.value, '$[15]') AS excused_at,
+    JSON_EXTRACT(records_json.value, '$[16]') AS progress_percentage
   FROM JSON_EACH(?) AS records_json
 ) AS records
 WHERE
   1 = 1
 ORDER BY
   records.user_id,
-  records.content_id ON CONFLICT(user_id, content_id) DO UPDATE SET module_id = excluded.module_id, progress_percentage = excluded.progress_percentage, furthest_percentage = excluded.furthest_percentage, time_spent_seconds = excluded.time_spent_seconds, score = excluded.score, max_score = excluded.max_score, position = excluded.position, position_at = excluded.position_at, started_at = excluded.started_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, reached_at = excluded.reached_at, passed_at = excluded.passed_at
+  records.content_id ON CONFLICT(user_id, content_id) DO UPDATE SET module_id = excluded.module_id, progress_percentage = excluded.progress_percentage, furthest_percentage = excluded.furthest_percentage, time_spent_seconds = excluded.time_spent_seconds, score = excluded.score, max_score = excluded.max_score, position = excluded.position, position_at = excluded.position_at, started_at = excluded.started_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, reached_at = excluded.reached_at, passed_at = excluded.passed_at, excused_at = excluded.excused_at
 WHERE
   1 = 1;
 
@@ -425,7 +431,9 @@ INSERT INTO enrollments (
   last_activity_at,
   last_content_id,
   enrolled_by_update,
-  counted
+  counted,
+  last_is_excused,
+  credited
 )
 SELECT
   enrollments.user_id,
@@ -439,7 +447,9 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM (
   SELECT
     JSON_EXTRACT(enrollments_json.value, '$[0]') AS user_id,
@@ -453,14 +463,16 @@ FROM (
     JSON_EXTRACT(enrollments_json.value, '$[8]') AS last_activity_at,
     JSON_EXTRACT(enrollments_json.value, '$[9]') AS last_content_id,
     JSON_EXTRACT(enrollments_json.value, '$[10]') AS enrolled_by_update,
-    JSON_EXTRACT(enrollments_json.value, '$[11]') AS counted
+    JSON_EXTRACT(enrollments_json.value, '$[11]') AS counted,
+    JSON_EXTRACT(enrollments_json.value, '$[12]') AS last_is_excused,
+    JSON_EXTRACT(enrollments_json.value, '$[13]') AS credited
   FROM JSON_EACH(?) AS enrollments_json
 ) AS enrollments
 WHERE
   1 = 1
 ORDER BY
   enrollments.user_id,
-  enrollments.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = excluded.status, weighted_sum = excluded.weighted_sum, completed_contents = excluded.completed_contents, time_spent_seconds = excluded.time_spent_seconds, enrolled_at = excluded.enrolled_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, last_content_id = excluded.last_content_id, enrolled_by_update = excluded.enrolled_by_update, counted = excluded.counted
+  enrollments.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status = excluded.status, weighted_sum = excluded.weighted_sum, completed_contents = excluded.completed_contents, time_spent_seconds = excluded.time_spent_seconds, enrolled_at = excluded.enrolled_at, completed_at = excluded.completed_at, last_activity_at = excluded.last_activity_at, last_content_id = excluded.last_content_id, enrolled_by_update = excluded.enrolled_by_update, counted = excluded.counted, last_is_excused = excluded.last_is_excused, credited = excluded.credited
 WHERE
   1 = 1;
 
@@ -561,6 +573,50 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
+-- statements.write_changes: Write changes in the journal, in the order of their places.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS anon_1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data,
+  changes.is_history
+FROM (
+  SELECT
+    JSON_EXTRACT(changes_json.value, '$[0]') AS type,
+    JSON_EXTRACT(changes_json.value, '$[1]') AS time,
+    JSON_EXTRACT(changes_json.value, '$[2]') AS recorded_at,
+    JSON_EXTRACT(changes_json.value, '$[3]') AS user_id,
+    JSON_EXTRACT(changes_json.value, '$[4]') AS module_id,
+    JSON_EXTRACT(changes_json.value, '$[5]') AS content_id,
+    JSON_EXTRACT(changes_json.value, '$[6]') AS by_sub,
+    JSON_EXTRACT(changes_json.value, '$[7]') AS by_role,
+    JSON_EXTRACT(changes_json.value, '$[8]') AS data,
+    JSON_EXTRACT(changes_json.value, '$[9]') AS is_history,
+    JSON_EXTRACT(changes_json.value, '$[10]') AS place
+  FROM JSON_EACH(?) AS changes_json
+) AS changes
+ORDER BY
+  changes.place;
+
 -- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
   caller_id,
@@ -649,6 +705,7 @@ FROM (
         CASE
           WHEN (
             NOT progress_records.completed_at IS NULL
+            OR NOT progress_records.excused_at IS NULL
           )
           THEN weights.contents
           ELSE ?
@@ -695,6 +752,66 @@ WHERE
     )
   )
   AND enrollments.counted = 1;
+
+-- store.journal.write_selected: Write a change of a kind, as of now, for each of the enrollments or records that the
+-- conditions select.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS settled_after,
+  ? AS type,
+  ? AS time,
+  ? AS recorded_at,
+  enrollments.user_id AS user_id,
+  enrollments.module_id AS module_id,
+  NULL AS content_id,
+  ? AS by_sub,
+  ? AS by_role,
+  JSON_OBJECT(
+    'progressPercentage', (
+      (
+        enrollments.weighted_sum * ?
+      ) / (
+        SELECT
+          modules.total_weight
+        FROM modules
+        WHERE
+          modules.id = ?
+      )
+    ) / (
+      100.0 + 0.0
+    )
+  ) AS data,
+  1 AS is_history
+FROM enrollments
+WHERE
+  enrollments.module_id = ?
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = ?
+        AND enrollments.status IN (?, ?)
+        AND modules.total_contents > ?
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+ORDER BY
+  user_id,
+  content_id;
 
 -- store.recount._complete (2): Complete the enrollments that are complete, and return how many of them count in
 -- statistics.
@@ -935,7 +1052,19 @@ SELECT
   enrollment_keys.module_id,
   (
     SELECT
-      MAX(progress_records.completed_at) AS max_1
+      MAX(
+        CASE
+          WHEN (
+            progress_records.completed_at IS NULL
+          )
+          THEN progress_records.excused_at
+          WHEN (
+            progress_records.excused_at < progress_records.completed_at
+          )
+          THEN progress_records.excused_at
+          ELSE progress_records.completed_at
+        END
+      ) AS max_1
     FROM progress_records
     JOIN contents
       ON contents.id = progress_records.content_id
@@ -978,6 +1107,8 @@ FROM (
 
 -- statements.store_tallies, as above
 
+-- statements.write_changes, as above
+
 COMMIT;
 
 
@@ -1009,6 +1140,8 @@ SELECT
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
   enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited,
   modules.title AS title_1
 FROM enrollments
 JOIN modules
@@ -1045,6 +1178,7 @@ LEFT OUTER JOIN (
               contents_1.module_id = enrollments.module_id
               AND contents_1.retired = 0
               AND progress_records_1.completed_at IS NULL
+              AND progress_records_1.excused_at IS NULL
           )
         )
       )
@@ -1062,7 +1196,9 @@ LEFT OUTER JOIN (
   LEFT OUTER JOIN contents AS contents_2
     ON contents_2.id = following_module.last_content_id AND contents_2.retired = 0
   WHERE
-    contents_1.retired = 0 AND progress_records_1.completed_at IS NULL
+    contents_1.retired = 0
+    AND progress_records_1.completed_at IS NULL
+    AND progress_records_1.excused_at IS NULL
   ORDER BY
     CASE
       WHEN (
@@ -1122,6 +1258,8 @@ SELECT
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
   enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited,
   contents.id,
   contents.title AS title_1,
   contents.type,
@@ -1141,7 +1279,8 @@ SELECT
   progress_records.position_at,
   progress_records.completed_at AS completed_at_1,
   progress_records.reached_at,
-  progress_records.passed_at
+  progress_records.passed_at,
+  progress_records.excused_at
 FROM modules
 LEFT OUTER JOIN enrollments
   ON enrollments.module_id = modules.id AND enrollments.user_id = ?
@@ -1190,6 +1329,8 @@ JOIN progress_records
 -- statements.store (3), as above
 
 -- statements.store_tallies, as above
+
+-- statements.write_changes, as above
 
 COMMIT;
 
@@ -1298,7 +1439,9 @@ SELECT
   anon_1.last_activity_at,
   anon_1.last_content_id,
   anon_1.enrolled_by_update,
-  anon_1.counted
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
 FROM (
   SELECT
     enrollments.user_id AS user_id,
@@ -1312,7 +1455,9 @@ FROM (
     enrollments.last_activity_at AS last_activity_at,
     enrollments.last_content_id AS last_content_id,
     enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.module_id = ?
@@ -1337,7 +1482,9 @@ SELECT
   anon_2.last_activity_at,
   anon_2.last_content_id,
   anon_2.enrolled_by_update,
-  anon_2.counted
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
 FROM (
   SELECT
     enrollments.user_id AS user_id,
@@ -1351,7 +1498,9 @@ FROM (
     enrollments.last_activity_at AS last_activity_at,
     enrollments.last_content_id AS last_content_id,
     enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.module_id = ?
@@ -1470,6 +1619,8 @@ BEGIN IMMEDIATE;
 
 -- store.recount._complete, as above
 
+-- store.journal.write_selected, as above
+
 -- store.recount._complete (2), as above
 
 -- store.recount.tallies, as above
@@ -1529,6 +1680,7 @@ SELECT
                 enrollments.module_id = ? AND enrollments.counted = 0
             )
           )
+          AND progress_records.excused_at IS NULL
         )
         THEN ?
         ELSE ?
@@ -1559,6 +1711,65 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
+-- store.journal.write_selected (2): Write a change of a kind, as of now, for each of the enrollments or records that
+-- the conditions select.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS settled_after,
+  ? AS type,
+  ? AS time,
+  ? AS recorded_at,
+  progress_records.user_id AS user_id,
+  progress_records.module_id AS module_id,
+  progress_records.content_id AS content_id,
+  ? AS by_sub,
+  ? AS by_role,
+  JSON_OBJECT(
+    'scorePercentage', (
+      (
+        progress_records.score * ?
+      ) / progress_records.max_score
+    ) / (
+      100.0 + 0.0
+    )
+  ) AS data,
+  1 AS is_history
+FROM progress_records
+CROSS JOIN contents
+WHERE
+  progress_records.module_id = ?
+  AND progress_records.content_id = contents.id
+  AND progress_records.completed_at IS NULL
+  AND progress_records.furthest_percentage >= contents.completion_threshold
+  AND (
+    contents.passing_score IS NULL
+    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
+  )
+  AND progress_records.content_id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  )
+ORDER BY
+  user_id,
+  content_id;
+
 -- store.recount.completions (2): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 UPDATE progress_records SET progress_percentage = ?, completed_at = ?
@@ -1587,82 +1798,104 @@ WHERE
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update = 1
-        AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND NOT progress_records.excused_at IS NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update = 1
+          AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = ?
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = ?
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN contents.retired = 0
-          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
-          ELSE ?
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            contents.retired = 0
-            AND contents.weight > ?
-            AND NOT progress_records.completed_at IS NULL
-          )
-          THEN ?
-          ELSE ?
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN contents.retired = 0
+            THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+            ELSE ?
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              contents.retired = 0
+              AND contents.weight > ?
+              AND (
+                NOT progress_records.completed_at IS NULL
+                OR NOT progress_records.excused_at IS NULL
+              )
+            )
+            THEN ?
+            ELSE ?
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = ?
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = ?
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = ?
+      enrollments.module_id = ?
+  ) AS dated
 ) AS counted
 WHERE
   enrollments.module_id = ?
@@ -1673,6 +1906,8 @@ WHERE
   );
 
 -- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
 
 -- store.recount._complete (2), as above
 
@@ -1711,7 +1946,9 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
@@ -1805,7 +2042,9 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
@@ -1835,7 +2074,8 @@ SELECT
   progress_records.position_at,
   progress_records.completed_at,
   progress_records.reached_at,
-  progress_records.passed_at
+  progress_records.passed_at,
+  progress_records.excused_at
 FROM progress_records
 JOIN (
   SELECT
@@ -1872,6 +2112,8 @@ JOIN (
 
 -- statements.store_tallies, as above
 
+-- statements.write_changes, as above
+
 COMMIT;
 
 
@@ -1902,7 +2144,8 @@ SELECT
   progress_records.position_at,
   progress_records.completed_at,
   progress_records.reached_at,
-  progress_records.passed_at
+  progress_records.passed_at,
+  progress_records.excused_at
 FROM contents
 JOIN progress_records
   ON progress_records.content_id = contents.id
@@ -1968,8 +2211,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- statements.lock_enrollments_of_learner: Lock and read a learner's enrollments in the modules of the keys, each with
--- its module's denominators.
+-- statements.lock_known_enrollments: Lock those enrollments of the keys that exist.
 SELECT
   modules.total_weight,
   modules.total_contents,
@@ -1984,59 +2226,104 @@ SELECT
   enrollments.last_activity_at,
   enrollments.last_content_id,
   enrollments.enrolled_by_update,
-  enrollments.counted
+  enrollments.counted,
+  enrollments.last_is_excused,
+  enrollments.credited
 FROM modules
 JOIN enrollments
   ON enrollments.module_id = modules.id
-WHERE
-  enrollments.user_id = ?
-  AND enrollments.module_id IN (
-    SELECT
-      enrollment_keys.module_id
-    FROM (
-      SELECT
-        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
-      FROM JSON_EACH(?) AS enrollment_keys_json
-    ) AS enrollment_keys
-  )
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON enrollments.user_id = enrollment_keys.user_id
+  AND enrollments.module_id = enrollment_keys.module_id
 ORDER BY
+  enrollments.user_id,
   enrollments.module_id;
 
--- statements.delete_records: Delete a learner's records in the modules of the keys, and return them.
+-- statements.read_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records: Read the sessions of the records under the enrollments of the keys.
+SELECT
+  sessions.user_id,
+  sessions.content_id,
+  sessions.session,
+  sessions.time_spent_seconds,
+  sessions.received_at
+FROM sessions
+JOIN progress_records
+  ON sessions.user_id = progress_records.user_id
+  AND sessions.content_id = progress_records.content_id
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON progress_records.user_id = enrollment_keys.user_id
+  AND progress_records.module_id = enrollment_keys.module_id;
+
+-- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired
+FROM contents
+WHERE
+  contents.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+      FROM JSON_EACH(?) AS enrollment_keys_json
+    ) AS enrollment_keys
+  );
+
+-- statements.delete_records: Delete records by their ids, and their sessions with them.
 DELETE FROM progress_records
 WHERE
-  progress_records.user_id = ?
-  AND progress_records.module_id IN (
+  progress_records.id IN (
     SELECT
-      enrollment_keys.module_id
+      record_ids.id
     FROM (
       SELECT
-        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
-      FROM JSON_EACH(?) AS enrollment_keys_json
-    ) AS enrollment_keys
-  )
-RETURNING id, user_id, module_id, content_id, started_at, last_activity_at, furthest_percentage, time_spent_seconds, score, max_score, position, position_at, completed_at, reached_at, passed_at;
+        JSON_EXTRACT(record_ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS record_ids_json
+    ) AS record_ids
+  );
 
--- statements.delete_days: Delete a learner's days of activity in the modules of the keys, and return them.
+-- statements.delete_days: Delete days of activity.
 DELETE FROM activity_days
 WHERE
-  activity_days.user_id = ?
-  AND activity_days.module_id IN (
+  (activity_days.user_id, activity_days.module_id, activity_days.day) IN (
     SELECT
-      enrollment_keys.module_id
+      days.user_id,
+      days.module_id,
+      days.day
     FROM (
       SELECT
-        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
-      FROM JSON_EACH(?) AS enrollment_keys_json
-    ) AS enrollment_keys
-  )
-RETURNING user_id, module_id, day, time_spent_seconds;
+        JSON_EXTRACT(days_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(days_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(days_json.value, '$[2]') AS day,
+        JSON_EXTRACT(days_json.value, '$[3]') AS time_spent_seconds
+      FROM JSON_EACH(?) AS days_json
+    ) AS days
+  );
 
 -- statements.store, as above
 
@@ -2045,6 +2332,8 @@ RETURNING user_id, module_id, day, time_spent_seconds;
 -- statements.store (3), as above
 
 -- statements.store_tallies, as above
+
+-- statements.write_changes, as above
 
 COMMIT;
 
@@ -2073,18 +2362,34 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.lock_enrollments_of_learner, as above
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.corrections.erase: Delete a learner's enrollments with all that is recorded under them, and what the journal
+-- tells of the learner.
+DELETE FROM changes
+WHERE
+  changes.user_id = ? AND changes.type <> ?;
 
 -- statements.delete_records, as above
 
 -- statements.delete_days, as above
 
--- statements.delete_enrollments: Delete a learner's enrollments in the modules of the keys.
+-- statements.delete_enrollments: Delete the enrollments of the keys.
 DELETE FROM enrollments
 WHERE
-  enrollments.user_id = ?
-  AND enrollments.module_id IN (
+  (enrollments.user_id, enrollments.module_id) IN (
     SELECT
+      enrollment_keys.user_id,
       enrollment_keys.module_id
     FROM (
       SELECT
@@ -2103,19 +2408,25 @@ WHERE
 
 -- statements.store_tallies, as above
 
+-- statements.write_changes, as above
+
 -- web.idempotency.forget, as above
 
 -- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
 
--- statements.lock_enrollments_of_learner, as above
+-- statements.read_enrollments, as above
 
--- statements.delete_records, as above
+-- statements.read_records, as above
 
--- statements.delete_days, as above
+-- statements.read_days, as above
 
--- statements.delete_enrollments, as above
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.corrections.erase, as above
 
 -- statements.store, as above
 
@@ -2223,6 +2534,8 @@ SELECT
   counted.last_activity_at AS last_activity_at_2,
   enrollments.last_content_id AS last_content_id_1,
   counted.last_content_id AS last_content_id_2,
+  enrollments.last_is_excused AS last_is_excused_1,
+  counted.last_is_excused AS last_is_excused_2,
   enrollments.status AS status_1,
   CASE
     WHEN (
@@ -2236,82 +2549,104 @@ SELECT
 FROM enrollments
 CROSS JOIN (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update = 1
-        AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND NOT progress_records.excused_at IS NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update = 1
+          AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = ?
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = ?
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN contents.retired = 0
-          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
-          ELSE ?
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            contents.retired = 0
-            AND contents.weight > ?
-            AND NOT progress_records.completed_at IS NULL
-          )
-          THEN ?
-          ELSE ?
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN contents.retired = 0
+            THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+            ELSE ?
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              contents.retired = 0
+              AND contents.weight > ?
+              AND (
+                NOT progress_records.completed_at IS NULL
+                OR NOT progress_records.excused_at IS NULL
+              )
+            )
+            THEN ?
+            ELSE ?
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = ?
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = ?
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = ?
+      enrollments.module_id = ?
+  ) AS dated
 ) AS counted
 CROSS JOIN (
   SELECT
@@ -2337,6 +2672,7 @@ WHERE
     OR enrollments.enrolled_at IS NOT counted.enrolled_at
     OR enrollments.last_activity_at IS NOT counted.last_activity_at
     OR enrollments.last_content_id IS NOT counted.last_content_id
+    OR enrollments.last_is_excused IS NOT counted.last_is_excused
     OR enrollments.status IS NOT CASE
       WHEN (
         enrollments.status IN (?, ?)
@@ -2466,7 +2802,7 @@ FROM (
       tallies.score_hundredths AS score_hundredths
     FROM tallies
     WHERE
-      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?)
+      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?, ?)
     UNION ALL
     SELECT
       ? AS recounted,
@@ -2534,6 +2870,7 @@ FROM (
       AND enrollments.counted = 1
       AND enrollments.status IN (?, ?)
       AND NOT enrollments.last_activity_at IS NULL
+      AND enrollments.last_is_excused = 0
     GROUP BY
       CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT)
     UNION ALL
@@ -2555,6 +2892,7 @@ FROM (
       AND enrollments.counted = 1
       AND enrollments.status IN (?, ?)
       AND NOT enrollments.last_activity_at IS NULL
+      AND enrollments.last_is_excused = 0
     GROUP BY
       CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT)
     UNION ALL
@@ -2582,6 +2920,34 @@ FROM (
       ? AS recounted,
       ? AS kind,
       CAST(progress_records.content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND NOT progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(progress_records.content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(progress_records.content_id AS TEXT) AS item,
       ? AS learners,
       COUNT(*) AS started,
       COUNT(progress_records.completed_at) AS completed,
@@ -2604,6 +2970,7 @@ FROM (
             enrollments.module_id = ? AND enrollments.counted = 0
         )
       )
+      AND progress_records.excused_at IS NULL
     GROUP BY
       CAST(progress_records.content_id AS TEXT)
     UNION ALL
@@ -2631,6 +2998,7 @@ FROM (
             enrollments.module_id = ? AND enrollments.counted = 0
         )
       )
+      AND progress_records.excused_at IS NULL
     GROUP BY
       CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT)
     UNION ALL
@@ -2659,6 +3027,7 @@ FROM (
         )
       )
       AND NOT progress_records.completed_at IS NULL
+      AND progress_records.excused_at IS NULL
     GROUP BY
       CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT)
     UNION ALL
@@ -2755,6 +3124,7 @@ SELECT
                 enrollments.module_id = ? AND enrollments.counted = 0
             )
           )
+          AND progress_records.excused_at IS NULL
         )
         THEN ?
         ELSE ?
@@ -2777,102 +3147,109 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, for all or
--- some contents and learners.
-UPDATE progress_records SET progress_percentage = ?, completed_at = ?
-FROM contents
-WHERE
-  progress_records.module_id = ?
-  AND progress_records.content_id = contents.id
-  AND progress_records.completed_at IS NULL
-  AND progress_records.furthest_percentage >= contents.completion_threshold
-  AND (
-    contents.passing_score IS NULL
-    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
-  )
-  AND progress_records.user_id IN (?, ?);
-
 -- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
-UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
 FROM (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update = 1
-        AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND NOT progress_records.excused_at IS NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update = 1
+          AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = ?
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = ?
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN contents.retired = 0
-          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
-          ELSE ?
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            contents.retired = 0
-            AND contents.weight > ?
-            AND NOT progress_records.completed_at IS NULL
-          )
-          THEN ?
-          ELSE ?
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN contents.retired = 0
+            THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+            ELSE ?
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              contents.retired = 0
+              AND contents.weight > ?
+              AND (
+                NOT progress_records.completed_at IS NULL
+                OR NOT progress_records.excused_at IS NULL
+              )
+            )
+            THEN ?
+            ELSE ?
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = ?
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = ?
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = ?
+      enrollments.module_id = ?
+  ) AS dated
 ) AS counted
 WHERE
   enrollments.module_id = ?
@@ -2885,6 +3262,7 @@ WHERE
     OR enrollments.enrolled_at IS NOT counted.enrolled_at
     OR enrollments.last_activity_at IS NOT counted.last_activity_at
     OR enrollments.last_content_id IS NOT counted.last_content_id
+    OR enrollments.last_is_excused IS NOT counted.last_is_excused
   );
 
 -- store.recount._complete (3): Complete the enrollments that are complete, and return how many of them count in
@@ -2908,6 +3286,67 @@ WHERE
     )
   )
   AND enrollments.counted = 1;
+
+-- store.journal.write_selected (3): Write a change of a kind, as of now, for each of the enrollments or records that
+-- the conditions select.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS settled_after,
+  ? AS type,
+  ? AS time,
+  ? AS recorded_at,
+  enrollments.user_id AS user_id,
+  enrollments.module_id AS module_id,
+  NULL AS content_id,
+  ? AS by_sub,
+  ? AS by_role,
+  JSON_OBJECT(
+    'progressPercentage', (
+      (
+        enrollments.weighted_sum * ?
+      ) / (
+        SELECT
+          modules.total_weight
+        FROM modules
+        WHERE
+          modules.id = ?
+      )
+    ) / (
+      100.0 + 0.0
+    )
+  ) AS data,
+  1 AS is_history
+FROM enrollments
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id IN (?, ?)
+  AND (
+    EXISTS(
+      SELECT
+        modules.id
+      FROM modules
+      WHERE
+        modules.id = ?
+        AND enrollments.status IN (?, ?)
+        AND modules.total_contents > ?
+        AND enrollments.completed_contents = modules.total_contents
+    )
+  )
+ORDER BY
+  user_id,
+  content_id;
 
 -- store.recount._complete (4): Complete the enrollments that are complete, and return how many of them count in
 -- statistics.
@@ -3043,7 +3482,7 @@ FROM (
       tallies.score_hundredths AS score_hundredths
     FROM tallies
     WHERE
-      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?)
+      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?, ?)
     UNION ALL
     SELECT
       ? AS recounted,
@@ -3111,6 +3550,7 @@ FROM (
       AND enrollments.counted = 1
       AND enrollments.status IN (?, ?)
       AND NOT enrollments.last_activity_at IS NULL
+      AND enrollments.last_is_excused = 0
     GROUP BY
       CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT)
     UNION ALL
@@ -3132,6 +3572,7 @@ FROM (
       AND enrollments.counted = 1
       AND enrollments.status IN (?, ?)
       AND NOT enrollments.last_activity_at IS NULL
+      AND enrollments.last_is_excused = 0
     GROUP BY
       CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT)
     UNION ALL
@@ -3159,6 +3600,34 @@ FROM (
       ? AS recounted,
       ? AS kind,
       CAST(progress_records.content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND NOT progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(progress_records.content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(progress_records.content_id AS TEXT) AS item,
       ? AS learners,
       COUNT(*) AS started,
       COUNT(progress_records.completed_at) AS completed,
@@ -3181,6 +3650,7 @@ FROM (
             enrollments.module_id = ? AND enrollments.counted = 0
         )
       )
+      AND progress_records.excused_at IS NULL
     GROUP BY
       CAST(progress_records.content_id AS TEXT)
     UNION ALL
@@ -3208,6 +3678,7 @@ FROM (
             enrollments.module_id = ? AND enrollments.counted = 0
         )
       )
+      AND progress_records.excused_at IS NULL
     GROUP BY
       CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT)
     UNION ALL
@@ -3236,6 +3707,7 @@ FROM (
         )
       )
       AND NOT progress_records.completed_at IS NULL
+      AND progress_records.excused_at IS NULL
     GROUP BY
       CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT)
     UNION ALL
@@ -3327,7 +3799,7 @@ BEGIN IMMEDIATE;
 
 -- store.recount.denominators, as above
 
--- store.recount.completions (5): Complete the records of a module that fulfil the rule of their content, for all or
+-- store.recount.completions (4): Complete the records of a module that fulfil the rule of their content, for all or
 -- some contents and learners.
 SELECT
   progress_records.content_id,
@@ -3344,6 +3816,7 @@ SELECT
                 enrollments.module_id = ? AND enrollments.counted = 0
             )
           )
+          AND progress_records.excused_at IS NULL
         )
         THEN ?
         ELSE ?
@@ -3365,101 +3838,109 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.completions (6): Complete the records of a module that fulfil the rule of their content, for all or
--- some contents and learners.
-UPDATE progress_records SET progress_percentage = ?, completed_at = ?
-FROM contents
-WHERE
-  progress_records.module_id = ?
-  AND progress_records.content_id = contents.id
-  AND progress_records.completed_at IS NULL
-  AND progress_records.furthest_percentage >= contents.completion_threshold
-  AND (
-    contents.passing_score IS NULL
-    OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
-  );
-
 -- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
-UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
 FROM (
   SELECT
-    enrollments.user_id AS user_id,
-    CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
-    CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
-    CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
-    CASE
-      WHEN (
-        enrollments.enrolled_by_update = 1
-        AND summed.started_at < enrollments.enrolled_at
-      )
-      THEN summed.started_at
-      ELSE enrollments.enrolled_at
-    END AS enrolled_at,
-    summed.last_activity_at AS last_activity_at,
-    CASE
-      WHEN (
-        summed.last_activity_at IS NULL
-      )
-      THEN NULL
-      WHEN (
-        EXISTS(
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND NOT progress_records.excused_at IS NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update = 1
+          AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
           SELECT
-            progress_records.id
+            MAX(progress_records.content_id) AS max_1
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
             AND progress_records.last_activity_at = summed.last_activity_at
-            AND progress_records.content_id = enrollments.last_content_id
+            AND progress_records.module_id = ?
         )
-      )
-      THEN enrollments.last_content_id
-      ELSE (
-        SELECT
-          MAX(progress_records.content_id) AS max_1
-        FROM progress_records
-        WHERE
-          progress_records.user_id = enrollments.user_id
-          AND progress_records.last_activity_at = summed.last_activity_at
-          AND progress_records.module_id = ?
-      )
-    END AS last_content_id
-  FROM enrollments
-  LEFT OUTER JOIN (
-    SELECT
-      progress_records.user_id AS user_id,
-      SUM(
-        CASE
-          WHEN contents.retired = 0
-          THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
-          ELSE ?
-        END
-      ) AS weighted_sum,
-      SUM(
-        CASE
-          WHEN (
-            contents.retired = 0
-            AND contents.weight > ?
-            AND NOT progress_records.completed_at IS NULL
-          )
-          THEN ?
-          ELSE ?
-        END
-      ) AS completed_contents,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      MIN(progress_records.started_at) AS started_at,
-      MAX(progress_records.last_activity_at) AS last_activity_at
-    FROM progress_records
-    JOIN contents
-      ON contents.id = progress_records.content_id
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN contents.retired = 0
+            THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+            ELSE ?
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              contents.retired = 0
+              AND contents.weight > ?
+              AND (
+                NOT progress_records.completed_at IS NULL
+                OR NOT progress_records.excused_at IS NULL
+              )
+            )
+            THEN ?
+            ELSE ?
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = ?
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
     WHERE
-      progress_records.module_id = ?
-    GROUP BY
-      progress_records.user_id
-  ) AS summed
-    ON summed.user_id = enrollments.user_id
-  WHERE
-    enrollments.module_id = ?
+      enrollments.module_id = ?
+  ) AS dated
 ) AS counted
 WHERE
   enrollments.module_id = ?
@@ -3471,9 +3952,12 @@ WHERE
     OR enrollments.enrolled_at IS NOT counted.enrolled_at
     OR enrollments.last_activity_at IS NOT counted.last_activity_at
     OR enrollments.last_content_id IS NOT counted.last_content_id
+    OR enrollments.last_is_excused IS NOT counted.last_is_excused
   );
 
 -- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
 
 -- store.recount._complete (2), as above
 
