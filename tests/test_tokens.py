@@ -14,8 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
+from flask_jwt_extended import decode_token
 
-from progress_service.web import keys
+from progress_service.web import auth, keys
 from progress_service.web.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
 from tests.callers import KEY, bearing, handmade, token
 from tests.conftest import application
@@ -416,6 +417,177 @@ class TestProviderDown:
             assert provider.asked == 1
         finally:
             released.set()
+
+
+class TestRemembered:
+    """A token that was accepted is verified once; what could refuse it is looked at each time."""
+
+    NOW = 2_000_000_000
+    LEEWAY = 10
+
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """The time by which tokens begin and expire."""
+        clock = Clock()
+        clock.now = self.NOW
+
+        class Now(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> Any:
+                return datetime.fromtimestamp(clock(), tz)
+
+        monkeypatch.setattr(auth, "time", clock)
+        monkeypatch.setattr(jwt.api_jwt, "datetime", Now)
+        return clock
+
+    @pytest.fixture
+    def verified(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The tokens that were verified."""
+        verified: list[str] = []
+
+        def verify(encoded: str) -> Any:
+            verified.append(encoded)
+            return decode_token(encoded)
+
+        monkeypatch.setattr(auth, "decode_token", verify)
+        return verified
+
+    def test_each_token_is_verified_once_and_stands_for_its_own_caller(
+        self, database_url: str, verified: list[str]
+    ) -> None:
+        tokens = {sub: handmade(LASTING | {"sub": sub, "role": "student"}) for sub in ("sam", "kim")}
+        with application(database_url) as app:
+            for _ in range(3):
+                for sub, encoded in tokens.items():
+                    assert bearing(app, f"Bearer {encoded}").get("/api/progress/me").get_json()["userId"] == sub
+        assert verified == list(tokens.values())
+
+    def test_a_refused_token_is_verified_each_time(self, verified: list[str]) -> None:
+        good = handmade(LASTING)
+        refused = {
+            good[:-2] + "AA": 401,
+            good[1:]: 401,
+            handmade(LASTING, key="another key, long enough for HS256 too"): 401,
+            handmade(LASTING | {"exp": 1}): 401,
+            handmade(LASTING | {"sub": 7}): 401,
+            handmade(LASTING | {"sub": "me"}): 403,
+            handmade(LASTING | {"role": "nobody"}): 403,
+        }
+        with application(MEMORY) as app:
+            assert status(app, good) == ACCEPTED
+            for _ in range(2):
+                assert {encoded: status(app, encoded) for encoded in refused} == refused
+            assert len(app.extensions["verified-tokens"]) == 1
+        assert verified == [good, *refused, *refused]
+
+    @pytest.mark.parametrize(
+        ("claims", "first", "last"),
+        [
+            ({"exp": NOW + 60}, -(10**9), 60 + LEEWAY - 1),
+            ({"exp": NOW + 60.9}, -(10**9), 60 + LEEWAY - 1),
+            ({"exp": NOW + 60, "nbf": NOW - 60}, -60 - LEEWAY, 60 + LEEWAY - 1),
+            ({"exp": NOW + 60, "iat": NOW - 60}, -60 - LEEWAY, 60 + LEEWAY - 1),
+            ({"exp": NOW + 60, "iat": NOW - 90, "nbf": NOW - 60}, -60 - LEEWAY, 60 + LEEWAY - 1),
+            ({"exp": NOW + 60, "iat": NOW - 60, "nbf": NOW - 90}, -60 - LEEWAY, 60 + LEEWAY - 1),
+        ],
+    )
+    def test_it_is_refused_as_soon_as_it_has_expired_and_while_it_is_not_valid_yet(
+        self, claims: dict[str, Any], first: int, last: int, clock: Clock, verified: list[str]
+    ) -> None:
+        encoded = handmade(LASTING | claims)
+        with application(MEMORY, JWT_DECODE_LEEWAY=self.LEEWAY) as app:
+            for seconds in (0, first, last):
+                clock.now = self.NOW + seconds
+                assert status(app, encoded) == ACCEPTED
+            assert verified == [encoded]
+
+            for seconds in (last + 1, 10**9) + ((first - 1,) if first > -(10**9) else ()):
+                clock.now = self.NOW + seconds
+                assert status(app, encoded) == UNAUTHORIZED
+            clock.now = self.NOW
+            assert status(app, encoded) == ACCEPTED
+
+    def test_another_issuer_and_another_audience_remain_refused(self) -> None:
+        encoded = handmade(LASTING | {"iss": "https://id.example", "aud": "school"})
+        with (
+            application(MEMORY, JWT_DECODE_ISSUER="https://id.example", JWT_DECODE_AUDIENCE="school") as app,
+            application(MEMORY, JWT_DECODE_ISSUER="https://other.example") as other_issuer,
+            application(MEMORY, JWT_DECODE_AUDIENCE="shop") as other_audience,
+        ):
+            for _ in range(2):
+                answered = [status(one, encoded) for one in (app, other_issuer, other_audience)]
+                assert answered == [ACCEPTED, UNAUTHORIZED, UNAUTHORIZED]
+
+    def test_so_many_are_remembered_and_no_more_whichever_threads_send_them(
+        self, monkeypatch: pytest.MonkeyPatch, database_url: str, verified: list[str]
+    ) -> None:
+        most, threads = 5, 4
+        monkeypatch.setattr(auth, "MOST_VERIFIED", most)
+        tokens = {f"s{number}": handmade(LASTING | {"sub": f"s{number}", "role": "student"}) for number in range(20)}
+        with application(database_url) as app, ThreadPoolExecutor(threads) as pool:
+
+            def who(sub: str) -> tuple[str, int]:
+                answer = bearing(app, f"Bearer {tokens[sub]}").get("/api/progress/me").get_json()
+                return answer["userId"], len(app.extensions["verified-tokens"])
+
+            answered = list(pool.map(who, 3 * list(tokens)))
+        assert [sub for sub, _ in answered] == 3 * list(tokens)
+        assert 0 < max(count for _, count in answered) < most + threads
+        assert set(verified) == set(tokens.values())
+
+
+class TestRememberedKeys:
+    """A change of the provider's keys has remembered tokens verified again."""
+
+    def test_a_withdrawn_key_is_refused_as_soon_as_the_keys_are_fetched(
+        self, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        first, second = of("1"), of("2", OTHER_RSA)
+        assert [status(app, first) for _ in range(3)] == [ACCEPTED] * 3
+        provider.publish(jwk("2", OTHER_RSA))
+        clock.advance(COOLDOWN)
+        assert status(app, first) == ACCEPTED
+        assert provider.asked == 1
+
+        assert status(app, second) == ACCEPTED
+        assert status(app, first) == UNAUTHORIZED
+        assert provider.asked == 2
+
+    def test_another_key_under_the_same_id_replaces_the_first(
+        self, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        first, second = of("1"), of("1", OTHER_RSA)
+        for expected, published in (
+            ([ACCEPTED, UNAUTHORIZED], RSA),
+            ([UNAUTHORIZED, ACCEPTED], OTHER_RSA),
+            ([ACCEPTED, UNAUTHORIZED], RSA),
+        ):
+            provider.publish(jwk("1", published))
+            clock.advance(LIFETIME)
+            assert [[status(app, one) for one in (first, second)] for _ in range(2)] == [expected] * 2
+
+    def test_a_key_that_is_published_still_is_fetched_once_in_a_lifetime(
+        self, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        encoded = of("1")
+        for asked in (1, 2, 3):
+            assert [status(app, encoded) for _ in range(3)] == [ACCEPTED] * 3
+            assert provider.asked == asked
+            clock.advance(LIFETIME)
+
+    def test_tokens_are_accepted_while_the_provider_is_down_until_it_withdraws_their_key(
+        self, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        encoded = of("1")
+        assert [status(app, encoded) for _ in range(2)] == [ACCEPTED] * 2
+        provider.answer = hang_up
+        for _ in range(2):
+            clock.advance(LIFETIME)
+            assert [status(app, encoded) for _ in range(2)] == [ACCEPTED] * 2
+
+        provider.publish(jwk("2", OTHER_RSA))
+        clock.advance(LIFETIME)
+        assert status(app, encoded) == UNAUTHORIZED
 
 
 class TestAtOnce:

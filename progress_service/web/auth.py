@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Flag, StrEnum, auto
+from hashlib import sha256
+from time import time
 from typing import Any, NamedTuple
 
 from flask import Flask, current_app, request
@@ -17,6 +19,9 @@ from progress_service.web.problems import FORBIDDEN, UNAUTHORIZED, Problem, rend
 from progress_service.web.validation import is_user_id
 
 jwt = JWTManager()
+
+MOST_VERIFIED = 8192
+"""How many accepted tokens a worker remembers, in 3 to 6 MB. When there are so many, it forgets them all."""
 
 
 class Role(StrEnum):
@@ -79,13 +84,48 @@ class Caller(NamedTuple):
         return self.role in (Role.ADMIN, Role.SERVICE)
 
 
+class Verified(NamedTuple):
+    """The caller of a token that was accepted, the version of the keys that verified it, and when it is valid.
+
+    The times are in seconds since 1970, leeway included: the token is valid from `begin` until before `end`.
+    """
+
+    caller: Caller
+    version: object
+    begin: int
+    end: int
+
+
 def identify() -> Caller:
-    """Return the caller. Raises 401 without a valid token, and 403 for an unknown role or an impossible subject."""
+    """Return the caller. Raises 401 without a valid token, and 403 for an unknown role or an impossible subject.
+
+    A token that was accepted is not verified again while the keys stay the same and its time has not run out. What is
+    refused is verified each time.
+    """
     # Werkzeug would parse other schemes too, and fails at some of their values.
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise _unauthorized("This request needs a token.", "Bearer")
-    claims = decode_token(credentials.strip())
+    token = credentials.strip()
+    verified: dict[bytes, Verified] = current_app.extensions["verified-tokens"]
+    # The version is read first: if the keys change while the token is verified, its next use verifies it again.
+    digest, version = sha256(token.encode()).digest(), current_app.extensions["token-keys"].version
+    found = verified.get(digest)
+    if found and found.version is version and found.begin <= time() < found.end:
+        return found.caller
+    claims = decode_token(token)
+    caller = _caller(claims)
+    leeway = current_app.config["JWT_DECODE_LEEWAY"]
+    begin = max(int(claims.get(name, 0)) for name in ("nbf", "iat"))  # PyJWT refuses tokens that were issued later
+    # Threads need no lock, since each step is atomic.
+    if len(verified) >= MOST_VERIFIED:
+        verified.clear()
+    verified[digest] = Verified(caller, version, begin - leeway, int(claims["exp"]) + leeway)
+    return caller
+
+
+def _caller(claims: Mapping[str, Any]) -> Caller:
+    """Return the caller whom claims name. Raises 401 and 403."""
     # PyJWT and Flask-JWT-Extended accept refresh tokens, and tokens without an expiry or with a string for it.
     is_for_access = isinstance(claims["type"], str) and claims["type"] != "refresh"
     if not isinstance(claims.get("exp"), int | float) or not is_for_access:
@@ -147,7 +187,8 @@ def authorize(connection: Connection, caller: Caller, reach: Reach, *, learner: 
 def register(app: Flask) -> None:
     """Bind token verification to an application. Every bad token leads to 401 with a challenge (RFC 6750)."""
     jwt.init_app(app)
-    app.extensions["token-keys"] = keys.finder(app.config)
+    app.extensions["token-keys"] = keys.configured(app.config)
+    app.extensions["verified-tokens"] = dict[bytes, Verified]()
     app.extensions["role-names"] = _role_names(app.config["ROLE_NAMES"])
     unchecked = [name for name in ("JWT_DECODE_ISSUER", "JWT_DECODE_AUDIENCE") if not app.config[name]]
     if unchecked and not app.config["JWT_SECRET_KEY"]:
@@ -170,7 +211,7 @@ def _role_names(written: str) -> dict[str, Role]:
 
 @jwt.decode_key_loader
 def _key(header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
-    return current_app.extensions["token-keys"](header.get("kid"))
+    return current_app.extensions["token-keys"].find(header.get("kid"))
 
 
 @jwt.invalid_token_loader

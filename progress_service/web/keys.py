@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPException
 from threading import Lock
@@ -38,17 +38,27 @@ for _handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
     _OPENER.add_handler(_handler)
 
 
-def finder(config: Mapping[str, Any]) -> Callable[[str | None], Any]:
-    """Return the function that finds the key of a token by its key id."""
+def configured(config: Mapping[str, Any]) -> "OneKey | KeySet":
+    """Return the keys that the settings name."""
     algorithm = config["JWT_ALGORITHM"]
     if url := config.get("JWT_JWKS_URL"):
-        return KeySet(url, algorithm).find
+        return KeySet(url, algorithm)
     name = "JWT_SECRET_KEY" if config.get("JWT_SECRET_KEY") else "JWT_PUBLIC_KEY"
     try:
-        key = _verifying_key(config[name], algorithm)
+        return OneKey(_verifying_key(config[name], algorithm))
     except UNFIT as error:
         raise ConfigurationError(f"PROGRESS_{name} is no key for {algorithm}, or has too few bits.") from error
-    return lambda _: key
+
+
+class OneKey:
+    """A configured key, which verifies every token and never changes."""
+
+    def __init__(self, key: Any) -> None:
+        self.version = self._key = key
+
+    def find(self, _: str | None) -> Any:
+        """Return the key."""
+        return self._key
 
 
 class KeySet:
@@ -63,6 +73,13 @@ class KeySet:
         self._stale_at = self._next_fetch = 0.0
         self._pause = 0
         self._lock = Lock()
+
+    @property
+    def version(self) -> object:
+        """An object that stays the same while the keys do; another at each call when they must be fetched again."""
+        # It is set after the keys. The keys themselves would be kept by every token that remembers its version.
+        stale_at = self._stale_at
+        return stale_at if monotonic() < stale_at else object()
 
     def find(self, key_id: str | None) -> Any:
         """Return a key. Raises 401 if the provider has no key with this id, and 503 if it has never been reached."""
