@@ -33,6 +33,9 @@ limit_request_line = 4096
 limit_request_fields = 64
 limit_request_field_size = 8190
 
+# A parser in C, which gunicorn takes wherever it is installed, reads some requests otherwise.
+http_parser = "python"
+
 # Workers touch a file to show that they live. If the disk blocked, gunicorn would take them for dead.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 control_socket_disable = True

@@ -398,6 +398,7 @@ UNREADABLE: list[tuple[str, bytes]] = [
     ("two types", written(CHANGED, f"Content-Length: {len(CHANGED)}", "Content-Type: text/plain")),
     ("a folded header", written(CHANGED, f"Content-Length: {len(CHANGED)}", "X-Request-ID: a\r\n injected")),
     ("a broken header", written(CHANGED, f"Content-Length: {len(CHANGED)}", "X-Request-ID: a\ninjected: line")),
+    ("two spaces behind the method", written(b"", method="GET ", path="/readyz")),
     ("a very long path", written(b"", method="GET", path="/api/progress/" + "x" * 8000)),
     ("very many headers", written(b"", *(f"X-{place}: 1" for place in range(100)), method="GET", path="/readyz")),
 ]
