@@ -4,6 +4,7 @@ A constraint states each rule that a table can check; `calculations` has all rul
 numbers, scores are in ten-thousandths of a point, passing scores in hundredths of a per cent, durations in seconds.
 """
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -28,6 +29,10 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        # On PostgreSQL the connections' own time zone is UTC (see `database.settings`).
+        return None if dialect.name == "postgresql" else super().result_processor(dialect, coltype)
 
 
 # Identifiers sort by code point on every database, so that pages and locks have one order everywhere.
