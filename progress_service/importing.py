@@ -2,18 +2,21 @@
 
 Each chunk is stored with a digest of the names and values of all cells up to its end, which does not depend on the form
 of the file. An import continues behind the last chunk whose digest is stored: after an interruption, after a correction
-of a later line, or when lines have been added.
+of a later line, or when lines have been added. Two chunks are stored at a time, and committed in their order.
 """
 
 import codecs
 import csv
+import gc
 import gzip
 import hashlib
 import json
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from datetime import datetime
 from decimal import Context, Decimal
 from io import SEEK_END, BufferedReader, TextIOWrapper
@@ -21,6 +24,7 @@ from itertools import chain, islice
 from textwrap import shorten
 from typing import Any, BinaryIO, NamedTuple
 
+from flask import current_app
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection, insert, select
 
@@ -33,6 +37,13 @@ from progress_service.web.validation import Instant, Number, faults_of, parse_fi
 CHUNK_LINES = 1000
 LONGEST_LINE = 65_536
 """The most characters of a line, or of an object in a JSON array."""
+WRITERS = 2
+"""The number of chunks that are on their way to the database at a time."""
+LONGEST_WAIT = 0.25
+"""The most seconds that a chunk holds its locks while it waits for the chunk before it, which may need them.
+
+Then the chunk gives them up, and is stored anew when the chunk before it is committed.
+"""
 
 _TOKEN = re.compile(r"[^ \t\r\n]")
 _FOLLOWING = {"[": "{]", "{": ",]", ",": "{", "]": ""}
@@ -265,20 +276,47 @@ def _meaning(cells: Any) -> bytes:
 def run(source: Source, now: datetime) -> Iterator[int]:
     """Import a file from where an earlier import ended; yield the number of lines stored from each chunk.
 
-    Raises BadLines; the chunks before the bad chunk stay stored.
+    While the database works for a chunk, the next one is prepared; chunks are committed in their order. Raises
+    BadLines; the chunks before the bad chunk stay stored.
     """
+    gc.freeze()  # to look for garbage in all that was loaded before would take an eighth of the time
+    begun: deque[Future[int]] = deque()
+    writers = min(WRITERS, current_app.config["POOL_SIZE"])
+    with ThreadPoolExecutor(writers) as executor:
+        for future in _begin(source, now, executor):
+            begun.append(future)
+            if len(begun) > writers:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+
+
+def _begin(source: Source, now: datetime, executor: Executor) -> Iterator[Future[int]]:
+    """Read the file, and begin to store each chunk; if the file cannot be read, the last one fails with the error."""
     known = database.read(lambda connection: set(connection.execute(select(ImportedChunk.digest)).scalars()))
-    lines = source.lines()
+    nothing = before = executor.submit(int)
     chunk: list[Line] = []
-    while chunk := [*chunk, *islice(lines, CHUNK_LINES - len(chunk))]:
-        # If a chunk that begins here is stored, its end is among these lines, since no chunk is longer.
-        stored = max((n for n, line in enumerate(chunk, 1) if not known.isdisjoint(line.digests)), default=0)
-        yield 0 if stored else _store(source.kind, chunk, now)
-        chunk = chunk[stored:] if stored else []
+    try:
+        lines = source.lines()
+        while chunk := [*chunk, *islice(lines, CHUNK_LINES - len(chunk))]:
+            # If a chunk that begins here is stored, its end is among these lines, since no chunk is longer.
+            stored = max((n for n, line in enumerate(chunk, 1) if not known.isdisjoint(line.digests)), default=0)
+            if stored:
+                yield nothing
+            else:
+                yield (before := executor.submit(copy_context().run, _store, source.kind, chunk, now, before))
+            chunk = chunk[stored:] if stored else []
+    except Exception as error:
+        failed = Future[int]()
+        failed.set_exception(error)
+        yield failed
 
 
-def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
-    """Store all lines of a chunk or none; store nothing if another import has meanwhile stored the same content."""
+def _store(kind: Kind, chunk: Sequence[Line], now: datetime, before: Future[int]) -> int:
+    """Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is not stored.
+
+    Store nothing if another import has meanwhile stored the same content.
+    """
     loaded: list[dict[str, Any]] = []
     faults: list[tuple[int, Fault]] = []
     for line in chunk:
@@ -296,10 +334,15 @@ def _store(kind: Kind, chunk: Sequence[Line], now: datetime) -> int:
             return 0
         connection.execute(insert(ImportedChunk).values(applied))
         kind.store(connection, loaded, now)
+        before.result(LONGEST_WAIT)
         return len(loaded)
 
     try:
-        return database.write(work)
+        try:
+            return database.write(work)
+        except TimeoutError:
+            before.result()
+            return database.write(work)
     except Refused as refused:
         detail = REFUSALS[type(refused)].detail
         bad = [chunk[place] for place in refused.places]

@@ -7,26 +7,26 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
-from sqlalchemy import event, insert, update
+from sqlalchemy import Connection, event, insert, select, update
 
 from progress_service import cli, importing
 from progress_service.store.database import db
-from progress_service.store.models import ImportedChunk
+from progress_service.store.models import Enrollment, ImportedChunk
 from tests.callers import KEY, Caller
-from tests.conftest import Callers, Listen, Publish, application, stored
+from tests.conftest import Callers, Listen, Publish, application, engine_of, stored
 from tests.progress.sending import instant, moment, send
 
 REFUSED, MISUSED = 1, 2
@@ -450,6 +450,38 @@ def test_an_import_interrupted_at_any_moment_has_stored_whole_chunks_and_resumes
             break
         interrupted_at = chunks
     assert interrupted_at == 1  # the last time before the last commit
+
+
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+def test_a_chunk_that_waits_for_the_chunk_before_it_gives_up_its_locks(app: Flask, service: Callers) -> None:
+    content = lines([HEADER, "nora,intro,1", "nora,intro,2", "zoe,intro,4", "zoe,intro,8"])
+    zoes_are_stored = Event()
+
+    def store(connection: Connection, given: Sequence[dict[str, Any]], now: datetime) -> None:
+        cli.UPDATES.store(connection, given, now)
+        if given[0]["user_id"] == "zoe":
+            zoes_are_stored.set()
+
+    def run() -> list[int]:
+        with app.app_context():
+            source = importing.Source(BytesIO(content), cli.UPDATES._replace(store=store))
+            return list(importing.run(source, datetime.now(UTC)))
+
+    with ThreadPoolExecutor(1) as imports, engine_of(app).connect() as connection:
+        connection.execute(select(Enrollment).filter_by(user_id="nora").with_for_update())
+        stored = imports.submit(run)
+        assert zoes_are_stored.wait(30)
+        send(service(), "intro", userId="zoe", timeSpentSeconds=16)
+        assert not stored.done()
+        connection.rollback()
+        assert stored.result() == [2, 2]
+    assert (seconds(service(), "nora"), seconds(service(), "zoe")) == (7003, 28)
+
+
+def test_an_import_needs_no_more_connections_than_there_are(database_url: str, write: Write) -> None:
+    with application(database_url, POOL_SIZE=1, POOL_TIMEOUT=0) as small:
+        result = small.test_cli_runner().invoke(args=["progress", "import", "--updates", str(write(TABLE))])
+    assert result.stdout == "6 updates stored.\n", result.output
 
 
 class Slow(BytesIO):
