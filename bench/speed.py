@@ -28,6 +28,7 @@ from sqlalchemy import create_engine
 
 from bench import report, scale
 from bench.floor import Floor, capture
+from bench.groups import SIZES, Groups
 from bench.load import answer_size, drive
 from bench.school import MODULES, STARTED, TEACHER, TOKENS, UPDATE, VIEWERS, School, content, module, reads, request
 from bench.serving import ROOT, Service, cpu_seconds, environment, memory, migrate, served, timed, verify
@@ -77,7 +78,13 @@ class Subject(NamedTuple):
     where: str
     service: Service
     school: School
+    groups: Groups
     server: PostgresServer | None = None
+
+    @property
+    def watched(self) -> dict[str, int]:
+        """The process of the database whose CPU is measured."""
+        return {"databaseCpu": self.server.pid} if self.server else {}
 
 
 class Figure(NamedTuple):
@@ -96,7 +103,7 @@ class Bench:
         self, options: argparse.Namespace, subjects: Sequence[Subject], ceiling: Service, floor: Floor | None
     ) -> None:
         self._options, self._subjects, self._floor = options, subjects, floor
-        self._ceiling = Subject("", ceiling, subjects[0].school)
+        self._ceiling = subjects[0]._replace(where="", service=ceiling, server=None)
         self._load = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
     def run(self) -> list[dict[str, Any]]:
@@ -126,6 +133,9 @@ class Bench:
             for kind in kinds:
                 for subject in self._subjects:
                     yield self._figure(kind, subject, clients)
+        for size in filter(lambda size: self._wants(report.GROUP.format(size)), SIZES):
+            for subject in self._subjects:
+                yield Figure(report.GROUP.format(size), subject.where, 1, partial(self._write, size, subject))
         if self._wants(report.IMPORT):
             for subject in self._subjects:
                 yield Figure(report.IMPORT, subject.where, 0, subject.school.import_updates)
@@ -153,7 +163,7 @@ class Bench:
         """Send requests from the other process; return what was measured."""
         seconds, service = self._options.seconds, subject.service
         requests = kind.requests(subject.school, seconds)
-        watched = {"serviceCpu": service.pid} | ({"databaseCpu": subject.server.pid} if subject.server else {})
+        watched = {"serviceCpu": service.pid} | subject.watched
         load = self._load.submit(
             drive, service, requests, clients, seconds, kind.status, once=kind.once, watched=watched
         ).result()
@@ -161,6 +171,10 @@ class Bench:
             del requests[: load.answers]
         per_answer = {name: used / load.answers for name, used in load.cpu_seconds.items()}
         return {"perSecond": load.answers / load.seconds, "p50": load.p50, "p99": load.p99, **per_answer}
+
+    def _write(self, size: int, subject: Subject) -> dict[str, float]:
+        """Write groups of updates in this process."""
+        return subject.groups.measure(size, self._options.seconds, subject.watched)
 
     def _transact(self, clients: int) -> dict[str, float]:
         """Let pgbench do the work of an update."""
@@ -194,7 +208,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 school.fill()
             if server:
                 floor = Floor(server, capture(server))
-            subjects.append(Subject(where, stack.enter_context(served(url)), school, server))
+            subjects.append(Subject(where, stack.enter_context(served(url)), school, Groups(url), server))
         ceiling = stack.enter_context(served(subjects[0].school.url, "bench.ceiling:app"))
         figures = Bench(options, subjects, ceiling, floor).run()
         workers = {subject.where: [_memory(pid) for pid in subject.service.workers] for subject in subjects}
@@ -240,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description="Measure how fast the service is.")
     parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default: 5)")
     parser.add_argument("--seconds", type=float, default=1.0, help="for how long each time (default: 1)")
-    parser.add_argument("--concurrency", type=_numbers, default=[1, 8, 32], help="clients (default: 1,8,32)")
+    parser.add_argument("--concurrency", type=_numbers, default=[1, 8, 32, 64], help="clients (default: 1,8,32,64)")
     parser.add_argument("--databases", type=_names, default=list(DATABASES), help="default: postgresql,sqlite")
     parser.add_argument("--only", default="", metavar="PATTERN", help="only figures with such names")
     parser.add_argument("--records", type=int, default=0, metavar="N", help="more records in the tables of PostgreSQL")
