@@ -35,7 +35,7 @@ SILENT = {f"progress_service.{name}" for name in ("store.direct", "store.databas
 """Modules that pass on statements of others."""
 GRAMMARS = {"sqlite": "sqlite", "postgresql": "postgres"}
 """The names of the dialects in sqlglot."""
-COMMANDS = ("BEGIN", "COMMIT", "PRAGMA", "ROLLBACK", "SET")
+COMMANDS = ("BEGIN", "COMMIT", "PRAGMA", "ROLLBACK", "SELECT set_config(")
 CATALOG: dict[str, Any] = {
     "title": "Algebra",
     "instructorIds": ["ines"],

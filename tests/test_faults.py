@@ -236,13 +236,33 @@ def test_a_connection_that_breaks_in_the_middle_is_tried_again_and_applied_once(
         breaking = ["once"]
 
         def disconnect(statement: str) -> None:
-            if "INSERT INTO tallies" in statement and breaking:
+            if statement.startswith("INSERT INTO enrollments") and breaking:
                 breaking.pop()
                 close_connections(database_url)
 
         listen(engine_of(app), "before", disconnect)
         assert post(service).status_code == 200
         assert not breaking
+        assert time_of(service) == 120
+
+
+@on_postgresql
+def test_a_connection_that_breaks_before_what_travels_with_the_commit_is_not_tried_again(
+    database_url: str, listen: Listen
+) -> None:
+    with school(named(database_url)) as (app, service):
+        breaking = ["once"]
+
+        def disconnect(statement: str) -> None:
+            if "INSERT INTO tallies" in statement and breaking:
+                breaking.pop()
+                close_connections(database_url)
+
+        listen(engine_of(app), "before", disconnect)
+        assert_unavailable(post(service))
+        assert not breaking
+        assert time_of(service) == 60
+        assert post(service).status_code == 200
         assert time_of(service) == 120
 
 
@@ -453,23 +473,32 @@ def test_the_loser_of_a_deadlock_is_tried_again(database_url: str) -> None:
             until(lambda: connection.execute(deadlocks).scalar_one() > before)
 
 
-Failing = Callable[[str, int], AbstractContextManager[Callable[[], int]]]
+Failing = Callable[..., AbstractContextManager[Callable[[], int]]]
+ENDING = "PERFORM pg_terminate_backend(pg_backend_pid())"
 
 
 @pytest.fixture
 def failing(usual_app: Flask) -> Failing:
-    """Let the next writes of a record fail in the database with an SQLSTATE; tells how many were tried."""
+    """Let the next writes of a record fail in the database with an SQLSTATE; tells how many were tried.
+
+    They fail when they are written, or `late`, during COMMIT; or there is something else that happens instead.
+    """
     engine = engine_of(usual_app)
 
     @contextmanager
-    def failing(sqlstate: str, times: int) -> Iterator[Callable[[], int]]:
+    def failing(
+        sqlstate: str, times: int, *, late: bool = False, instead: str | None = None
+    ) -> Iterator[Callable[[], int]]:
+        fail = instead or f"RAISE EXCEPTION USING ERRCODE = '{sqlstate}'"
+        constraint, deferred = ("CONSTRAINT", "DEFERRABLE INITIALLY DEFERRED") if late else ("", "")
         script = f"""
             CREATE SEQUENCE tries;
             CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                IF nextval('tries') <= {times} THEN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END IF;
+                IF nextval('tries') <= {times} THEN {fail}; END IF;
                 RETURN NULL;
             END $$;
-            CREATE TRIGGER fail AFTER INSERT OR UPDATE ON progress_records EXECUTE FUNCTION fail();
+            CREATE {constraint} TRIGGER fail AFTER INSERT OR UPDATE ON progress_records
+                {deferred} FOR EACH ROW EXECUTE FUNCTION fail();
         """
 
         def tried() -> int:
@@ -488,11 +517,33 @@ def failing(usual_app: Flask) -> Failing:
 
 
 @on_postgresql
-@pytest.mark.parametrize("sqlstate", sorted(database.TRANSIENT_SQLSTATES | database.UNFIT_SQLSTATES))
-def test_a_lost_race_is_tried_again_and_applied_once(database_url: str, sqlstate: str, failing: Failing) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["in a statement", "during COMMIT"])
+@pytest.mark.parametrize(
+    "sqlstate", sorted(database.TRANSIENT_SQLSTATES | database.UNFIT_SQLSTATES | {database.LOCK_NOT_AVAILABLE})
+)
+def test_a_lost_race_is_tried_again_and_applied_once(
+    database_url: str, sqlstate: str, late: bool, failing: Failing
+) -> None:
     with school(database_url) as (_, service):
-        with failing(sqlstate, 2):
+        with failing(sqlstate, 2, late=late) as tried:
             assert post(service, contentId="cells").status_code == 201
+            assert tried() == 3
+        assert time_of(service) == 120
+
+
+@on_postgresql
+@pytest.mark.parametrize("late", [False, True], ids=["with the last statement", "during COMMIT"])
+@pytest.mark.parametrize("path", ["/api/progress", "/api/progress/batch"])
+def test_a_connection_that_the_server_ends_at_the_end_is_not_tried_again(
+    database_url: str, path: str, late: bool, failing: Failing
+) -> None:
+    body = UPDATE if path == "/api/progress" else {"updates": [UPDATE]}
+    with school(database_url) as (_, service):
+        with failing("", 1, late=late, instead=ENDING) as tried:
+            assert_unavailable(service.post(path, json=body))
+            assert tried() == 1
+        assert time_of(service) == 60
+        assert post(service).status_code == 200
         assert time_of(service) == 120
 
 

@@ -2245,8 +2245,6 @@ ORDER BY
   enrollments.user_id,
   enrollments.module_id;
 
--- statements.read_enrollments, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2364,8 +2362,6 @@ WHERE
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2415,8 +2411,6 @@ WHERE
 -- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
-
--- statements.read_enrollments, as above
 
 -- statements.read_records, as above
 

@@ -8,9 +8,10 @@ from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func,
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
-from progress_service.store.direct import DirectStatement, Row
+from progress_service.store.direct import DirectStatement
 from progress_service.store.functions import content_of, one_of, summed_to_int
 from progress_service.store.models import Content, Enrollment, Module, Tally
+from progress_service.store.pipeline import Row
 from progress_service.store.values import MODULE, columns
 from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
 from progress_service.web.documents import ListedContent

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, select, update
 
 from progress_service import calculations
-from progress_service.calculations import Actor, ContentRule, Denominators, Enrollment, Record, Session
+from progress_service.calculations import Actor, ContentRule, Denominators, Enrollment, Record
 from progress_service.store import journal, locks
 from progress_service.store.database import Outdated
 from progress_service.store.journal import (
@@ -30,9 +30,9 @@ from progress_service.store.models import Change, ProgressRecord
 from progress_service.store.recorder import (
     NoRecord,
     UnknownContent,
-    lock_enrollments,
+    add_learning,
+    created_keys,
     new_record,
-    read_learning,
     refuse,
     store,
 )
@@ -228,28 +228,27 @@ def _hold(
 ) -> Held:
     """Lock enrollments, those that are missing and wanted too, and read everything under them."""
     sql = Statements.of(connection)
-    rows = sql.enrollment_keys((*key, now) for key in {*keys, *enrolling})
-    locks.share_modules(connection, sql.lock_modules, rows)
-    created: set[EnrollmentKey] = set()
-    for user_id in sorted({key.user_id for key in (*keys, *enrolling)}):
-        wanted = [key for key in enrolling if key.user_id == user_id]
-        of_user = [key for key in keys if key.user_id == user_id]
-        if wanted:
-            created |= lock_enrollments(
-                connection, sql.lock_enrollments, sql.enrollment_keys((*key, now) for key in wanted)
-            )
+    wanted = {*keys, *enrolling}
+    rows = sql.enrollment_keys((*key, now) for key in wanted)
+    locks.share_modules(connection, sql.lock_modules, rows, at_most=len(wanted))
+    locking, enrolled = [], []
+    for user_id in sorted({key.user_id for key in wanted}):  # so that all are locked in the order of every writer
+        of_user = sql.enrollment_keys((*key, now) for key in wanted if key.user_id == user_id)
+        if any(key.user_id == user_id for key in enrolling):
+            locking.append(sql.lock_enrollments.send(connection, **of_user))
+            enrolled.append(sql.read_enrollments.send(connection, **of_user))
         else:
-            sql.lock_known_enrollments.run(connection, **sql.enrollment_keys((*key, None) for key in of_user))
+            enrolled.append(sql.lock_known_enrollments.send(connection, **of_user))
+    records, days = sql.read_records.send(connection, **rows), sql.read_days.send(connection, **rows)
+    sessions = sql.read_sessions_of_records.send(connection, **rows)
+    contents = {content_id: ContentRule(*rule) for content_id, *rule in sql.read_contents.run(connection, **rows)}
+
     found, modules = Learning.nothing(), {}
-    for row in sql.read_enrollments.run(connection, **rows):
-        module, enrollment = values(row, Denominators, Enrollment)
+    for module, enrollment in (values(row, Denominators, Enrollment) for read in enrolled for row in read()):
         modules[enrollment.module_id] = module
         found.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
-    rows = sql.enrollment_keys((*key, None) for key in found.enrollments)
-    read_learning(connection, rows, found)
-    for session in map(Session._make, sql.read_sessions_of_records.run(connection, **rows)):
-        found.sessions[SessionKey(*session[:3])] = session
-    contents = {key: ContentRule(*rule) for key, *rule in sql.read_contents.run(connection, **rows)}
+    add_learning(found, records(), days(), sessions())
+    created = {key for locked in locking for key in created_keys(locked())}
     return Held(found, found.without_enrollments(created), contents, modules)
 
 
@@ -298,7 +297,7 @@ def _finish(
     needless = held.found.enrollments.keys() - held.before.enrollments.keys() - after.enrollments.keys()
     if needless:
         sql = Statements.of(connection)
-        sql.delete_enrollments.run(connection, **sql.enrollment_keys((*key, None) for key in needless))
+        sql.delete_enrollments.send(connection, **sql.enrollment_keys((*key, None) for key in needless))
     journal.write(connection, changes, now)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
 from threading import BoundedSemaphore, Lock
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from flask import Flask, current_app, has_request_context
 from flask_migrate import Migrate
@@ -19,8 +19,9 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event, false, selec
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from progress_service.store.direct import execute_command
+from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
+from progress_service.store.pipeline import PipelinedConnection
 
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
@@ -58,12 +59,16 @@ class Mode(NamedTuple):
     sqlite: str
     is_one_statement: bool = False
     """Whether it needs no BEGIN if the connection already has the settings."""
+    outlives_work: bool = False
+    """Whether the caller ends it."""
 
 
 READING = Mode("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
 """Several statements read a snapshot."""
 READING_BY_ONE_STATEMENT = Mode("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_one_statement=True)
 """A single statement reads a snapshot."""
+READING_ON = READING._replace(outlives_work=True)
+"""Several statements read a snapshot, and more will."""
 # On SQLite a writer takes the only write lock when it begins: a transaction that has read first cannot wait for it.
 WRITING = Mode("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
 """Statements write; each sees the transactions that were committed before it."""
@@ -98,36 +103,47 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        execute_command(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
+        send_command(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
         if command := options.get("mode", WRITING).sqlite:
-            execute_command(connection, command)
+            send_command(connection, command)
 
 
 def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     lost = 0.0
     at_once = usual._replace(lock=AT_ONCE["postgresql"])
 
+    @event.listens_for(engine, "do_connect")
+    def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> PipelinedConnection:
+        # psycopg would deallocate all prepared statements, its own and others, with each rollback.
+        return PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
+
     @event.listens_for(engine, "connect")
-    def prepare_connection(driver: Any, record: ConnectionPoolEntry) -> None:
+    def prepare_connection(driver: PipelinedConnection, record: ConnectionPoolEntry) -> None:
         # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If the
         # key is the server's own, there is no pooler, and the connection keeps its settings and prepared statements.
         ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
         is_direct = process == driver.info.backend_pid
         record.info.update(is_direct=is_direct, seen=time.monotonic())
+        driver.keeps_statements = is_direct
         if is_direct:
-            driver.execute(settings("SET", at_once))
-        else:
-            driver.prepare_threshold = None
+            driver.execute(settings(at_once, for_transaction=False))
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
         mode: Mode = options.get("mode", WRITING)
         given: Timeouts = options.get("timeouts", usual)
-        if not connection.info["is_direct"] or given != at_once:
-            execute_command(connection, f"{mode.postgresql}; {settings('SET LOCAL', given)}")
-        elif not mode.is_one_statement:
-            execute_command(connection, mode.postgresql)
+        is_set = connection.info["is_direct"] and given == at_once
+        if not (is_set and mode.is_one_statement):
+            send_command(connection, mode.postgresql)
+        if not is_set:
+            send_command(connection, settings(given, for_transaction=True))
+
+    @event.listens_for(engine, "do_execute")
+    @event.listens_for(engine, "do_execute_no_params")
+    @event.listens_for(engine, "do_executemany")
+    def send_what_is_queued(cursor: Any, *_: Any) -> None:
+        cursor.connection.send()
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
@@ -158,8 +174,8 @@ def timeouts(*, catalog_timeout: bool = False) -> Timeouts:
 
 
 @cache
-def settings(command: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
-    """Return a message with the commands for the settings that the service relies on.
+def settings(timeouts: Timeouts, *, for_transaction: bool) -> str:
+    """Return a statement that sets what the service relies on, for a transaction or for the connection.
 
     Servers, roles, URLs and poolers may have set others. Through a pooler, a setting lasts only for a transaction.
     """
@@ -168,26 +184,27 @@ def settings(command: Literal["SET", "SET LOCAL"], timeouts: Timeouts) -> str:
         "statement_timeout": round(1000 * timeouts.statement),
         "idle_in_transaction_session_timeout": round(2000 * timeouts.statement),
         "DateStyle": "ISO",
-        "TimeZone": "'UTC'",
+        "TimeZone": "UTC",
     }
-    return "; ".join(f"{command} {name} = {value}" for name, value in values.items())
+    calls = (f"set_config('{name}', '{value}', {for_transaction})" for name, value in values.items())
+    return f"SELECT {', '.join(calls)}"
 
 
 def read(work: Callable[[Connection], Result], *, single_statement: bool = False) -> Result:
     """Do the work on a snapshot of the database; work that is a `single_statement` needs no BEGIN."""
-    return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts())
+    return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts())[0]
 
 
 def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
     """Do the work on a snapshot, and return its result with the function that ends the snapshot."""
-    result, transaction = _begin(work, READING, timeouts())
+    result, transaction = _transact(work, READING_ON, timeouts())
     return result, transaction.close
 
 
 def allow_catalog_timeout(connection: Connection) -> None:
     """Let the next statements of this transaction take as long as those of a catalog change."""
     if connection.dialect.name == "postgresql":
-        execute_command(connection, settings("SET LOCAL", timeouts(catalog_timeout=True)))
+        send_command(connection, settings(timeouts(catalog_timeout=True), for_transaction=True))
 
 
 def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False) -> Result:
@@ -196,7 +213,7 @@ def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False
     The work may run more than once, so it must have no effect outside its connection. With `catalog_timeout` the
     statements of a request may take as long as those of a catalog change; those of commands always may.
     """
-    return _transact(work, WRITING, timeouts(catalog_timeout=catalog_timeout))
+    return _transact(work, WRITING, timeouts(catalog_timeout=catalog_timeout))[0]
 
 
 def write_once(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
@@ -221,16 +238,8 @@ def _write_nothing(connection: Connection) -> None:
             raise
 
 
-def _transact(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> Result:
-    result, transaction = _begin(work, mode, timeouts)
-    # If the connection is lost during COMMIT, the commit may have succeeded: it is not tried again here. A caller with
-    # an Idempotency-Key may try again.
-    transaction.close()
-    return result
-
-
-def _begin(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction; return the result, and a stack that commits and gives the connection back.
+def _transact(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
+    """Do the work in a transaction and commit it; return the result, and the transaction if it outlives the work.
 
     At most half of a worker's threads wait for locks at the same time. The other half is for requests that need not
     wait: probes, readers, and writers of other modules and learners.
@@ -251,15 +260,25 @@ def _begin(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts)
 
 
 def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction; try again after a transient error."""
+    """Do the work in a transaction and commit it; try again after a transient error.
+
+    If the connection is lost during COMMIT, the commit may have succeeded: it is not tried again here. A caller with an
+    Idempotency-Key may try again.
+    """
     deadline = time.monotonic() + max(timeouts.lock, current_app.config["LOCK_TIMEOUT"])
     attempt = 0
     while True:
         attempt += 1
+        is_ending = False
         try:
-            return _try(work, mode, timeouts)
+            result, transaction = _try(work, mode, timeouts)
+            if not mode.outlives_work:
+                is_ending = True
+                transaction.close()
+            return result, transaction
         except (DBAPIError, Outdated) as error:
-            if attempt == ATTEMPTS or time.monotonic() > deadline or not is_transient(error):
+            may_be_done = is_ending and not is_undone(error)
+            if attempt == ATTEMPTS or time.monotonic() > deadline or may_be_done or not is_transient(error):
                 raise
             cause = error.orig if isinstance(error, DBAPIError) else error
             current_app.logger.info("transaction tried again after %s", type(cause).__name__)
@@ -267,7 +286,7 @@ def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeout
 
 
 def _try(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
-    """Do the work in a transaction, once."""
+    """Do the work in a transaction, once; return a stack that commits and gives the connection back."""
     with ExitStack() as transaction:
         connection = transaction.enter_context(db.engine.connect())
         connection.execution_options(mode=mode, timeouts=timeouts)
@@ -285,6 +304,18 @@ def is_transient(error: DBAPIError | Outdated) -> bool:
     if isinstance(error, Outdated):
         return True
     return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
+
+
+def is_undone(error: Exception) -> bool:
+    """Tell whether it is certain that an error which came with COMMIT has undone the transaction.
+
+    It is certain if PostgreSQL has named the error and the connection lives on. If the connection is lost, COMMIT may
+    have been done before, whatever the last words were and whoever said them.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlstate = _sqlstate(error.orig)
+    return sqlstate in UNFIT_SQLSTATES or (sqlstate is not None and not error.connection_invalidated)
 
 
 def is_locked(error: DBAPIError | TimeoutError) -> bool:

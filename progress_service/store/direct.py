@@ -2,7 +2,8 @@
 
 To read a row takes 60 microseconds by `Connection.execute` and 25 by the driver, so the statements of most requests use
 the driver. SQLAlchemy still writes their SQL, owns connections and transactions, and tells its listeners of these
-statements as of its own (`before_cursor_execute`, `after_cursor_execute`).
+statements as of its own (`before_cursor_execute`, `after_cursor_execute`). On PostgreSQL they travel together (see
+`pipeline`), and listeners are told when a statement is queued and when it is answered, without a cursor.
 
 The rule in this package: upper-case constants and attributes of `Statements` are such statements; everything else goes
 through `Connection.execute`.
@@ -10,12 +11,13 @@ through `Connection.execute`.
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Dialect
 
-Row = tuple[Any, ...]
+from progress_service.store.pipeline import PipelinedConnection, Row, Travelling
 
 
 class DirectStatement:
@@ -30,8 +32,17 @@ class DirectStatement:
 
         Parameters of other statements are ignored. Raises SQLAlchemy's exceptions.
         """
+        return self.send(connection, **parameters)()
+
+    def send(self, connection: Connection, **parameters: Any) -> Callable[[], list[Row]]:
+        """Run the statement before all that are sent later; return a function that waits for its rows.
+
+        On PostgreSQL it travels with the next one that is waited for, or with COMMIT, which raises its error too.
+        """
         compiled = self.compiled(connection.dialect)
-        return compiled.read(_execute(connection, compiled.sql, compiled.written(parameters), answers=compiled.answers))
+        given = compiled.written(parameters)
+        rows = _send(connection, compiled.sql, given, numbered=compiled.numbered, answers=compiled.answers)
+        return lambda: compiled.read(rows())
 
     def compiled(self, dialect: Dialect) -> "_Compiled":
         """Return the statement as a dialect's driver takes it."""
@@ -40,9 +51,9 @@ class DirectStatement:
         return self._compiled[dialect.name]
 
 
-def execute_command(connection: Connection, sql: str) -> None:
-    """Send a command that has no parameters and no answer."""
-    _execute(connection, sql)
+def send_command(connection: Connection, sql: str) -> None:
+    """Send a command that has no parameters and no answer; on PostgreSQL it travels with the next statement."""
+    _send(connection, sql, [], numbered=sql)
 
 
 class _Compiled:
@@ -51,7 +62,10 @@ class _Compiled:
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
         self.sql = str(compiled)
-        self._order = compiled.positiontup
+        self._order = compiled.positiontup if dialect.positional else list(compiled.bind_names.values())
+        places = {name: f"${place}" for place, name in enumerate(self._order, 1)}
+        self.numbered = self.sql if dialect.positional else self.sql % places
+        """The statement with $1, $2 … in place of names."""
         self._writers: list[tuple[str, Callable[[Any], Any]]] = []
         self._constants: dict[str, Any] = {}
         for bind, name in compiled.bind_names.items():
@@ -65,12 +79,12 @@ class _Compiled:
         self._readers = [(place, reader) for place, reader in enumerate(readers) if reader]
         self.answers = bool(columns)
 
-    def written(self, parameters: dict[str, Any]) -> Any:
-        """Return the parameters as the driver takes them."""
+    def written(self, parameters: dict[str, Any]) -> list[Any]:
+        """Return the parameters in their order, as the driver takes them."""
         given = self._constants | parameters
         for name, writer in self._writers:
             given[name] = writer(given[name])
-        return [given[name] for name in self._order] if self._order else given
+        return [given[name] for name in self._order]
 
     def read(self, rows: list[Row]) -> list[Row]:
         """Return the rows with values of the columns' types."""
@@ -83,20 +97,42 @@ class _Compiled:
         return tuple(values)
 
 
-def _execute(connection: Connection, sql: str, *parameters: Any, answers: bool = False) -> list[Row]:
-    """Let the driver execute a statement and fetch its rows, and tell SQLAlchemy's listeners before and after."""
+def _send(
+    connection: Connection, sql: str, parameters: list[Any], *, numbered: str, answers: bool = False
+) -> Callable[[], list[Row]]:
+    """Give a statement to the driver; return a function that waits for its rows."""
     driver: Any = connection.connection.driver_connection
     context = SimpleNamespace()  # where a listener may keep values between the two calls
-    try:
-        # An open cursor in the traceback of an error would be reset by the garbage collector, in any thread, which on
-        # SQLite waits, and all threads with it, while the connection waits for a lock.
-        with closing(driver.cursor()) as cursor:
-            for listener in connection.dispatch.before_cursor_execute:
-                listener(connection, cursor, sql, parameters, context, False)
-            cursor.execute(sql, *parameters)
-            rows: list[Row] = cursor.fetchall() if answers else []
-            for listener in connection.dispatch.after_cursor_execute:
-                listener(connection, cursor, sql, parameters, context, False)
-    except connection.dialect.loaded_dbapi.Error as error:  # SQLAlchemy handles it as an error of its own statements
-        connection._handle_dbapi_exception(error, None, None, None, None)
+
+    def tell(when: Literal["before", "after"], cursor: Any = None) -> None:
+        for listener in getattr(connection.dispatch, f"{when}_cursor_execute"):
+            listener(connection, cursor, sql, parameters, context, False)
+
+    if isinstance(driver, PipelinedConnection):
+        tell("before")
+        travelling = Travelling(numbered, parameters, partial(tell, "after"))
+        driver.queue(travelling)
+        return partial(_raising, connection, driver.rows, travelling)
+    rows = _raising(connection, _execute, driver, sql, parameters, answers, tell)
+    return lambda: rows
+
+
+def _execute(
+    driver: Any, sql: str, parameters: list[Any], answers: bool, tell: Callable[[Any, Any], None]
+) -> list[Row]:
+    # An open cursor in the traceback of an error would be reset by the garbage collector, in any thread, which on
+    # SQLite waits, and all threads with it, while the connection waits for a lock.
+    with closing(driver.cursor()) as cursor:
+        tell("before", cursor)
+        cursor.execute(sql, parameters)
+        rows: list[Row] = cursor.fetchall() if answers else []
+        tell("after", cursor)
     return rows
+
+
+def _raising(connection: Connection, call: Callable[..., list[Row]], *arguments: Any) -> list[Row]:
+    """Call the driver; SQLAlchemy handles errors, and interruptions, as those of its own statements."""
+    try:
+        return call(*arguments)
+    except BaseException as error:
+        connection._handle_dbapi_exception(error, None, None, None, None)

@@ -72,7 +72,7 @@ def write(connection: Connection, changes: Iterable[Change], now: datetime) -> N
     ]
     if rows:
         sql = Statements.of(connection)
-        sql.write_changes.run(connection, **sql.changes(rows))
+        sql.write_changes.send(connection, **sql.changes(rows))
 
 
 def write_selected(

@@ -5,7 +5,7 @@ last the rows that `Statements.store` writes. So writers queue, and do not deadl
 transaction. SQLite needs none of them: there a writer holds the only write lock from its begin.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, func, select, text
@@ -20,21 +20,23 @@ MOST_LOCKS = 50
 """How many modules a transaction locks one by one. PostgreSQL has room for 64 locks of each connection."""
 
 
-def share_modules(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> set[str]:
-    """Hold off catalog changes of the modules that a statement locks, and return the ids of those modules.
+def share_modules(
+    connection: Connection, statement: DirectStatement, rows: Mapping[str, Any], *, at_most: int
+) -> Callable[[], set[str]]:
+    """Hold off catalog changes of the modules that a statement locks; return what waits for it and returns their ids.
 
     Updates share this lock and run side by side. Without it an update that has read the old catalog could commit after
-    the change has recounted the module, and leave a stale total.
+    the change has recounted the module, and leave a stale total. There are `at_most` so many modules.
     """
-    module_ids = {module_id for (module_id,) in statement.run(connection, **rows)}
-    if len(module_ids) > MOST_LOCKS:
+    locked = statement.send(connection, **rows)
+    if at_most > MOST_LOCKS and len(locked()) > MOST_LOCKS:
         _lock_table(connection, Module, "SHARE")  # all changes of the catalog write there
-    return module_ids
+    return lambda: {module_id for (module_id,) in locked()}
 
 
 def share_module(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> None:
     """Hold off catalog changes of one module, for a transaction that may lock no enrollment of it."""
-    share_modules(connection, statement, rows)
+    share_modules(connection, statement, rows, at_most=1)
     _lock_table(connection, Enrollment, "ROW SHARE")  # a change of many modules locks this table instead of modules
 
 

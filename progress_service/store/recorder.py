@@ -4,7 +4,7 @@ Each function locks, reads, refuses what cannot be applied, applies the rules of
 order (docs/architecture.md, "The way of an update"). Its caller owns the transaction and commits it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import randrange
 from secrets import randbits
@@ -26,7 +26,6 @@ from progress_service.calculations import (
 )
 from progress_service.store import journal, locks
 from progress_service.store.database import Outdated
-from progress_service.store.direct import DirectStatement
 from progress_service.store.learning import (
     DayKey,
     EnrollmentChange,
@@ -44,6 +43,9 @@ SESSION_DAYS = 30
 """For how many days a session is known after it was last received, if no setting says otherwise."""
 TALLY_PARTS = 8
 """The number of rows of each tally. A writer adds to a random row, so that writers of a module seldom meet."""
+
+
+Rows = Iterable[tuple[Any, ...]]
 
 
 class Catalog(NamedTuple):
@@ -101,13 +103,18 @@ def record(
     """
     sql = Statements.of(connection)
     rows = sql.keys(_keys(updates))
-    shared = locks.share_modules(connection, sql.lock_modules_of_contents, rows)
-    created = lock_enrollments(connection, sql.lock_enrollments_of_contents, rows)
+    at_most = len({update.content_id for update in updates})
+    shared = locks.share_modules(connection, sql.lock_modules_of_contents, rows, at_most=at_most)
+    locked = sql.lock_enrollments_of_contents.send(connection, **rows)
+    sessions = _send_sessions(connection, updates)
     catalog, found = _read(connection, rows, shared)
+    created = created_keys(locked())
     refuse(UnknownContent, [update.content_id in catalog.contents for update in updates])
     if not auto_enroll:
         refuse(NotEnrolled, [_enrollment_key(update, catalog) not in created for update in updates])
-    _read_sessions(connection, updates, now - timedelta(days=session_days), found)
+    for session in map(Session._make, sessions()):
+        if session.received_at > now - timedelta(days=session_days):
+            found.sessions[SessionKey(session.user_id, session.content_id, session.session)] = session
     after = found.copy()
     folded = [_fold(after, update, catalog.contents[update.content_id], now) for update in updates]
     refuse(CriteriaNotMet, [step is not None for step in folded])
@@ -128,19 +135,21 @@ def _keys(updates: Sequence[Update]) -> Iterable[tuple[Any, ...]]:
     return keys.values()
 
 
-def lock_enrollments(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> set[EnrollmentKey]:
-    """Lock enrollments, make those that are missing, and return the keys of the new ones."""
-    return {EnrollmentKey(*key) for key in statement.run(connection, **rows)}
+def created_keys(locked: Iterable[tuple[Any, ...]]) -> set[EnrollmentKey]:
+    """Return the keys of the enrollments that were made when they were locked."""
+    return {EnrollmentKey(*key) for key in locked}
 
 
-def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> tuple[Catalog, Learning]:
+def _read(connection: Connection, rows: Mapping[str, Any], shared: Callable[[], set[str]]) -> tuple[Catalog, Learning]:
     """Read everything that the updates build on. The locks are held: rows that are read before may be outdated."""
     catalog, found = Catalog({}, {}), Learning.nothing()
-    for row in Statements.of(connection).read.run(connection, **rows):
+    read = Statements.of(connection).read.run(connection, **rows)
+    module_ids = shared()
+    for row in read:
         key, content, module, enrollment, record, day = values(
             row, RecordKey, ContentRule, Denominators, Enrollment, Record, ActivityDay
         )
-        if content.module_id not in shared:
+        if content.module_id not in module_ids:
             raise Outdated  # published, or moved to another module, since the locks were taken
         catalog.contents[key.content_id], catalog.modules[content.module_id] = content, module
         found.enrollments[EnrollmentKey(key.user_id, content.module_id)] = enrollment
@@ -151,15 +160,13 @@ def _read(connection: Connection, rows: Mapping[str, Any], shared: set[str]) -> 
     return catalog, found
 
 
-def _read_sessions(connection: Connection, updates: Sequence[Update], since: datetime, learning: Learning) -> None:
-    """Add the sessions that updates name; those that were last received before some time are forgotten."""
+def _send_sessions(connection: Connection, updates: Sequence[Update]) -> Callable[[], Iterable[tuple[Any, ...]]]:
+    """Read the sessions that updates name, if there are any, together with what is read next."""
     named = {SessionKey(update.user_id, update.content_id, update.session) for update in updates if update.session}
     if not named:
-        return
+        return tuple
     sql = Statements.of(connection)
-    for session in map(Session._make, sql.read_sessions.run(connection, **sql.session_keys(named))):
-        if session.received_at > since:
-            learning.sessions[SessionKey(session.user_id, session.content_id, session.session)] = session
+    return sql.read_sessions.send(connection, **sql.session_keys(named))
 
 
 def _enrollment_key(update: Update, catalog: Catalog) -> EnrollmentKey:
@@ -243,8 +250,8 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
     sql = Statements.of(connection)
     keys = {EnrollmentKey(change.user_id, change.module_id) for change in changes}
     rows = sql.enrollment_keys((*key, now) for key in keys)
-    locks.share_modules(connection, sql.lock_modules, rows)
-    created = lock_enrollments(connection, sql.lock_enrollments, rows)
+    locks.share_modules(connection, sql.lock_modules, rows, at_most=len(keys))
+    locked = sql.lock_enrollments.send(connection, **rows)
     modules: dict[str, Denominators] = {}
     found = Learning.nothing()
     for row in sql.read_enrollments.run(connection, **rows):
@@ -257,23 +264,32 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
         key = EnrollmentKey(change.user_id, change.module_id)
         changed = calculations.change(enrollments[key], *change[2:], now=now)
         enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
-    before = found.without_enrollments(created)
+    before = found.without_enrollments(created_keys(locked()))
     toggled = [key for key, enrollment in before.enrollments.items() if enrollment.counted != enrollments[key].counted]
     if toggled:
-        read_learning(connection, sql.enrollment_keys((*key, None) for key in toggled), before)
+        rows = sql.enrollment_keys((*key, None) for key in toggled)
+        records, days = sql.read_records.send(connection, **rows), sql.read_days.send(connection, **rows)
+        add_learning(before, records(), days())
     recorded = Recorded(before, before._replace(enrollments=enrollments), modules, [])
     store(connection, recorded)
     journal.write(connection, journal.of_difference(*recorded[:3], by, now), now)
     return recorded
 
 
-def read_learning(connection: Connection, rows: Mapping[str, Any], learning: Learning) -> None:
-    """Add the records and days of activity under some enrollments, whose locks are held."""
-    sql = Statements.of(connection)
-    for record in map(Record._make, sql.read_records.run(connection, **rows)):
-        learning.records[RecordKey(record.user_id, record.content_id)] = record
-    for day in map(ActivityDay._make, sql.read_days.run(connection, **rows)):
-        learning.days[DayKey(day.user_id, day.module_id, day.day)] = day
+def add_learning(learning: Learning, records: Rows, days: Rows, sessions: Rows = ()) -> None:
+    """Add rows of records, days of activity and sessions, but for those of enrollments that are not there.
+
+    Such an enrollment was made after the others were locked.
+    """
+    for record in map(Record._make, records):
+        if EnrollmentKey(record.user_id, record.module_id) in learning.enrollments:
+            learning.records[RecordKey(record.user_id, record.content_id)] = record
+    for day in map(ActivityDay._make, days):
+        if EnrollmentKey(day.user_id, day.module_id) in learning.enrollments:
+            learning.days[DayKey(*day[:3])] = day
+    for session in map(Session._make, sessions):
+        if RecordKey(session.user_id, session.content_id) in learning.records:
+            learning.sessions[SessionKey(*session[:3])] = session
 
 
 def store(connection: Connection, recorded: Recorded) -> None:
@@ -291,19 +307,19 @@ def store(connection: Connection, recorded: Recorded) -> None:
         **sql.tallies(tally_rows(changes)),
     }
     for statement in sql.store:
-        statement.run(connection, **rows)
+        statement.send(connection, **rows)
     if added.sessions:
-        sql.store_sessions.run(connection, **sql.sessions(added.sessions.values()))
+        sql.store_sessions.send(connection, **sql.sessions(added.sessions.values()))
 
 
 def _delete(connection: Connection, gone: Learning) -> None:
     sql = Statements.of(connection)
     if gone.records:
-        sql.delete_records.run(connection, **sql.record_ids((record.id,) for record in gone.records.values()))
+        sql.delete_records.send(connection, **sql.record_ids((record.id,) for record in gone.records.values()))
     if gone.days:
-        sql.delete_days.run(connection, **sql.days(gone.days.values()))
+        sql.delete_days.send(connection, **sql.days(gone.days.values()))
     if gone.enrollments:
-        sql.delete_enrollments.run(connection, **sql.enrollment_keys((*key, None) for key in gone.enrollments))
+        sql.delete_enrollments.send(connection, **sql.enrollment_keys((*key, None) for key in gone.enrollments))
 
 
 def tally_rows(changes: tallies.Changes) -> list[tuple[Any, ...]]:

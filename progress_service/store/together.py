@@ -1,13 +1,13 @@
 """Items that arrive together are written together: those that arrive during a transaction share the next.
 
-A single update waits for its database six times, and its server works as much for a transaction of one update as for
+A single update waits for its database twice, and its server works as much for a transaction of one update as for
 one of twenty. So the thread that finds nobody before it leads: it takes all that wait, writes them in one transaction,
 and hands the lead to the next that waits. Nobody waits for a timer, and an item that finds nobody runs at once.
 
 Each item is alone in its fate. Refused items are left out, and the others are tried again without them. If anything
 else goes wrong, above all if a lock is not free at once, each item of the group goes alone, with the patience and the
-retries of `database.write`. An item also goes alone if the transaction before it takes long. If the commit fails, it
-may have succeeded: then the error is everybody's.
+retries of `database.write`. An item also goes alone if the transaction before it takes long. If the commit may have
+succeeded although there is an error, the error is everybody's.
 """
 
 from collections import deque
@@ -127,6 +127,9 @@ class Together(Generic[Item, Outcome]):
             try:
                 commit()
             except Exception as error:
+                if database.is_undone(error):
+                    current_app.logger.info("%d go alone after %s", len(group), type(error).__name__)
+                    return
                 outcomes = [error] * len(group)
             for member, outcome in zip(group, outcomes, strict=True):
                 member.outcome = outcome

@@ -71,7 +71,7 @@ def replay(connection: Connection, keys: Collection[Key], now: datetime) -> dict
     given = {key.name: key for key in keys}
     rows = sql.request_keys(given)
     if connection.dialect.name == "postgresql":
-        sql.lock_request_keys.run(connection, **rows)
+        sql.lock_request_keys.send(connection, **rows)
     found: dict[Key, Replay | Problem] = {}
     for row in sql.find_answers.run(connection, **rows):
         answer = dict(zip(ANSWER, row, strict=True))
@@ -97,7 +97,7 @@ def keep(connection: Connection, answers: Iterable[tuple[Key, Response, str | No
         stored = {**key._asdict(), **answer, "stored_at": now}
         rows.append([stored[name] for name in names])
     if rows:
-        sql.keep_answers.run(connection, **sql.answers(rows))
+        sql.keep_answers.send(connection, **sql.answers(rows))
 
 
 def forget(connection: Connection, user_id: str) -> None:

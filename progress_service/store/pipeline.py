@@ -1,0 +1,127 @@
+"""Statements that travel to PostgreSQL together, since an update spends most of its time waiting for the database.
+
+A connection keeps the statements that are queued. It sends them with the first whose rows are wanted, or with COMMIT,
+in one message, and waits once (libpq's pipeline mode). Each is still a statement of its own, and sees what was
+committed before it began. The server stops at the first that fails: those behind it, and COMMIT, are not done.
+
+psycopg's own pipelines wait for the socket at each statement, and cost more CPU than they save. These use libpq, as
+`psycopg.pq` offers it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from select import POLLIN, POLLOUT, poll
+from typing import Any
+
+import psycopg
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGresult
+
+Row = tuple[Any, ...]
+
+
+class Travelling:
+    """A statement on its way, with its parameters in order ($1, $2 …), and its result once it is back."""
+
+    def __init__(self, sql: str, parameters: Sequence[Any] = (), arrive: Callable[[], object] = lambda: None) -> None:
+        """Prepare to travel; `arrive` is called when the result is here."""
+        self.sql, self.parameters, self.arrive = sql.encode(), parameters, arrive
+        self.result: PGresult | None = None
+
+
+class PipelinedConnection(psycopg.Connection[Row]):
+    """A connection of psycopg with a queue. Call `send` before anything else is executed on it."""
+
+    keeps_statements = False
+    """Whether all statements reach one server, so that they can be prepared there."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._queued: list[Travelling] = []
+        self._prepared_names: dict[bytes, bytes] = {}
+        self._numbers = count()
+
+    def queue(self, statement: Travelling) -> None:
+        """Keep a statement until another one is waited for."""
+        self._queued.append(statement)
+
+    def rows(self, statement: Travelling) -> list[Row]:
+        """Return the rows of a statement; send it and all that is queued if it has not been sent."""
+        if statement.result is None:
+            self.send()
+        assert statement.result is not None
+        reader = Transformer(self)
+        reader.set_pgresult(statement.result)
+        return reader.load_rows(0, statement.result.ntuples, tuple)
+
+    def send(self) -> None:
+        """Send what is queued, and wait for all of it. Raises the error of the first statement that fails."""
+        statements, self._queued = self._queued, []
+        if statements:
+            self._travel(statements)
+        for statement in statements:
+            statement.arrive()
+
+    def commit(self) -> None:
+        """Commit, together with what is queued."""
+        if not self._queued:
+            return super().commit()
+        self.queue(Travelling("COMMIT"))
+        return self.send()
+
+    def rollback(self) -> None:
+        """Forget what is queued, and roll back."""
+        self._queued = []
+        super().rollback()
+
+    def _travel(self, statements: Sequence[Travelling]) -> None:
+        server, writer = self.pgconn, Transformer(self)
+        values = [writer.dump_sequence(one.parameters, [PyFormat.TEXT] * len(one.parameters)) for one in statements]
+        sent: list[Travelling | bytes] = []  # in the place of statements that are prepared, their SQL
+        try:
+            server.enter_pipeline_mode()
+            for statement, given in zip(statements, values, strict=True):
+                sql = statement.sql
+                if self.keeps_statements:
+                    if sql not in self._prepared_names:
+                        self._prepared_names[sql] = b"direct%d" % next(self._numbers)
+                        server.send_prepare(self._prepared_names[sql], sql)
+                        sent.append(sql)
+                    server.send_query_prepared(self._prepared_names[sql], given)
+                else:
+                    server.send_query_params(sql, given)
+                sent.append(statement)
+            server.pipeline_sync()
+            results = list(self._results())
+        except BaseException:
+            self.close()  # what the server still has to say is not known
+            raise
+        server.exit_pipeline_mode()
+        for one, result in zip(sent, results, strict=True):
+            if isinstance(one, Travelling):
+                one.result = result
+            elif result.status != ExecStatus.COMMAND_OK:
+                del self._prepared_names[one]
+        for result in results:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise error_from_result(result)
+
+    def _results(self) -> Iterator[PGresult]:
+        """Send everything, and yield the results up to the end of the pipeline."""
+        server, socket = self.pgconn, poll()
+        socket.register(server.socket, POLLIN | POLLOUT)
+        while server.flush():
+            socket.poll()
+            server.consume_input()
+        socket.modify(server.socket, POLLIN)
+        while True:
+            while server.is_busy():
+                socket.poll()
+                server.consume_input()
+            result = server.get_result()
+            if result and result.status == ExecStatus.PIPELINE_SYNC:
+                return
+            if result:
+                yield result
