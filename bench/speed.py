@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import create_engine
 
 from bench import report, scale
+from bench.distance import distant
 from bench.floor import Floor, capture
 from bench.groups import SIZES, Groups
 from bench.load import answer_size, drive
@@ -35,6 +36,8 @@ from bench.serving import ROOT, Service, cpu_seconds, environment, memory, migra
 from tests.postgres import PostgresServer
 
 POSTGRESQL, SQLITE = DATABASES = ("postgresql", "sqlite")
+DISTANT = "post-repeated"
+"""The kind of request that is also measured with a database at a distance."""
 PACKAGES = ("flask", "flask-jwt-extended", "pyjwt", "marshmallow", "sqlalchemy", "psycopg", "msgspec", "gunicorn")
 IMPORT_WSGI = "import time; start = time.perf_counter(); import wsgi; print(time.perf_counter() - start)"
 
@@ -100,9 +103,14 @@ class Bench:
     """The services and the databases, and the process that sends the load."""
 
     def __init__(
-        self, options: argparse.Namespace, subjects: Sequence[Subject], ceiling: Service, floor: Floor | None
+        self,
+        options: argparse.Namespace,
+        subjects: Sequence[Subject],
+        distant: Sequence[Subject],
+        ceiling: Service,
+        floor: Floor | None,
     ) -> None:
-        self._options, self._subjects, self._floor = options, subjects, floor
+        self._options, self._subjects, self._distant, self._floor = options, subjects, distant, floor
         self._ceiling = subjects[0]._replace(where="", service=ceiling, server=None)
         self._load = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
@@ -131,7 +139,7 @@ class Bench:
             if has_floor:
                 yield Figure(report.FLOOR, "", clients, partial(self._transact, clients))
             for kind in kinds:
-                for subject in self._subjects:
+                for subject in (*self._subjects, *(self._distant if kind.name == DISTANT else ())):
                     yield self._figure(kind, subject, clients)
         for size in filter(lambda size: self._wants(report.GROUP.format(size)), SIZES):
             for subject in self._subjects:
@@ -195,7 +203,7 @@ def import_wsgi() -> dict[str, float]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Make and fill the databases, serve them, and measure everything; return all figures."""
     with ExitStack() as stack:
-        subjects, floor = [], None
+        subjects, away, floor = list[Subject](), list[Subject](), None
         for where in options.databases:
             server = stack.enter_context(PostgresServer(durable=True)) if where == POSTGRESQL else None
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -209,8 +217,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             if server:
                 floor = Floor(server, capture(server))
             subjects.append(Subject(where, stack.enter_context(served(url)), school, Groups(url), server))
+            if server and options.distance:
+                service = stack.enter_context(served(stack.enter_context(distant(url, options.distance / 1000))))
+                away.append(subjects[-1]._replace(where=f"{options.distance:g} ms away", service=service))
         ceiling = stack.enter_context(served(subjects[0].school.url, "bench.ceiling:app"))
-        figures = Bench(options, subjects, ceiling, floor).run()
+        figures = Bench(options, subjects, away, ceiling, floor).run()
         workers = {subject.where: [_memory(pid) for pid in subject.service.workers] for subject in subjects}
         for subject in subjects:
             verify(subject.school.url)
@@ -257,6 +268,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=_numbers, default=[1, 8, 32, 64], help="clients (default: 1,8,32,64)")
     parser.add_argument("--databases", type=_names, default=list(DATABASES), help="default: postgresql,sqlite")
     parser.add_argument("--only", default="", metavar="PATTERN", help="only figures with such names")
+    parser.add_argument(
+        "--distance", type=float, default=1.0, metavar="MS", help="of another PostgreSQL, there and back (default: 1)"
+    )
     parser.add_argument("--records", type=int, default=0, metavar="N", help="more records in the tables of PostgreSQL")
     parser.add_argument(
         "--json", type=Path, default=ROOT / "instance" / "speed.json", help="where to write all figures"
