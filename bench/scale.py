@@ -376,14 +376,14 @@ def measure_changes(service: Service) -> dict[str, dict[str, float]]:
 
 
 def measure_stalled(connection: Connection) -> Latency:
-    """Count the stalled learners of the medium module, at the instant of a week at which it takes longest."""
+    """Read the statistics of the medium module, at the instant of a week for which this takes longest."""
     now = datetime.now(UTC)
     slowest = []
     for _ in range(ROUNDS):
         taken = []
         for days in range(STALLED_DAYS, STALLED_DAYS + 7):
             start = time.perf_counter()
-            queries.stalled(connection, MEDIUM, now - timedelta(days=days))
+            queries.statistics(connection, MEDIUM, now - timedelta(days=days))
             taken.append(time.perf_counter() - start)
         slowest.append(max(taken))
     return Latency.of(slowest)

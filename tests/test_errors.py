@@ -279,7 +279,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch, publish: Publish) -> None:
     publish("algebra", ["sets"])
     monkeypatch.setattr(catalog_queries, "modules", fail)
     monkeypatch.setattr(catalog_queries, "published", fail)
-    monkeypatch.setattr(analytics_queries, "groups", fail)
+    monkeypatch.setattr(analytics_queries, "statistics", fail)
 
 
 @pytest.mark.usefixtures("faulty")

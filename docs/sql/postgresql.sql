@@ -1795,78 +1795,175 @@ COMMIT;
 -- GET /api/progress/stats/{moduleId}
 -- ==================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
--- analytics.queries.module: Find a module.
+-- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
+-- active since an instant.
 SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
+  'found' AS kind,
+  modules.title AS c0,
+  modules.total_weight AS c1,
+  modules.total_contents AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM modules
 WHERE
-  modules.id = CAST(%(module_id)s AS VARCHAR);
-
--- analytics.queries.contents: List a module's current contents in catalog order.
-SELECT
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight
-FROM contents
-WHERE
-  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
-ORDER BY
-  contents.ordinal;
-
--- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
-SELECT
-  tallies.kind,
-  tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('status', 'percentage', 'content')
-GROUP BY
-  tallies.kind,
-  tallies.item;
-
--- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
--- of their last update.
-SELECT
-  SUBSTRING(tallies.item FROM 12) AS substr_1,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND (
-    tallies.kind = CAST(%(kind_1)s AS VARCHAR)
-    AND tallies.item < CAST(%(week)s AS VARCHAR)
-    OR tallies.kind = CAST(%(kind_2)s AS VARCHAR)
-    AND tallies.item >= CAST(%(week)s AS VARCHAR)
-    AND tallies.item < CAST(%(day)s AS VARCHAR)
-  )
-GROUP BY
-  1
+  modules.id = CAST(%(module_id)s AS VARCHAR)
 UNION ALL
 SELECT
-  enrollments.last_content_id,
-  COUNT(*) AS count_1
+  'content' AS kind,
+  contents.id AS c0,
+  tallied.started AS c1,
+  tallied.completed AS c2,
+  tallied.time_spent_seconds AS c3,
+  tallied.scored AS c4,
+  tallied.score_hundredths AS c5,
+  CAST(contents.weight AS BIGINT) AS c6,
+  contents.ordinal AS c7,
+  contents.title AS c8,
+  contents.type AS c9,
+  contents.section AS c10
+FROM contents
+LEFT OUTER JOIN (
+  SELECT
+    tallies.item AS item,
+    CAST(SUM(tallies.started) AS BIGINT) AS started,
+    CAST(SUM(tallies.completed) AS BIGINT) AS completed,
+    CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS time_spent_seconds,
+    CAST(SUM(tallies.scored) AS BIGINT) AS scored,
+    CAST(SUM(tallies.score_hundredths) AS BIGINT) AS score_hundredths
+  FROM tallies
+  WHERE
+    tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+    AND tallies.kind IN ('content')
+  GROUP BY
+    tallies.item
+) AS tallied
+  ON tallied.item = contents.id
+WHERE
+  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
+UNION ALL
+SELECT
+  'status' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  CAST(SUM(tallies.started) AS BIGINT) AS c2,
+  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS c3,
+  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR) AND tallies.kind IN ('status')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'percentage' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('percentage')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('last_week')
+  AND tallies.item < (
+    SELECT
+      CAST(%(week)s AS VARCHAR) AS anon_1
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('last_day')
+  AND tallies.item >= (
+    SELECT
+      CAST(%(week)s AS VARCHAR) AS anon_1
+  )
+  AND tallies.item < (
+    SELECT
+      CAST(%(day)s AS VARCHAR) AS anon_2
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  enrollments.last_content_id AS c0,
+  COUNT(*) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id)s AS VARCHAR)
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted
-  AND enrollments.last_activity_at >= CAST(%(midnight)s AS TIMESTAMPTZ)
-  AND enrollments.last_activity_at <= CAST(%(since)s AS TIMESTAMPTZ)
+  AND enrollments.last_activity_at >= (
+    SELECT
+      CAST(%(midnight)s AS TIMESTAMPTZ) AS anon_3
+  )
+  AND enrollments.last_activity_at <= (
+    SELECT
+      CAST(%(since)s AS TIMESTAMPTZ) AS anon_4
+  )
 GROUP BY
   enrollments.last_content_id;
 
@@ -1878,7 +1975,14 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- analytics.queries.module, as above
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR);
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -1978,23 +2082,21 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
-  tallies.kind,
   tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
+  CAST(SUM(tallies.learners) AS BIGINT) AS sum_1,
+  CAST(SUM(tallies.started) AS BIGINT) AS sum_2,
+  CAST(SUM(tallies.completed) AS BIGINT) AS sum_3,
+  CAST(SUM(tallies.enrollments_completed) AS BIGINT) AS sum_4,
+  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS sum_5,
+  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS sum_6,
+  CAST(SUM(tallies.scored) AS BIGINT) AS sum_7,
+  CAST(SUM(tallies.score_hundredths) AS BIGINT) AS sum_8
 FROM tallies
 WHERE
   tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind = CAST(%(kind_1)s AS VARCHAR)
+  AND tallies.kind IN ('day')
   AND tallies.item BETWEEN CAST(%(first)s AS VARCHAR) AND CAST(%(last)s AS VARCHAR)
 GROUP BY
-  tallies.kind,
   tallies.item;
 
 COMMIT;

@@ -1340,77 +1340,173 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
-BEGIN;
-
--- analytics.queries.module: Find a module.
+-- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
+-- active since an instant.
 SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
+  'found' AS kind,
+  modules.title AS c0,
+  modules.total_weight AS c1,
+  modules.total_contents AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM modules
 WHERE
-  modules.id = ?;
-
--- analytics.queries.contents: List a module's current contents in catalog order.
+  modules.id = ?
+UNION ALL
 SELECT
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight
+  'content' AS kind,
+  contents.id AS c0,
+  tallied.started AS c1,
+  tallied.completed AS c2,
+  tallied.time_spent_seconds AS c3,
+  tallied.scored AS c4,
+  tallied.score_hundredths AS c5,
+  CAST(contents.weight AS INTEGER) AS c6,
+  contents.ordinal AS c7,
+  contents.title AS c8,
+  contents.type AS c9,
+  contents.section AS c10
 FROM contents
+LEFT OUTER JOIN (
+  SELECT
+    tallies.item AS item,
+    CAST(SUM(tallies.started) AS INTEGER) AS started,
+    CAST(SUM(tallies.completed) AS INTEGER) AS completed,
+    CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS time_spent_seconds,
+    CAST(SUM(tallies.scored) AS INTEGER) AS scored,
+    CAST(SUM(tallies.score_hundredths) AS INTEGER) AS score_hundredths
+  FROM tallies
+  WHERE
+    tallies.module_id = ? AND tallies.kind IN ('content')
+  GROUP BY
+    tallies.item
+) AS tallied
+  ON tallied.item = contents.id
 WHERE
   contents.module_id = ? AND contents.retired = 0
-ORDER BY
-  contents.ordinal;
-
--- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
+UNION ALL
 SELECT
-  tallies.kind,
-  tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+  'status' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  CAST(SUM(tallies.started) AS INTEGER) AS c2,
+  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS c3,
+  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind IN ('status', 'percentage', 'content')
+  tallies.module_id = ? AND tallies.kind IN ('status')
 GROUP BY
-  tallies.kind,
-  tallies.item;
-
--- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
--- of their last update.
+  tallies.item
+UNION ALL
 SELECT
-  SUBSTRING(tallies.item, 12) AS substr_1,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1
+  'percentage' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind IN ('percentage')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM tallies
 WHERE
   tallies.module_id = ?
-  AND (
-    tallies.kind = ?
-    AND tallies.item < ?
-    OR tallies.kind = ?
-    AND tallies.item >= ?
-    AND tallies.item < ?
+  AND tallies.kind IN ('last_week')
+  AND tallies.item < (
+    SELECT
+      ? AS anon_1
   )
 GROUP BY
-  1
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
 UNION ALL
 SELECT
-  enrollments.last_content_id,
-  COUNT(*) AS count_1
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ?
+  AND tallies.kind IN ('last_day')
+  AND tallies.item >= (
+    SELECT
+      ? AS anon_1
+  )
+  AND tallies.item < (
+    SELECT
+      ? AS anon_2
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  enrollments.last_content_id AS c0,
+  COUNT(*) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM enrollments
 WHERE
   enrollments.module_id = ?
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted = 1
-  AND enrollments.last_activity_at >= ?
-  AND enrollments.last_activity_at <= ?
+  AND enrollments.last_activity_at >= (
+    SELECT
+      ? AS anon_3
+  )
+  AND enrollments.last_activity_at <= (
+    SELECT
+      ? AS anon_4
+  )
 GROUP BY
   enrollments.last_content_id;
 
@@ -1424,7 +1520,14 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- analytics.queries.module, as above
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = ?;
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -1528,21 +1631,19 @@ BEGIN;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
-  tallies.kind,
   tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+  CAST(SUM(tallies.learners) AS INTEGER) AS sum_1,
+  CAST(SUM(tallies.started) AS INTEGER) AS sum_2,
+  CAST(SUM(tallies.completed) AS INTEGER) AS sum_3,
+  CAST(SUM(tallies.enrollments_completed) AS INTEGER) AS sum_4,
+  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS sum_5,
+  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS sum_6,
+  CAST(SUM(tallies.scored) AS INTEGER) AS sum_7,
+  CAST(SUM(tallies.score_hundredths) AS INTEGER) AS sum_8
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind = ? AND tallies.item BETWEEN ? AND ?
+  tallies.module_id = ? AND tallies.kind IN ('day') AND tallies.item BETWEEN ? AND ?
 GROUP BY
-  tallies.kind,
   tallies.item;
 
 COMMIT;

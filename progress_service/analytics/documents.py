@@ -10,9 +10,9 @@ from typing import Annotated, Any, Self
 from msgspec import Meta, field
 from msgspec.structs import astuple
 
-from progress_service.analytics.queries import Groups, TitledModule
+from progress_service.analytics.queries import Statistics
 from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, rounded_down
-from progress_service.tallies import CONTENT, NOTHING, PERCENTAGE, STATUS, Counts
+from progress_service.tallies import NOTHING, Counts
 from progress_service.web.documents import Counted, EnrollmentDocument, ListedContent, ListedContentDocument, grouped
 from progress_service.web.serialization import Document
 
@@ -112,17 +112,15 @@ class StatisticsDocument(Document):
     by_type: list[TypeStatisticsDocument]
 
     @classmethod
-    def of(
-        cls, titled: TitledModule, contents: Sequence[ListedContent], groups: Groups, stalled: Mapping[str, int]
-    ) -> Self:
-        by_status = {status: groups.get(STATUS, {}).get(status, NOTHING) for status in STATUSES}
+    def of(cls, found: Statistics) -> Self:
+        titled, contents, statuses, percentages, stalled = found
+        by_status = {status: statuses.get(status, NOTHING) for status in STATUSES}
         everybody = _sum(by_status.values())
         staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
         # In a module without weight nobody has a percentage.
-        by_percentage = groups.get(PERCENTAGE, {}) if titled.module.total_weight else {}
-        percentages = [by_percentage.get(str(percentage), NOTHING).learners for percentage in range(101)]
-        shown = [(content, groups.get(CONTENT, {}).get(content.id, NOTHING)) for content in contents]
-        by_type = grouped(shown, lambda content_counts: content_counts[0].type)
+        by_percentage = percentages if titled.module.total_weight else {}
+        reached = [by_percentage.get(str(percentage), 0) for percentage in range(101)]
+        by_type = grouped(contents, lambda content_counts: content_counts[0].type)
         return cls(
             module_id=titled.id,
             title=titled.title,
@@ -136,11 +134,12 @@ class StatisticsDocument(Document):
             average_progress_percentage=rounded_down(
                 staying.weighted_sum, staying.learners * titled.module.total_weight
             ),
-            median_progress_percentage=median(percentages),
-            progress_distribution=[sum(percentages[first : first + 10]) for first in range(0, 101, 10)],
+            median_progress_percentage=median(reached),
+            progress_distribution=[sum(reached[first : first + 10]) for first in range(0, 101, 10)],
             time_spent=TimeSpentDocument(everybody.time_spent_seconds, _average_time(everybody)),
             contents=[
-                ContentStatisticsDocument.of(content, counts, stalled.get(content.id, 0)) for content, counts in shown
+                ContentStatisticsDocument.of(content, counts, stalled.get(content.id, 0))
+                for content, counts in contents
             ],
             by_type=[
                 TypeStatisticsDocument.of(name, [counts for _, counts in group]) for name, group in by_type.items()

@@ -1,23 +1,32 @@
 """The queries for statistics: sums of tallies, whose number does not grow with the number of learners."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    String,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, PAUSED
 from progress_service.store.direct import DirectStatement
-from progress_service.store.functions import content_of, one_of, summed_to_int
+from progress_service.store.functions import content_of, one_of
 from progress_service.store.models import Content, Enrollment, Module, Tally
-from progress_service.store.pipeline import Row
-from progress_service.store.values import MODULE, columns
-from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, PERCENTAGE, STATUS, Counts
+from progress_service.store.values import MODULE
+from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, NOTHING, PERCENTAGE, STATUS, Counts
 from progress_service.web.documents import ListedContent
-
-Groups = dict[str, dict[str, Counts]]
-"""The sums of a module's groups, by kind and item."""
 
 
 class TitledModule(NamedTuple):
@@ -28,47 +37,104 @@ class TitledModule(NamedTuple):
     module: calculations.Denominators
 
 
+class Statistics(NamedTuple):
+    """The values that a module's statistics are made of."""
+
+    module: TitledModule
+    contents: Sequence[tuple[ListedContent, Counts]]
+    """The current contents in catalog order, and the sums over their records."""
+    statuses: Mapping[str, Counts]
+    """The sums over the enrollments, by their status."""
+    percentages: Mapping[str, int]
+    """How many learners are at each percentage."""
+    stalled: Mapping[str, int]
+    """The active and paused learners without activity since an instant, by the content of their last update."""
+
+
 THE_MODULE: Any = bindparam("module_id", type_=Module.id.type)
-THE_WEEK: Any = bindparam("week", type_=String)
+FOUND, STALLED = "found", "stalled"
+"""The kinds of the rows of `STATISTICS` that are neither of a content nor of tallies."""
+NUMBERS, TEXTS = 7, 3
+"""How many numbers and texts each of these rows has, behind its kind and its item."""
 
 
-def _groups(*where: ColumnElement[bool]) -> DirectStatement:
-    sums = (summed_to_int(func.sum(getattr(Tally, name))) for name in Counts._fields)
-    groups = select(Tally.kind, Tally.item, *sums).where(Tally.module_id == THE_MODULE, *where)
-    return DirectStatement(groups.group_by(Tally.kind, Tally.item))
+def _sum(name: str) -> ColumnElement[int]:
+    return cast(func.sum(getattr(Tally, name)), BigInteger)  # PostgreSQL returns a decimal
+
+
+def _of_kind(kind: str) -> tuple[ColumnElement[bool], ...]:
+    return Tally.module_id == THE_MODULE, one_of(Tally.kind, [kind])
+
+
+def _rows(kind: str, item: Any, *numbers: Any, texts: Sequence[Any] = ()) -> Any:
+    """Select rows of the form of `STATISTICS`; their columns have the same types, so that PostgreSQL converts none."""
+    padded = [*numbers, *[null()] * (NUMBERS - len(numbers)), *texts, *[null()] * (TEXTS - len(texts))]
+    named = [column.label(f"c{place}") for place, column in enumerate((item, *padded))]
+    return select(literal_column(f"'{kind}'", String).label("kind"), *named)
+
+
+def _contents() -> Any:
+    """List the current contents with the sums of their tallies; where there are no tallies these are null."""
+    names = "started", "completed", "time_spent_seconds", "scored", "score_hundredths"
+    sums = [_sum(name).label(name) for name in names]
+    tallied = select(Tally.item, *sums).where(*_of_kind(CONTENT)).group_by(Tally.item).subquery("tallied")
+    numbers = [*(tallied.c[name] for name in names), cast(Content.weight, BigInteger), Content.ordinal]
+    return (
+        _rows(CONTENT, Content.id, *numbers, texts=(Content.title, Content.type, Content.section))
+        .outerjoin_from(Content, tallied, tallied.c.item == Content.id)
+        .where(Content.module_id == THE_MODULE, ~Content.retired)
+    )
+
+
+def _statuses() -> Any:
+    sums = map(_sum, ("learners", "started", "time_spent_seconds", "weighted_sum"))
+    return _rows(STATUS, Tally.item, *sums).where(*_of_kind(STATUS)).group_by(Tally.item)
+
+
+def _percentages() -> Any:
+    return _rows(PERCENTAGE, Tally.item, _sum("learners")).where(*_of_kind(PERCENTAGE)).group_by(Tally.item)
+
+
+def _stalled() -> list[Any]:
+    """Count the active and paused learners without activity since an instant, by the content of their last update.
+
+    Tallies give the complete weeks before the instant's week, and its complete days before the instant's day. On that
+    day itself the enrollments are counted.
+    """
+    # PostgreSQL plans a statement for each value of a parameter, which takes long, but not if it is in a subquery.
+    week, day, midnight, since = (
+        select(bindparam(name, type_=type_)).scalar_subquery()
+        for name, type_ in (
+            ("week", String),
+            ("day", String),
+            ("midnight", Enrollment.last_activity_at.type),
+            ("since", Enrollment.last_activity_at.type),
+        )
+    )
+    content_id = cast(content_of(Tally.item), String)
+    before = _rows(STALLED, content_id, _sum("learners")).group_by(content_id)
+    within = _rows(STALLED, Enrollment.last_content_id, func.count()).group_by(Enrollment.last_content_id)
+    return [
+        before.where(*_of_kind(LAST_WEEK), Tally.item < week),
+        before.where(*_of_kind(LAST_DAY), Tally.item >= week, Tally.item < day),
+        within.where(
+            Enrollment.module_id == THE_MODULE,
+            one_of(Enrollment.status, (ACTIVE, PAUSED)),
+            Enrollment.counted,
+            Enrollment.last_activity_at >= midnight,
+            Enrollment.last_activity_at <= since,
+        ),
+    ]
 
 
 MODULE_TITLE = DirectStatement(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
-CONTENTS = DirectStatement(
-    select(*columns(Content, ListedContent))
-    .where(Content.module_id == THE_MODULE, ~Content.retired)
-    .order_by(Content.ordinal)
+_FOUND = _rows(FOUND, Module.title, *MODULE).where(Module.id == THE_MODULE)
+STATISTICS = DirectStatement(union_all(_FOUND, _contents(), _statuses(), _percentages(), *_stalled()))
+DAYS = DirectStatement(
+    select(Tally.item, *map(_sum, Counts._fields))
+    .where(*_of_kind(DAY), Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
+    .group_by(Tally.item)
 )
-GROUPS = _groups(one_of(Tally.kind, (STATUS, PERCENTAGE, CONTENT)))
-DAYS = _groups(Tally.kind == DAY, Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
-_LAST_BEFORE = (
-    select(content_of(Tally.item), summed_to_int(func.sum(Tally.learners)))
-    .where(
-        Tally.module_id == THE_MODULE,
-        or_(
-            and_(Tally.kind == LAST_WEEK, Tally.item < THE_WEEK),
-            and_(Tally.kind == LAST_DAY, Tally.item >= THE_WEEK, Tally.item < bindparam("day", type_=String)),
-        ),
-    )
-    .group_by(literal_column("1"))
-)
-_LAST_WITHIN = (
-    select(Enrollment.last_content_id, func.count())
-    .where(
-        Enrollment.module_id == THE_MODULE,
-        one_of(Enrollment.status, (ACTIVE, PAUSED)),
-        Enrollment.counted,
-        Enrollment.last_activity_at >= bindparam("midnight", type_=Enrollment.last_activity_at.type),
-        Enrollment.last_activity_at <= bindparam("since", type_=Enrollment.last_activity_at.type),
-    )
-    .group_by(Enrollment.last_content_id)
-)
-LAST_UPDATES = DirectStatement(union_all(_LAST_BEFORE, _LAST_WITHIN))
 
 
 def module(connection: Connection, module_id: str) -> TitledModule | None:
@@ -77,42 +143,39 @@ def module(connection: Connection, module_id: str) -> TitledModule | None:
     return next((TitledModule(module_id, title, calculations.Denominators(*row)) for title, *row in found), None)
 
 
-def contents(connection: Connection, module_id: str) -> list[ListedContent]:
-    """List a module's current contents in catalog order."""
-    return [ListedContent(*row) for row in CONTENTS.run(connection, module_id=module_id)]
-
-
-def groups(connection: Connection, module_id: str) -> Groups:
-    """Add up the tallies of a module by status, percentage and content."""
-    return _added_up(GROUPS.run(connection, module_id=module_id))
-
-
-def days(connection: Connection, module_id: str, first: date, last: date) -> dict[str, Counts]:
-    """Add up the tallies of each day from the first to the last; days without activity are left out."""
-    return _added_up(DAYS.run(connection, module_id=module_id, first=str(first), last=str(last))).get(DAY, {})
-
-
-def stalled(connection: Connection, module_id: str, since: datetime) -> dict[str, int]:
-    """Count the active and paused learners without activity since an instant, by the content of their last update.
-
-    Tallies give the complete weeks before the instant's week, and its complete days before the instant's day. On that
-    day itself the enrollments are counted.
-    """
-    counts: Counter[str] = Counter()
-    for content_id, learners in LAST_UPDATES.run(
+def statistics(connection: Connection, module_id: str, since: datetime) -> Statistics | None:
+    """Find the values of a module's statistics by one statement; stalled learners were not active since an instant."""
+    found: list[TitledModule] = []
+    contents: list[tuple[int, ListedContent, Counts]] = []
+    statuses: dict[str, Counts] = {}
+    percentages: dict[str, int] = {}
+    stalled: Counter[str] = Counter()
+    rows = STATISTICS.run(
         connection,
         module_id=module_id,
         week=str(calculations.week_of(since)),
         day=str(since.date()),
         midnight=datetime.combine(since, time(), UTC),
         since=since,
-    ):
-        counts[content_id] += learners
-    return counts
+    )
+    for kind, item, first, second, third, fourth, fifth, weight, ordinal, title, type_, section in rows:
+        if kind == CONTENT:
+            counts = NOTHING if first is None else Counts(0, first, second, 0, third, 0, fourth, fifth)
+            contents.append((ordinal, ListedContent(item, title, type_, section, weight), counts))
+        elif kind == STATUS:
+            statuses[item] = Counts(first, second, time_spent_seconds=third, weighted_sum=fourth)
+        elif kind == PERCENTAGE:
+            percentages[item] = first
+        elif kind == STALLED:
+            stalled[item] += first
+        else:
+            found.append(TitledModule(module_id, item, calculations.Denominators(first, second)))
+    contents.sort()
+    listed = [(content, counts) for _, content, counts in contents]
+    return next((Statistics(module, listed, statuses, percentages, stalled) for module in found), None)
 
 
-def _added_up(rows: list[Row]) -> Groups:
-    found: Groups = {}
-    for kind, item, *counts in rows:
-        found.setdefault(kind, {})[item] = Counts(*counts)
-    return found
+def days(connection: Connection, module_id: str, first: date, last: date) -> dict[str, Counts]:
+    """Add up the tallies of each day from the first to the last; days without activity are left out."""
+    rows = DAYS.run(connection, module_id=module_id, first=str(first), last=str(last))
+    return {day: Counts(*counts) for day, *counts in rows}

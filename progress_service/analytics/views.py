@@ -1,6 +1,7 @@
 """The endpoints about a module and all its learners."""
 
 from datetime import timedelta
+from typing import TypeVar
 
 from progress_service.analytics import queries, roster
 from progress_service.analytics.documents import (
@@ -14,9 +15,19 @@ from progress_service.analytics.queries import TitledModule
 from progress_service.analytics.roster import Filters, Order
 from progress_service.analytics.schemas import RosterQuery, StatisticsQuery, TimelineQuery
 from progress_service.web.auth import READ_STATISTICS
-from progress_service.web.endpoint import Answer, Blueprint, Call, Stream, answers, requires_token, takes_query
+from progress_service.web.endpoint import (
+    Answer,
+    Blueprint,
+    Call,
+    Stream,
+    answers,
+    requires_token,
+    single_statement,
+    takes_query,
+)
 from progress_service.web.problems import NOT_FOUND, Problem
 
+Found = TypeVar("Found")
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 
 
@@ -24,13 +35,11 @@ analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
 @requires_token(READ_STATISTICS)
 @takes_query(StatisticsQuery())
 @answers(StatisticsDocument, 200)
+@single_statement
 def read_statistics(call: Call, module_id: str) -> Answer:
     """Read a module's statistics."""
-    module = _module(call, module_id)
-    contents = queries.contents(call.connection, module_id)
-    groups = queries.groups(call.connection, module_id)
-    stalled = queries.stalled(call.connection, module_id, call.now - timedelta(days=call.query["stalled_days"]))
-    return Answer(StatisticsDocument.of(module, contents, groups, stalled))
+    since = call.now - timedelta(days=call.query["stalled_days"])
+    return Answer(StatisticsDocument.of(_found(queries.statistics(call.connection, module_id, since))))
 
 
 @analytics.get("/<module_id>/learners")
@@ -70,10 +79,13 @@ def read_timeline(call: Call, module_id: str) -> Answer:
 
 
 def _module(call: Call, module_id: str) -> TitledModule:
-    module = queries.module(call.connection, module_id)
-    if module is None:
+    return _found(queries.module(call.connection, module_id))
+
+
+def _found(of_module: Found | None) -> Found:
+    if of_module is None:
         raise Problem(NOT_FOUND, "There is no such module.")
-    return module
+    return of_module
 
 
 def _filters(call: Call, total_weight: int) -> Filters:

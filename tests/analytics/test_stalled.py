@@ -1,7 +1,7 @@
 """Where unfinished learners have come to a stop: by the content of their last update, recounted in plain Python."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, NamedTuple
@@ -63,9 +63,11 @@ def stalled(caller: Caller, **query: Any) -> dict[str, int]:
     return {one["contentId"]: one["stalled"] for one in response.get_json()["contents"]}
 
 
-def stalled_since(app: Flask, since: datetime) -> dict[str, int]:
+def stalled_since(app: Flask, since: datetime) -> Mapping[str, int]:
     with app.app_context():
-        return database.read(lambda connection: queries.stalled(connection, "algebra", since))
+        found = database.read(lambda connection: queries.statistics(connection, "algebra", since))
+    assert found
+    return found.stalled
 
 
 def recount(stops: Sequence[Stop], since: datetime) -> Counter[str]:
