@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "USER_CLAIM": "sub",
     "ROLE_CLAIM": "role",
     "ROLE_NAMES": "{}",
-    "POOL_SIZE": 8,
+    "POOL_SIZE": 16,
     "POOL_TIMEOUT": 3,
     "CONNECT_TIMEOUT": 3,
     "LOCK_TIMEOUT": 10,
