@@ -227,7 +227,7 @@ def correct(record: Record, given: Mapping[str, Any], content: ContentRule, at: 
     If the percentage or the score is given, the completion follows from the rule: a record may stop being completed.
     """
     values = dict(given)
-    if "position" in given:
+    if given.get("position", record.position) != record.position:
         values["position_at"] = None if given["position"] is None else at
     judged = "progress_percentage" in given or "score" in given
     values["furthest_percentage"] = values.pop("progress_percentage", record.furthest_percentage)

@@ -54,6 +54,7 @@ class Caller:
     get: partialmethod[TestResponse] = partialmethod(call, "GET")
     post: partialmethod[TestResponse] = partialmethod(call, "POST")
     put: partialmethod[TestResponse] = partialmethod(call, "PUT")
+    patch: partialmethod[TestResponse] = partialmethod(call, "PATCH")
     delete: partialmethod[TestResponse] = partialmethod(call, "DELETE")
 
 

@@ -99,6 +99,29 @@ class Operations:
             lambda: service.put("/api/enrollments/sam/algebra", json={"counted": False}),
         )
         yield "GET /api/progress/{userId}/export", lambda: service.get("/api/progress/sam/export")
+        lesson = "/api/progress/sam/algebra/maps"
+        yield (
+            "PATCH /api/progress/{recordId}",
+            lambda: service.patch(f"/api/progress/{record_id}", json={"timeSpentSeconds": 60}),
+        )
+        yield (
+            "PUT /api/progress/{userId}/{moduleId}/{contentId}/excuse",
+            lambda: service.put(f"{lesson}/excuse"),
+        )
+        yield (
+            "DELETE /api/progress/{userId}/{moduleId}/{contentId}/excuse",
+            lambda: service.delete(f"{lesson}/excuse"),
+        )
+        yield (
+            "DELETE /api/progress/{userId}/{moduleId}/{contentId}",
+            lambda: service.delete("/api/progress/sam/algebra/sets"),
+        )
+        yield (
+            "POST /api/progress/{userId}/merge",
+            lambda: service.post("/api/progress/eva/merge", json={"into": "sam"}),
+        )
+        service.put("/api/enrollments/eva/algebra", json={})
+        yield "DELETE /api/enrollments/{userId}/{moduleId}", lambda: service.delete("/api/enrollments/eva/algebra")
         yield "DELETE /api/progress/{userId}/{moduleId}", lambda: service.delete("/api/progress/kim/algebra")
         yield "DELETE /api/progress/{userId}", lambda: service.delete("/api/progress/sam")
         yield "GET /readyz", lambda: Caller(self.app).get("/readyz")

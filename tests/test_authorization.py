@@ -37,6 +37,7 @@ UPDATE = {"userId": "lea", "contentId": "sets", "timeSpentSeconds": 1}
 OWN_UPDATE = {"contentId": "sets", "timeSpentSeconds": 1}
 MODULE = {"title": "Algebra", "instructorIds": ["ines"], "contents": [{"id": "sets", "title": "S", "type": "lab"}]}
 RECORD = "/api/progress/{record}/complete"
+LESSON = "/api/progress/lea/algebra/sets"
 TIMELINE = "/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"
 ALGEBRA = "/api/catalog/modules/algebra"
 
@@ -55,6 +56,11 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/progress/me/algebra", None, "             200 200   200 200 200   403 403   200 200   200 200"),
     ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   403 403   204 204"),
     ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   403 403   204 204"),
+    ("PATCH", "/api/progress/{record}", {"position": "1"}, "403 403   403 403 403   403 403   403 403   200 200"),
+    ("DELETE", LESSON, None, "                              403 403   403 403 403   403 403   403 403   204 204"),
+    ("PUT", f"{LESSON}/excuse", None, "                     403 403   403 403 403   403 403   403 403   200 200"),
+    ("DELETE", f"{LESSON}/excuse", None, "                  403 403   403 403 403   403 403   403 403   204 204"),
+    ("POST", "/api/progress/lea/merge", {"into": "sam"}, "  403 403   403 403 403   403 403   403 403   204 204"),
     ("GET", "/api/progress/stats/algebra", None, "          403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra/learners", None, " 403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", TIMELINE, None, "                               403 403   403 200 403   403 403   200 200   200 200"),
@@ -63,6 +69,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("PUT", ALGEBRA, MODULE, "                              403 403   403 403 403   403 403   403 403   200 200"),
     ("GET", "/api/enrollments/lea/algebra", None, "         200 403   200 200 403   403 403   200 200   200 200"),
     ("PUT", "/api/enrollments/lea/algebra", {}, "           403 403   403 403 403   403 403   403 403   200 200"),
+    ("DELETE", "/api/enrollments/lea/algebra", None, "      403 403   403 403 403   403 403   403 403   204 204"),
 ]
 
 

@@ -256,6 +256,8 @@ PATHS = [
     ),
     *("sam%3fstatus=active", "sam%23", "'%20OR%201=1--", "%24%7Bsam%7D", "%3Cscript%3E", "x" * 256, "x" * 100_000),
 ]
+NOWHERE = {(404, "not-found"), (405, "method-not-allowed")}
+"""Three parts may name a learner, a module and a content: nothing but DELETE is allowed there."""
 OUTSIDE = [
     "/api/..%2freadyz",
     "/api/../readyz",
@@ -273,11 +275,11 @@ def test_no_path_leads_elsewhere_than_it_says(admin: Callers, app: Flask, record
     for path in [*(f"/api/progress/{path}" for path in PATHS), *OUTSIDE]:
         for method in ("GET", "DELETE"):
             response = admin().call(method, f"http://localhost{path}")
-            assert refusal(response)[:2] == (404, "not-found"), path
+            assert refusal(response)[:2] in NOWHERE, path
             assert "Set-Cookie" not in response.headers
     for path in PATHS:
         response = admin().put(f"/api/progress/{path}/complete", json={})
-        assert refusal(response)[:2] == (404, "not-found"), path
+        assert refusal(response)[:2] in NOWHERE, path
     assert stored(app) == before
 
 
@@ -287,7 +289,7 @@ def test_an_encoded_slash_is_a_slash_and_opens_nothing(student: Callers, app: Fl
     assert student().get("/api/progress/sam%2Falgebra").data == student().get("/api/progress/sam/algebra").data
     for path in ("lea%2Falgebra", "sam%2F..%2Flea", "lea%2Fexport", "me%2F..%2Flea", "stats%2Falgebra"):
         for method in ("GET", "DELETE"):
-            assert refusal(student().call(method, f"/api/progress/{path}"))[0] in {403, 404}, path
+            assert refusal(student().call(method, f"/api/progress/{path}"))[0] in {403, 404, 405}, path
     assert stored(app) == before
 
 
@@ -321,6 +323,8 @@ def test_on_every_route_other_methods_are_refused_and_the_right_ones_named(app: 
 
     for path, methods in allowed.items():
         for method in METHODS:
+            if urls.test(path, method):
+                continue  # "batch" may also be the id of a record
             response = admin().call(method, path)
             assert refusal(response)[:2] == (405, "method-not-allowed"), (method, path)
             assert methods <= set(response.headers["Allow"].split(", ")), (method, path)

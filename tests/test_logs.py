@@ -29,7 +29,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/api/progress", {"data": f'{{"userId": "{LEA}", {SAID}', "content_type": "application/json"}, 400),
     ("GET", f"/api/progress/{LEA}", {"headers": {"Authorization": f"Bearer {SAID}"}}, 401),
     ("GET", f"/api/progress/{LEA}/{LEA}", {}, 404),
-    ("GET", f"/api/progress/{LEA}/x/{SAID}?token={SAID}", {}, 404),
+    ("GET", f"/api/progress/{LEA}/x/y/{SAID}?token={SAID}", {}, 404),
     ("POST", f"/api/progress/{LEA}", {"json": UPDATE}, 405),
     ("POST", "/api/progress", {"data": SAID * 100_000, "content_type": "application/json"}, 413),
     ("POST", "/api/progress", {"data": SAID, "content_type": f"text/{SAID}"}, 415),

@@ -43,7 +43,7 @@ def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
 
 def test_every_route_is_described_and_no_other(app: Flask, document: dict[str, Any]) -> None:
     rules = [rule for rule in app.url_map.iter_rules() if rule.rule not in OWN_ROUTES]
-    routes = {(openapi.template(rule), method) for rule in rules for method in rule.methods or ()}
+    routes = {(openapi.shared_template(rule), method) for rule in rules for method in rule.methods or ()}
     described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
 
     assert described == {(path, method) for path, method in routes if method not in {"HEAD", "OPTIONS"}}

@@ -35,6 +35,9 @@ LEARNERS, MODULES, CONTENTS = ["sam", "tom"], ["sql-basics"], ["sql-welcome", "s
 SAID_IN_WORDS = {
     "The content is not in the catalog.",
     "Must not be more than maxScore.",
+    "Must be null together with maxScore.",
+    "Must be another learner.",
+    "Is only for an enrollment that is completed.",
     "Must have at most 4 decimals.",
     "Must have at most 2 decimals.",
     "Is given more than once.",
@@ -151,7 +154,7 @@ class Session:
             rule, _ = self.urls.match(case.formatted_path, case.method, return_rule=True)
         except HTTPException:
             return False
-        return bool(openapi.template(rule) != case.operation.path)
+        return bool(openapi.shared_template(rule) != case.operation.path)
 
     def prepare(self, case: Case[Any]) -> None:
         """Give a proper request a key of its own, since another's is refused, and ask for every second table."""

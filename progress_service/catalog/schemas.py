@@ -22,7 +22,8 @@ from progress_service.web.validation import (
     snake_case,
 )
 
-READ_ONLY = [name for name in EnrollmentDocument.__struct_encode_fields__ if name not in ("status", "enrolledAt")]
+SETTABLE = ("status", "enrolledAt", "completedAt")
+READ_ONLY = [name for name in EnrollmentDocument.__struct_encode_fields__ if name not in SETTABLE]
 """The fields of an enrollment that requests cannot set."""
 REPEATED = ["Is given more than once."]
 CONTENTS_LIMIT, TYPES_LIMIT, INSTRUCTORS_LIMIT = 5000, 500, 1000
@@ -133,12 +134,17 @@ class ChangedEnrollmentSchema(EnrollmentChangeSchema):
 
     status = fields.String(
         validate=validate.OneOf(STATUSES),
-        metadata={"description": "If left out, a new enrollment is `active`. `completed` only if it is completed."},
+        metadata={
+            "description": "If left out, a new enrollment is `active`."
+            " `completed` gives credit for what was completed elsewhere, whatever the records say."
+        },
+    )
+    completedAt = Instant(
+        allow_none=True,
+        description="When a completed enrollment was completed; if left out, with the status `completed`, now.",
     )
     counted = Truth(description=COUNTED)
-    userId, moduleId, completedAt, lastActivityAt = (
-        fields.Raw(allow_none=True, metadata={"readOnly": True}) for _ in range(4)
-    )
+    userId, moduleId, lastActivityAt = (fields.Raw(allow_none=True, metadata={"readOnly": True}) for _ in range(3))
     progressPercentage, completedContents, totalContents, timeSpentSeconds = (
         fields.Raw(metadata={"readOnly": True}) for _ in range(4)
     )
@@ -147,8 +153,8 @@ class ChangedEnrollmentSchema(EnrollmentChangeSchema):
     def separate_read_only(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Separate the fields that the caller cannot set."""
         read_only = {name: data.pop(snake_case(name)) for name in READ_ONLY if snake_case(name) in data}
-        if data.get("status") == COMPLETED:
-            read_only["status"] = data.pop("status")
+        if data.get("completed_at", ...) is None and data.get("status") != COMPLETED:
+            read_only["completedAt"] = data.pop("completed_at")
         return {"change": data, "read_only": read_only}
 
 

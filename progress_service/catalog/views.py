@@ -6,12 +6,13 @@ from typing import Any
 from progress_service.catalog import queries
 from progress_service.catalog.documents import EnrolledDocument, ModuleListDocument, PublishedModuleDocument
 from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
-from progress_service.store import publishing, recorder
-from progress_service.store.learning import EnrollmentChange
+from progress_service.store import corrections, publishing, recorder
+from progress_service.store.learning import EnrollmentChange, EnrollmentKey
 from progress_service.store.publishing import PublishedModule
 from progress_service.web import problems
 from progress_service.web.auth import READ_CATALOG, READ_LEARNER_MODULE, TAUGHT, WRITE_CATALOG
 from progress_service.web.endpoint import (
+    NOTHING,
     Answer,
     Blueprint,
     Call,
@@ -101,21 +102,33 @@ def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
 def change_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Enroll a learner, or change the given fields of an enrollment; a completed enrollment keeps its status.
 
-    201 if the enrollment is new, 200 otherwise. The document of a GET may be sent back.
+    201 if the enrollment is new, 200 otherwise. The document of a GET may be sent back. The status `completed` gives
+    credit for what was completed elsewhere, whatever the records say.
     """
     change = EnrollmentChange(user_id, module_id, **call.body["change"])
     with refused_at():
         enrolled = recorder.enroll(call.connection, [change], now=call.now, by=call.actor)
     (key, enrollment), module = *enrolled.after.enrollments.items(), enrolled.modules[module_id]
     before = enrolled.before.enrollments.get(key, enrollment)
-    _check_read_only(call.body["read_only"], EnrolledDocument.of(before, module))
+    faults = _read_only_faults(call.body["read_only"], EnrolledDocument.of(before, module))
+    if change.completed_at not in (None, enrollment.completed_at):
+        faults.append(Fault("/completedAt", "Is only for an enrollment that is completed."))
+    if faults:
+        raise Problem(problems.VALIDATION_FAILED, faults=faults)
     return Answer(EnrolledDocument.of(enrollment, module), 201 if enrolled.enrolled else 200, user_id)
 
 
-def _check_read_only(given: Mapping[str, Any], document: EnrolledDocument) -> None:
-    """Refuse fields that no request can set, unless they have the values of the document."""
+@catalog.delete("/enrollments/<user_id>/<module_id>")
+@requires_token(WRITE_CATALOG)
+@answers(None, 204)
+def withdraw_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
+    """Withdraw an enrollment, with all that is recorded under it, as if it had never been."""
+    corrections.withdraw(call.connection, EnrollmentKey(user_id, module_id), by=call.actor, now=call.now)
+    return NOTHING
+
+
+def _read_only_faults(given: Mapping[str, Any], document: EnrolledDocument) -> list[Fault]:
+    """Name the fields that no request can set, unless they have the values of the document."""
     shown = parse_json(encode(document))
     wrong = [name for name, value in given.items() if isinstance(value, bool) or value != shown[name]]
-    if wrong:
-        faults = [Fault(f"/{name}", "Cannot be set, and has another value.") for name in wrong]
-        raise Problem(problems.VALIDATION_FAILED, faults=faults)
+    return [Fault(f"/{name}", "Cannot be set, and has another value.") for name in wrong]

@@ -28,10 +28,14 @@ from progress_service.web.serialization import Document
 
 
 class RecordedDocument(Document):
-    """A record and its enrollment, as an update has left them."""
+    """A record and its enrollment, as the request has left them."""
 
     progress: RecordDocument
     enrollment: EnrollmentDocument
+
+    @classmethod
+    def of(cls, record: Record, enrollment: Enrollment, module: Denominators) -> Self:
+        return cls(RecordDocument.of(record), EnrollmentDocument.of(enrollment, module))
 
 
 class BatchRecordedDocument(Document):

@@ -12,14 +12,34 @@ from progress_service.web.validation import Identifier, Instant, Number, StrictS
 
 BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000
+LONGEST_TIME = 1_000_000_000
+"""The most seconds that a correction may give a record: 31 years. Sums over any number of learners remain small."""
 SCORE_AND_MAXIMUM = {"score": "maxScore", "maxScore": "score"}
 """Each of these fields needs the other."""
 
 
-class EffortSchema(StrictSchema):
-    """A learner's activity in a content."""
-
+class ScoredSchema(StrictSchema):
     keywords = {"dependentRequired": {given: [missing] for given, missing in SCORE_AND_MAXIMUM.items()}}
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
+        """A score needs its maximum, and is not more."""
+        if not isinstance(original, dict):
+            return
+        for given, missing in SCORE_AND_MAXIMUM.items():
+            if given in original and missing not in original:
+                raise ValidationError(f"Must be given together with {given}.", missing)
+        if "score" not in data or "max_score" not in data:
+            return
+        score, max_score = data["score"], data["max_score"]
+        if (score is None) != (max_score is None):
+            raise ValidationError("Must be null together with maxScore.", "score")
+        if score is not None and score > max_score:
+            raise ValidationError("Must not be more than maxScore.", "score")
+
+
+class EffortSchema(ScoredSchema):
+    """A learner's activity in a content."""
 
     timeSpentSeconds = Number(0, 14_400, description="Seconds to add to the time spent.")
     score = Number(
@@ -30,17 +50,6 @@ class EffortSchema(StrictSchema):
     )
     position = Text(255, description="The place to resume at, in the player's own form.")
     occurredAt = Instant(description="The time of the activity; now, if left out. Only for admins and services.")
-
-    @validates_schema(skip_on_field_errors=False, pass_original=True)
-    def check_score(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
-        """A score needs its maximum, and is not more."""
-        if not isinstance(original, dict):
-            return
-        for given, missing in SCORE_AND_MAXIMUM.items():
-            if given in original and missing not in original:
-                raise ValidationError(f"Must be given together with {given}.", missing)
-        if "score" in data and "max_score" in data and data["score"] > data["max_score"]:
-            raise ValidationError("Must not be more than maxScore.", "score")
 
 
 class UpdateSchema(EffortSchema):
@@ -94,6 +103,42 @@ def update_schema(caller: Caller) -> UpdateSchema:
 
 def batch_schema(caller: Caller) -> BatchSchema | OthersBatchSchema:
     return OTHERS_BATCH if caller.role is Role.SERVICE else OWN_BATCH
+
+
+class CorrectionSchema(ScoredSchema):
+    """The values that replace those of a record; what is left out stays."""
+
+    keywords = {**ScoredSchema.keywords, "minProperties": 1}
+
+    progressPercentage = Number(0, 100, floor=True, description="The progress in per cent; decimals are dropped.")
+    timeSpentSeconds = Number(0, LONGEST_TIME, description="All seconds that were spent.")
+    score = Number(
+        0,
+        HIGHEST_SCORE,
+        places=4,
+        allow_none=True,
+        description="At most `maxScore`, with up to 4 decimals; or no score.",
+    )
+    maxScore = Number(
+        Decimal(1) / POINT,
+        HIGHEST_SCORE,
+        places=4,
+        allow_none=True,
+        description="The highest possible score, with up to 4 decimals; null if and only if `score` is.",
+    )
+    position = Text(255, allow_none=True, description="The place to resume at, in the player's own form; or no place.")
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_presence(self, data: Mapping[str, Any], original: Any, **kwargs: Any) -> None:
+        """A correction corrects something."""
+        if original == {}:
+            raise ValidationError("Must give a value.")
+
+
+class MergeSchema(StrictSchema):
+    """Another learner, who is the same person."""
+
+    into = UserId(required=True, description="The learner who remains.")
 
 
 class DashboardQuery(StrictSchema):

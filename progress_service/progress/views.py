@@ -15,13 +15,19 @@ from progress_service.progress.documents import (
     ModuleProgressDocument,
     RecordedDocument,
 )
-from progress_service.progress.schemas import DashboardQuery, EffortSchema, batch_schema, update_schema
+from progress_service.progress.schemas import (
+    CorrectionSchema,
+    DashboardQuery,
+    EffortSchema,
+    MergeSchema,
+    batch_schema,
+    update_schema,
+)
 from progress_service.store import corrections, recorder
 from progress_service.store.learning import EnrollmentKey, Recorded
 from progress_service.store.recorder import NoRecord, UnknownContent, refuse
 from progress_service.web import idempotency, problems
-from progress_service.web.auth import ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
-from progress_service.web.documents import EnrollmentDocument, RecordDocument
+from progress_service.web.auth import CORRECT, ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
 from progress_service.web.endpoint import (
     NOTHING,
     Answer,
@@ -185,6 +191,83 @@ def erase_learner(call: Call, user_id: str) -> Answer:
     return NOTHING
 
 
+@progress.patch("/<record_id>")
+@requires_token(CORRECT)
+@takes(CorrectionSchema())
+@answers(RecordedDocument, 200)
+def correct_record(call: Call, record_id: str) -> Answer:
+    """Replace the given values of a record, downwards too.
+
+    If the percentage or the score is given, the completion follows from the content's rule: a record may stop being
+    completed. A completed enrollment stays completed.
+    """
+    with refused_at():
+        (owner,) = queries.record_keys(call.connection, [found := _uuid(record_id)])
+        if found is None or owner is None:
+            raise NoRecord([0])
+        corrected = corrections.correct(call.connection, found, owner, call.body, by=call.actor, now=call.now)
+    return Answer(RecordedDocument.of(*corrected))
+
+
+@progress.delete("/<user_id>/<module_id>/<content_id>")
+@requires_token(CORRECT)
+@answers(None, 204)
+def remove_record(call: Call, user_id: str, module_id: str, content_id: str) -> Answer:
+    """Remove a record that was a mistake, with its time and its excuse.
+
+    Days of activity stay, and a completed enrollment stays completed.
+    """
+    with refused_at():
+        corrections.remove(call.connection, EnrollmentKey(user_id, module_id), content_id, by=call.actor, now=call.now)
+    return NOTHING
+
+
+@progress.put("/<user_id>/<module_id>/<content_id>/excuse")
+@requires_token(CORRECT)
+@answers(RecordedDocument, 200)
+def excuse_learner(call: Call, user_id: str, module_id: str, content_id: str) -> Answer:
+    """Excuse a learner from a content: it counts as done.
+
+    A learner who is not enrolled is enrolled.
+    """
+    with refused_at():
+        excused = corrections.excuse(
+            call.connection, EnrollmentKey(user_id, module_id), content_id, by=call.actor, now=call.now
+        )
+    return Answer(RecordedDocument.of(*excused), learner=user_id)
+
+
+@progress.delete("/<user_id>/<module_id>/<content_id>/excuse")
+@requires_token(CORRECT)
+@answers(None, 204)
+def withdraw_excuse(call: Call, user_id: str, module_id: str, content_id: str) -> Answer:
+    """Withdraw an excuse: the record is again what its updates made it; without any, there is no record."""
+    with refused_at():
+        corrections.withdraw_excuse(
+            call.connection, EnrollmentKey(user_id, module_id), content_id, by=call.actor, now=call.now
+        )
+    return NOTHING
+
+
+@progress.post("/<user_id>/merge")
+@requires_token(CORRECT)
+@takes(MergeSchema())
+@answers(None, 204)
+def merge_learner(call: Call, user_id: str) -> Answer:
+    """Merge a learner into another: the two ids are of one person.
+
+    Everything of the first becomes the other's, as if all updates had been the other's. Nothing of the first remains.
+    """
+    into = call.body["into"]
+    if into == user_id:
+        raise Problem(problems.VALIDATION_FAILED, faults=[Fault("/into", "Must be another learner.")])
+    may_have_more = True
+    while may_have_more:
+        idempotency.forget(call.connection, user_id)  # first, as in an erasure
+        may_have_more = corrections.merge(call.connection, user_id, into, by=call.actor, now=call.now)
+    return NOTHING
+
+
 def _update(call: Call, body: Mapping[str, Any]) -> Update:
     """Return the update that a body reports; the caller and the present time are its defaults."""
     return Update(**{"user_id": call.caller.id, "occurred_at": call.now, "by": call.actor, **body})
@@ -205,10 +288,7 @@ def _answers(recorded: Recorded) -> list[Answer]:
     """Show the record of each update, and its enrollment, as the update has left them."""
     return [
         Answer(
-            RecordedDocument(
-                progress=RecordDocument.of(step.record),
-                enrollment=EnrollmentDocument.of(step.enrollment, recorded.modules[step.enrollment.module_id]),
-            ),
+            RecordedDocument.of(step.record, step.enrollment, recorded.modules[step.enrollment.module_id]),
             201 if step.starts else 200,
             step.record.user_id,
         )

@@ -28,8 +28,8 @@ from progress_service.store.journal import (
 from progress_service.store.learning import DayKey, EnrollmentKey, Learning, Recorded, RecordKey, SessionKey
 from progress_service.store.models import Change, ProgressRecord
 from progress_service.store.recorder import (
+    NoContent,
     NoRecord,
-    UnknownContent,
     add_learning,
     created_keys,
     new_record,
@@ -41,9 +41,9 @@ from progress_service.store.values import values
 
 
 class Corrected(NamedTuple):
-    """A record, if there is one, and its enrollment, as a correction has left them, and the module's denominators."""
+    """A record and its enrollment, as a correction has left them, and the module's denominators."""
 
-    record: Record | None
+    record: Record
     enrollment: Enrollment
     module: Denominators
 
@@ -97,7 +97,7 @@ def erase(connection: Connection, user_id: str, *, by: Actor, now: datetime) -> 
 
 
 def remove(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> None:
-    """Delete a record, with its time and its excuse. Days of activity stay. Raises UnknownContent."""
+    """Delete a record, with its time and its excuse. Days of activity stay. Raises NoContent."""
     held = _hold(connection, [key])
     _check_content(held, content_id)
     record = held.before.records.get(RecordKey(key.user_id, content_id))
@@ -118,20 +118,21 @@ def correct(
     if record is None or record.id != record_id:
         raise NoRecord([0])
     corrected = calculations.correct(record, given, held.contents[owner.content_id], now)
-    return _replace(connection, held, record, corrected, CORRECTED, by, now)
+    return Corrected(corrected, *_replace(connection, held, record, corrected, CORRECTED, by, now))
 
 
 def excuse(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> Corrected:
-    """Excuse a learner from a content; a learner who is not enrolled is enrolled. Raises UnknownContent."""
+    """Excuse a learner from a content; a learner who is not enrolled is enrolled. Raises NoContent."""
     held = _hold(connection, [key], enrolling=[key], now=now)
     _check_content(held, content_id)
     record = held.before.records.get(RecordKey(key.user_id, content_id))
     base = record or new_record(key.user_id, content_id, key.module_id, now)
-    return _replace(connection, held, record, base._replace(excused_at=base.excused_at or now), EXCUSED, by, now)
+    excused = base._replace(excused_at=base.excused_at or now)
+    return Corrected(excused, *_replace(connection, held, record, excused, EXCUSED, by, now))
 
 
 def withdraw_excuse(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> None:
-    """Withdraw an excuse: the record is what its updates made it, or goes if there are none. Raises UnknownContent."""
+    """Withdraw an excuse: the record is what its updates made it, or goes if there are none. Raises NoContent."""
     held = _hold(connection, [key])
     _check_content(held, content_id)
     record = held.before.records.get(RecordKey(key.user_id, content_id))
@@ -253,7 +254,7 @@ def _hold(
 
 
 def _check_content(held: Held, content_id: str) -> None:
-    refuse(UnknownContent, [content_id in held.contents])
+    refuse(NoContent, [content_id in held.contents])
 
 
 def _replace(
@@ -264,7 +265,7 @@ def _replace(
     kind: str,
     by: Actor,
     now: datetime,
-) -> Corrected:
+) -> tuple[Enrollment, Denominators]:
     """Store a corrected record in place of a record, either of which may be missing, and recount its enrollment."""
     some = corrected or record
     assert some is not None
@@ -286,7 +287,7 @@ def _replace(
         place = sum(change.type == journal.ENROLLED for change in told)
         told.insert(place, journal.Change(kind, now, by, *key, some.content_id, data))
     _finish(connection, held, after, told, now)
-    return Corrected(corrected, enrollment, module)
+    return enrollment, module
 
 
 def _finish(

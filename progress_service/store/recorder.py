@@ -70,6 +70,10 @@ class UnknownModule(Refused):
     """The module is not in the catalog."""
 
 
+class NoContent(Refused):
+    """The module has no such content, neither current nor retired."""
+
+
 class NotEnrolled(Refused):
     """The learner is not enrolled in the content's module."""
 

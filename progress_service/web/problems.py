@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from progress_service.store.recorder import (
     ContentElsewhere,
     CriteriaNotMet,
+    NoContent,
     NoRecord,
     NotEnrolled,
     Refused,
@@ -145,6 +146,7 @@ REFUSALS: dict[type[Exception], Refusal] = {
     NotEnrolled: Refusal(NOT_ENROLLED, "The learner is not enrolled in the content's module.", "/contentId"),
     ContentElsewhere: Refusal(CONTENT_BELONGS_ELSEWHERE, "The content belongs to another module.", "/id"),
     UnknownModule: Refusal(NOT_FOUND, "There is no such module."),
+    NoContent: Refusal(NOT_FOUND, "The module has no such content."),
     NoRecord: Refusal(NOT_FOUND, "There is nothing here."),
     CriteriaNotMet: Refusal(COMPLETION_CRITERIA_NOT_MET, "The best score does not reach the content's passing score."),
 }

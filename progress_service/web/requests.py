@@ -15,6 +15,7 @@ from progress_service.web.validation import Identifier, ModuleId, UserId, faults
 PATH_PARTS = {
     "user_id": UserId(data_key="userId"),
     "module_id": ModuleId(data_key="moduleId"),
+    "content_id": Identifier(data_key="contentId"),
     "record_id": Identifier(data_key="recordId"),
 }
 PAGING = ("limit", "cursor")

@@ -123,7 +123,6 @@ def test_a_learner_enrolled_by_an_update_is_changed_and_not_enrolled_again(servi
 @pytest.mark.parametrize(
     ("change", "pointers"),
     [
-        ({"status": "completed"}, {"/status"}),
         ({"status": "finished"}, {"/status"}),
         ({"status": "Active"}, {"/status"}),
         ({"status": None}, {"/status"}),

@@ -89,7 +89,7 @@ class _Document:
         self._add_components(_declared(self.app, rule) for rule in routes)
         for rule in routes:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-                self.spec.path(template(rule), operations={method.lower(): self._operation(rule, method)})
+                self.spec.path(shared_template(rule), operations={method.lower(): self._operation(rule, method)})
         written: Json = self.spec.to_dict()
         return written
 
@@ -115,7 +115,10 @@ class _Document:
             described["description"] = "\n\n".join(filter(None, [description, _roles(operation.policy)]))
         described["security"] = [{"bearer": []}] if operation.policy else []
         described["parameters"] = [
-            *(self._path_parameter(name, method, operation.policy) for name in _PART.findall(rule.rule)),
+            *(
+                self._path_parameter(name, shown, method, operation.policy)
+                for name, shown in zip(_PART.findall(rule.rule), _SHOWN.findall(shared_template(rule)), strict=True)
+            ),
             *self.converter.schema2parameters(operation.query, location="query"),
             *(["Idempotency-Key"] if method in ("POST", "PUT") else []),
             "X-Request-ID",
@@ -130,8 +133,11 @@ class _Document:
         described["responses"] = answers | self._refusals(_problems(rule, method, operation))
         return described
 
-    def _path_parameter(self, name: str, method: str, policy: Policy | None) -> str:
-        """Return the name of the description of a path parameter; the first call makes the description."""
+    def _path_parameter(self, name: str, shown: str, method: str, policy: Policy | None) -> str:
+        """Return the name of the description of a path parameter; the first call makes the description.
+
+        `shown` is the name that the path has for it.
+        """
         title = _camel(name)
         schema = self.converter.field2property(fields.UUID() if name == "record_id" else PATH_PARTS[name])
         described = {"schema": schema, "example": self.examples["parameters"][title]}
@@ -140,8 +146,11 @@ class _Document:
             component = f"{title}OrMe"
             schema["not"] = {"enum": [word for word in schema["not"]["enum"] if word != "me"]}
             described["description"] = "The learner; `me` stands for the caller."
+        if shown != title:
+            component = f"{title}For{shown[0].upper()}{shown[1:]}"
+            described["description"] = f"Here the `{title}`."
         if component not in self.components.parameters:
-            self.components.parameter(component, "path", {"name": title, **described})
+            self.components.parameter(component, "path", {"name": shown, **described})
         return component
 
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
@@ -186,7 +195,7 @@ class _Document:
         return {name: {"$ref": f"#/components/headers/{name}"} for name in (*names, "X-Request-ID")}
 
 
-_PART = re.compile(r"<(\w+)>")
+_PART, _SHOWN = re.compile(r"<(\w+)>"), re.compile(r"{(\w+)}")
 
 
 def _declared(app: Flask, rule: Rule) -> Operation:
@@ -220,6 +229,15 @@ def _roles(policy: Policy) -> str:
 
 def template(rule: Rule) -> str:
     return _PART.sub(lambda match: f"{{{_camel(match[1])}}}", rule.rule)
+
+
+def shared_template(rule: Rule) -> str:
+    """Return the path of a rule as the document has it.
+
+    Paths that differ only in the names of their parts are one path to OpenAPI: it has the names of the first rule.
+    """
+    shape = _PART.sub("", rule.rule)
+    return next(template(other) for other in rule.map.iter_rules() if _PART.sub("", other.rule) == shape)
 
 
 def _camel(name: str) -> str:
