@@ -83,6 +83,8 @@ def replay(connection: Connection, keys: Collection[Key], now: datetime) -> dict
         else:
             replayed = {"Idempotency-Replayed": "true"}
             response = Response(answer["body"], answer["status"], replayed, content_type="application/json")
+            if not answer["body"]:
+                del response.headers["Content-Type"]
             found[key] = Replay(response, answer["learner_id"])
     return found
 
