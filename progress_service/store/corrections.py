@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, case, delete, select, update
 
 from progress_service import calculations
 from progress_service.calculations import Actor, ContentRule, Denominators, Enrollment, Record
@@ -149,12 +149,12 @@ def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: da
     keys = _enrollments_of(connection, user_id)
     held = _hold(connection, keys, enrolling=[EnrollmentKey(into, key.module_id) for key in keys], now=now)
     of_first = [key for key in held.before.enrollments if key.user_id == user_id]
-    after = held.before.copy()
-    known = Learning.nothing()
+    after, known = held.before.copy(), held.before.copy()
     for key in of_first:
         _merge_enrollment(held, key, into, after, known)
     is_told = Change.user_id == user_id, Change.type.not_in((ERASED, MERGED))
-    moved = connection.execute(update(Change).where(*is_told).values(user_id=into)).rowcount
+    by_sub = case((Change.by_sub == user_id, into), else_=Change.by_sub)
+    moved = connection.execute(update(Change).where(*is_told).values(user_id=into, by_sub=by_sub)).rowcount
     changes = [journal.Change(MERGED, now, by, user_id, data={"into": into})] if of_first or moved else []
     changes += [
         change
