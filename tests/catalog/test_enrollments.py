@@ -1,12 +1,17 @@
-"""Enrolling learners, changing, resetting and erasing: what happens, and to nobody else."""
+"""Enrolling learners, changing, giving credit, resetting, withdrawing and erasing: what happens, and to nobody else."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 
+from progress_service.store import database, verification
+from progress_service.store.database import db
+from progress_service.store.models import Change
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, stored
 from tests.progress.sending import refusal
@@ -135,6 +140,11 @@ def test_a_learner_enrolled_by_an_update_is_changed_and_not_enrolled_again(servi
         ({"enrolledAt": "1970-01-01T00:00:00+00:01"}, {"/enrolledAt"}),
         ({"enrolledAt": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"}, {"/enrolledAt"}),
         ({"completedAt": ENROLLED_AT, "progressPercentage": 100}, {"/completedAt", "/progressPercentage"}),
+        ({"completedAt": ENROLLED_AT, "status": "paused"}, {"/completedAt"}),
+        ({"completedAt": "2026-01-05", "status": "completed"}, {"/completedAt"}),
+        ({"completedAt": "1969-12-31T23:59:59Z", "status": "completed"}, {"/completedAt"}),
+        ({"completedAt": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"}, {"/completedAt"}),
+        ({"status": "completed", "progressPercentage": 100}, {"/progressPercentage"}),
         ({"userId": "Sam", "moduleId": "biology"}, {"/userId", "/moduleId"}),
         ({"completedContents": True, "totalContents": "2"}, {"/completedContents", "/totalContents"}),
         ({"counted": None}, {"/counted"}),
@@ -224,6 +234,178 @@ def test_a_dropped_learner_who_has_finished_stays_dropped_when_only_the_date_cha
     assert (changed["status"], changed["completedAt"]) == ("dropped", None)
 
 
+def journal(app: Flask) -> list[tuple[Any, ...]]:
+    """Return type, time and data of every change about sam in algebra."""
+    with app.app_context(), db.engine.connect() as connection:
+        found = connection.execute(select(Change).filter_by(user_id="sam", module_id="algebra").order_by(Change.id))
+        return [(one.type, one.time, json.loads(one.data)) for one in found]
+
+
+def completions(caller: Caller, date: str) -> tuple[int, int]:
+    """Return how many enrollments in algebra are completed, and how many were completed on a day."""
+    statistics = caller.get("/api/progress/stats/algebra").get_json()
+    (day,) = caller.get(f"/api/progress/stats/algebra/timeline?from={date}&to={date}").get_json()["days"]
+    return statistics["learners"]["completed"], day["enrollmentsCompleted"]
+
+
+def drifts(app: Flask) -> list[verification.Drift]:
+    with app.app_context():
+        return database.read(lambda connection: list(verification.drifts(connection)))
+
+
+@pytest.mark.parametrize("status", ["", "active", "paused", "dropped"])
+def test_credit_completes_an_enrollment_whatever_the_records_say(status: str, service: Callers, app: Flask) -> None:
+    if status:
+        study(service(), "sets", percentage=50)
+        enroll(service(), status=status)
+    study(service(), "sets", user_id="uma")
+    untouched = others(service())
+
+    response = service().put(PATH, json={"status": "completed", "completedAt": "2026-01-05T10:00:00+01:30"})
+
+    assert response.status_code == (200 if status else 201)
+    credited = response.get_json()
+    assert (credited["status"], credited["completedAt"]) == ("completed", ENROLLED_AT)
+    assert (credited["progressPercentage"], credited["completedContents"]) == (25 if status else 0, 0)
+    assert service().get(PATH).get_json() == credited
+    assert completions(service(), "2026-01-05") == (1, 1)
+    assert service().get("/api/progress/sam").get_json()["summary"]["completedModules"] == 1
+    roster = service().get("/api/progress/stats/algebra/learners?status=completed").get_json()["items"]
+    assert [one["userId"] for one in roster] == ["sam"]
+    kind, time, data = journal(app)[-1]
+    assert (kind, time) == ("enrollment.completed", datetime.fromisoformat(ENROLLED_AT))
+    assert data == {"progressPercentage": credited["progressPercentage"]}
+    before = stored(app)
+    assert service().put(PATH, json=credited).get_json() == credited
+    assert service().put(PATH, json={"status": "completed"}).get_json() == credited
+    assert stored(app)["changes"] == before["changes"], "a repeat changes nothing"
+    assert others(service()) == untouched
+    assert drifts(app) == []
+
+
+@pytest.mark.parametrize("change", [{}, {"completedAt": None}])
+def test_credit_without_a_date_is_of_now(change: dict[str, None], service: Callers) -> None:
+    for _ in ("new", "enrolled"):
+        began = datetime.now(UTC)
+        credited = enroll(service(), status="completed", **change)
+        assert began <= datetime.fromisoformat(credited["completedAt"]) <= datetime.now(UTC)
+        assert service().delete("/api/progress/sam/algebra").status_code == 204
+        assert service().get(PATH).get_json()["status"] == "active", "a reset takes the credit"
+
+
+def test_a_credited_date_stands_while_the_percentage_goes_on_telling_of_the_records(
+    service: Callers, publish: Publish, app: Flask
+) -> None:
+    enroll(service(), status="completed", completedAt=ENROLLED_AT)
+
+    early = {"userId": "sam", "progressPercentage": 100, "occurredAt": "2026-01-01T00:00:00Z"}
+    for content_id, percentage in (("sets", 50), ("maps", 100)):
+        response = service().post("/api/progress", json=early | {"contentId": content_id})
+        enrollment = response.get_json()["enrollment"]
+        assert (enrollment["completedAt"], enrollment["progressPercentage"]) == (ENROLLED_AT, percentage)
+    publish("algebra", ["sets", "maps", "rings", "fields"])
+
+    enrollment = service().get(PATH).get_json()
+    assert (enrollment["status"], enrollment["completedAt"]) == ("completed", ENROLLED_AT)
+    assert enrollment["progressPercentage"] == 50
+    assert drifts(app) == []
+
+
+def test_a_completed_enrollment_can_get_another_date(service: Callers, app: Flask) -> None:
+    study(service(), "sets", "maps")
+    completed = service().get(PATH).get_json()
+
+    dated = enroll(service(), completedAt=ENROLLED_AT)
+
+    assert dated == completed | {"completedAt": ENROLLED_AT}
+    assert completions(service(), "2026-01-05") == (1, 1)
+    assert completions(service(), completed["completedAt"][:10]) == (1, 0)
+    kind, _, data = journal(app)[-1]
+    assert kind == "enrollment.changed"
+    assert {side: {name: value[:19] for name, value in one.items()} for side, one in data.items()} == {
+        "before": {"completedAt": completed["completedAt"][:19]},
+        "after": {"completedAt": ENROLLED_AT[:19]},
+    }
+    assert drifts(app) == []
+
+
+def test_a_completion_that_is_sent_back_is_no_credit(service: Callers) -> None:
+    for content_id in ("sets", "maps"):
+        late = {"userId": "sam", "contentId": content_id, "progressPercentage": 100}
+        service().post("/api/progress", json=late | {"occurredAt": "2026-01-09T00:00:00Z"})
+    completed = service().get(PATH).get_json()
+    assert enroll(service(), **completed) == completed
+
+    for content_id in ("sets", "maps"):
+        early = {"userId": "sam", "contentId": content_id, "progressPercentage": 100, "occurredAt": ENROLLED_AT}
+        service().post("/api/progress", json=early)
+
+    assert service().get(PATH).get_json()["completedAt"] == ENROLLED_AT
+
+
+def test_a_date_that_the_answer_would_not_show_is_refused(service: Callers, app: Flask) -> None:
+    enroll(service(), status="dropped")
+    study(service(), "sets", "maps")
+    finished = service().get(PATH).get_json()
+    before = stored(app)
+
+    returning = service().put(PATH, json={"status": "active", "completedAt": ENROLLED_AT})
+    assert refusal(returning) == (422, "validation-failed", {"/completedAt"})
+    assert stored(app) == before
+    returned = service().put(PATH, json=finished | {"status": "active"})
+    assert (returned.status_code, returned.get_json()["status"]) == (200, "completed")
+    before = stored(app)
+    for change in ({"completedAt": None}, {"completedAt": None, "status": "active"}):
+        assert refusal(service().put(PATH, json=change)) == (422, "validation-failed", {"/completedAt"})
+    assert stored(app) == before
+
+
+def test_credit_of_a_learner_who_does_not_count_is_in_no_statistic(service: Callers, app: Flask) -> None:
+    enroll(service(), status="completed", completedAt=ENROLLED_AT, counted=False)
+
+    assert completions(service(), "2026-01-05") == (0, 0)
+    enroll(service(), counted=True)
+    assert completions(service(), "2026-01-05") == (1, 1)
+    assert drifts(app) == []
+
+
+def test_after_a_withdrawal_it_is_as_if_the_enrollment_had_never_been(
+    service: Callers, student: Callers, app: Flask
+) -> None:
+    study(service(), "cells")
+    study(service(), "sets", "maps", user_id="uma")
+    before = stored(app)
+    figures = [service().get(f"/api/progress/{path}").get_json() for path in ("sam", "sam/algebra", "stats/algebra")]
+    untouched = others(service())
+    enroll(service(), enrolledAt=ENROLLED_AT)
+    study(service(), "sets", percentage=40)
+    study(service(), "maps")
+    assert service().put("/api/progress/sam/algebra/sets/excuse").status_code == 200
+
+    response = service().delete(PATH)
+
+    assert (response.status_code, response.data) == (204, b"")
+    kept = stored(app)
+    changes = kept.pop("changes")
+    assert (kept, changes) == ({name: rows for name, rows in before.items() if name != "changes"}, changes)
+    paths = ("sam", "sam/algebra", "stats/algebra")
+    assert [service().get(f"/api/progress/{path}").get_json() for path in paths] == figures
+    assert service().get(PATH).status_code == 404
+    assert others(service()) == untouched
+    kind, _, data = journal(app)[-1]
+    assert (kind, data["status"], data["progressPercentage"]) == ("enrollment.withdrawn", "completed", 100)
+    told = {one["contentId"]: (one["progressPercentage"], one["timeSpentSeconds"]) for one in data["contents"]}
+    assert told == {"sets": (100, 60), "maps": (100, 60)}
+    with app.app_context(), db.engine.connect() as connection:
+        is_history = select(Change.is_history).filter_by(user_id="sam", module_id="algebra")
+        assert set(connection.execute(is_history).scalars()) == {False}, "the history ends"
+    before = stored(app)
+    assert service().delete(PATH).status_code == 204
+    assert stored(app) == before, "a repeat changes nothing"
+    assert drifts(app) == []
+    assert student().post("/api/progress", json={"contentId": "sets"}).status_code == 201
+
+
 def test_nobody_enrolls_in_an_unknown_module(service: Callers, app: Flask) -> None:
     before = stored(app)
 
@@ -246,7 +428,7 @@ def test_ids_that_nobody_can_have_are_not_found(service: Callers, app: Flask) ->
 
     paths = [f"{user_id}/algebra" for user_id in BAD_USER_IDS] + [f"sam/{module_id}" for module_id in BAD_IDS]
     calls: list[tuple[str, str, Any]] = [("PUT", f"/api/enrollments/{path}", {}) for path in paths]
-    calls += [("GET", f"/api/enrollments/{path}", None) for path in paths]
+    calls += [(method, f"/api/enrollments/{path}", None) for method in ("GET", "DELETE") for path in paths]
     calls += [("DELETE", f"/api/progress/{path}", None) for path in [*paths, *BAD_USER_IDS]]
 
     answers = {(method, path): refusal(service().call(method, path, json=body)) for method, path, body in calls}
@@ -351,6 +533,16 @@ def test_an_erasure_leaves_no_trace_of_the_learner_and_every_trace_of_the_others
     dashboard = service().get("/api/progress/sam").get_json()
     assert (dashboard["modules"], dashboard["continue"], dashboard["summary"]["enrolledModules"]) == ([], None, 0)
     assert service().get(PATH).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["dan/algebra", "sam/biology", "sam/chemistry", "dan/chemistry"])
+def test_where_there_is_no_enrollment_nothing_is_withdrawn(path: str, service: Callers, app: Flask) -> None:
+    study(service(), "sets")
+    study(service(), "cells", user_id="uma")
+    before = stored(app)
+
+    assert service().delete(f"/api/enrollments/{path}").status_code == 204
+    assert stored(app) == before
 
 
 @pytest.mark.parametrize("path", ["dan", "dan/algebra", "sam/biology", "sam/chemistry", "dan/chemistry"])

@@ -114,13 +114,25 @@ def last_data(app: Flask, kind: str) -> Any:
 
 
 def test_a_correction_counts_as_if_the_values_had_been_reported(service: Callers, app: Flask) -> None:
-    right = {"progressPercentage": 20, "timeSpentSeconds": 50, "score": 1, "maxScore": 4, "position": "3"}
+    right: dict[str, Any] = {
+        "progressPercentage": 20,
+        "timeSpentSeconds": 50,
+        "score": 1,
+        "maxScore": 4,
+        "position": "3",
+    }
     report(service(), "sets", 5, progressPercentage=10, timeSpentSeconds=9)
     report(service(), "maps", 6, **right)
     expected = figures(service())
     forget(service(), "sam")
     report(service(), "sets", 5, progressPercentage=10, timeSpentSeconds=9)
-    wrong = {"progressPercentage": 90, "timeSpentSeconds": 600, "score": 3, "maxScore": 3, "position": "9"}
+    wrong: dict[str, Any] = {
+        "progressPercentage": 90,
+        "timeSpentSeconds": 600,
+        "score": 3,
+        "maxScore": 3,
+        "position": "9",
+    }
     record = report(service(), "maps", 6, **wrong)
 
     answer = correct(service(), record, **right)
