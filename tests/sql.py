@@ -77,6 +77,7 @@ class Operations:
             "GET /api/progress/{userId}/{moduleId}, by an instructor",
             lambda: self.instructor.get("/api/progress/sam/algebra"),
         )
+        yield "GET /api/progress/{userId}/{moduleId}/history", lambda: service.get("/api/progress/sam/algebra/history")
         record_id = service.get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]["id"]
         yield "PUT /api/progress/{recordId}/complete", lambda: service.put(f"/api/progress/{record_id}/complete")
         yield "GET /api/progress/stats/{moduleId}", lambda: service.get("/api/progress/stats/algebra")

@@ -25,7 +25,8 @@ KEPT = Path(__file__).parent.parent / "docs" / "openapi.json"
 EXAMPLES = json.loads(openapi.EXAMPLES.read_bytes())
 RECORD = EXAMPLES["parameters"]["recordId"]
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-NOW = re.compile(r'"(completedAt|lastActivityAt)": "[^"]*(\.\d+Z|18:00:00Z)"')
+CHANGE = re.compile(r'"(id|nextCursor)": "\d+"')
+NOW = re.compile(r'"(completedAt|lastActivityAt|recordedAt)": "[^"]*(\.\d+Z|18:00:00Z)"')
 """Times that the service has set, and how the examples write them."""
 OWN_ROUTES = {"/docs/<path:filename>"}
 """What belongs to a page, and is no operation."""
@@ -84,9 +85,9 @@ def play(caller: Caller) -> list[tuple[dict[str, Any], Any]]:
 
 
 def timeless(document: Any) -> str:
-    """Write a document without what is another one each time: ids of records, and times that this service has set."""
+    """Write a document without what differs each time: ids of records and changes, and times that the service sets."""
     written = json.dumps(document, sort_keys=True)
-    return NOW.sub('"now"', UUID.sub("id", written))
+    return NOW.sub('"now"', CHANGE.sub('"id"', UUID.sub("id", written)))
 
 
 def test_the_examples_are_true(service: Callers) -> None:

@@ -6,9 +6,7 @@
 -- PUT /api/catalog/modules/{moduleId}, a new module
 -- =================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._lock_table
 LOCK TABLE modules IN ROW EXCLUSIVE MODE;
@@ -886,9 +884,7 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, a content retired
 -- ======================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._lock_table, as above
 
@@ -1751,6 +1747,54 @@ ORDER BY
 COMMIT;
 
 
+-- GET /api/progress/{userId}/{moduleId}/history
+-- =============================================
+
+-- progress.queries.history: List what happened to a learner in a module before a change, newest first; None if there
+-- is no such module.
+SELECT
+  told.id,
+  told.type,
+  told.time,
+  told.recorded_at,
+  told.user_id,
+  told.module_id,
+  told.content_id,
+  told.by_sub,
+  told.by_role,
+  told.data
+FROM modules
+LEFT OUTER JOIN (
+  SELECT
+    changes.id AS id,
+    changes.type AS type,
+    changes.time AS time,
+    changes.recorded_at AS recorded_at,
+    changes.user_id AS user_id,
+    changes.module_id AS module_id,
+    changes.content_id AS content_id,
+    changes.by_sub AS by_sub,
+    changes.by_role AS by_role,
+    changes.data AS data
+  FROM changes
+  WHERE
+    changes.user_id = CAST(%(user_id)s AS VARCHAR)
+    AND changes.module_id = CAST(%(module_id)s AS VARCHAR)
+    AND changes.is_history
+    AND changes.id < CAST(%(before)s AS BIGINT)
+  ORDER BY
+    changes.id DESC
+  LIMIT CAST(%(limit)s AS INT)
+) AS told
+  ON TRUE
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR)
+ORDER BY
+  told.id DESC;
+
+COMMIT;
+
+
 -- PUT /api/progress/{recordId}/complete
 -- =====================================
 
@@ -1795,175 +1839,78 @@ COMMIT;
 -- GET /api/progress/stats/{moduleId}
 -- ==================================
 
--- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
--- active since an instant.
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module: Find a module.
 SELECT
-  'found' AS kind,
-  modules.title AS c0,
-  modules.total_weight AS c1,
-  modules.total_contents AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
 FROM modules
 WHERE
-  modules.id = CAST(%(module_id)s AS VARCHAR)
-UNION ALL
+  modules.id = CAST(%(module_id)s AS VARCHAR);
+
+-- analytics.queries.contents: List a module's current contents in catalog order.
 SELECT
-  'content' AS kind,
-  contents.id AS c0,
-  tallied.started AS c1,
-  tallied.completed AS c2,
-  tallied.time_spent_seconds AS c3,
-  tallied.scored AS c4,
-  tallied.score_hundredths AS c5,
-  CAST(contents.weight AS BIGINT) AS c6,
-  contents.ordinal AS c7,
-  contents.title AS c8,
-  contents.type AS c9,
-  contents.section AS c10
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight
 FROM contents
-LEFT OUTER JOIN (
-  SELECT
-    tallies.item AS item,
-    CAST(SUM(tallies.started) AS BIGINT) AS started,
-    CAST(SUM(tallies.completed) AS BIGINT) AS completed,
-    CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS time_spent_seconds,
-    CAST(SUM(tallies.scored) AS BIGINT) AS scored,
-    CAST(SUM(tallies.score_hundredths) AS BIGINT) AS score_hundredths
-  FROM tallies
-  WHERE
-    tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-    AND tallies.kind IN ('content')
-  GROUP BY
-    tallies.item
-) AS tallied
-  ON tallied.item = contents.id
 WHERE
   contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
-UNION ALL
+ORDER BY
+  contents.ordinal;
+
+-- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
 SELECT
-  'status' AS kind,
-  tallies.item AS c0,
-  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
-  CAST(SUM(tallies.started) AS BIGINT) AS c2,
-  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS c3,
-  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR) AND tallies.kind IN ('status')
-GROUP BY
-  tallies.item
-UNION ALL
-SELECT
-  'percentage' AS kind,
-  tallies.item AS c0,
-  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  tallies.kind,
+  tallies.item,
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
 FROM tallies
 WHERE
   tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('percentage')
+  AND tallies.kind IN ('status', 'percentage', 'content')
 GROUP BY
-  tallies.item
-UNION ALL
+  tallies.kind,
+  tallies.item;
+
+-- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
+-- of their last update.
 SELECT
-  'stalled' AS kind,
-  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
-  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  SUBSTRING(tallies.item FROM 12) AS substr_1,
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1
 FROM tallies
 WHERE
   tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('last_week')
-  AND tallies.item < (
-    SELECT
-      CAST(%(week)s AS VARCHAR) AS anon_1
+  AND (
+    tallies.kind = CAST(%(kind_1)s AS VARCHAR)
+    AND tallies.item < CAST(%(week)s AS VARCHAR)
+    OR tallies.kind = CAST(%(kind_2)s AS VARCHAR)
+    AND tallies.item >= CAST(%(week)s AS VARCHAR)
+    AND tallies.item < CAST(%(day)s AS VARCHAR)
   )
 GROUP BY
-  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+  1
 UNION ALL
 SELECT
-  'stalled' AS kind,
-  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
-  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('last_day')
-  AND tallies.item >= (
-    SELECT
-      CAST(%(week)s AS VARCHAR) AS anon_1
-  )
-  AND tallies.item < (
-    SELECT
-      CAST(%(day)s AS VARCHAR) AS anon_2
-  )
-GROUP BY
-  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
-UNION ALL
-SELECT
-  'stalled' AS kind,
-  enrollments.last_content_id AS c0,
-  COUNT(*) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  enrollments.last_content_id,
+  COUNT(*) AS count_1
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id)s AS VARCHAR)
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted
-  AND enrollments.last_activity_at >= (
-    SELECT
-      CAST(%(midnight)s AS TIMESTAMPTZ) AS anon_3
-  )
-  AND enrollments.last_activity_at <= (
-    SELECT
-      CAST(%(since)s AS TIMESTAMPTZ) AS anon_4
-  )
+  AND enrollments.last_activity_at >= CAST(%(midnight)s AS TIMESTAMPTZ)
+  AND enrollments.last_activity_at <= CAST(%(since)s AS TIMESTAMPTZ)
 GROUP BY
   enrollments.last_content_id;
 
@@ -1975,14 +1922,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- analytics.queries.module: Find a module.
-SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
-FROM modules
-WHERE
-  modules.id = CAST(%(module_id)s AS VARCHAR);
+-- analytics.queries.module, as above
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -2082,21 +2022,23 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
+  tallies.kind,
   tallies.item,
-  CAST(SUM(tallies.learners) AS BIGINT) AS sum_1,
-  CAST(SUM(tallies.started) AS BIGINT) AS sum_2,
-  CAST(SUM(tallies.completed) AS BIGINT) AS sum_3,
-  CAST(SUM(tallies.enrollments_completed) AS BIGINT) AS sum_4,
-  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS sum_5,
-  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS sum_6,
-  CAST(SUM(tallies.scored) AS BIGINT) AS sum_7,
-  CAST(SUM(tallies.score_hundredths) AS BIGINT) AS sum_8
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
 FROM tallies
 WHERE
   tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('day')
+  AND tallies.kind = CAST(%(kind_1)s AS VARCHAR)
   AND tallies.item BETWEEN CAST(%(first)s AS VARCHAR) AND CAST(%(last)s AS VARCHAR)
 GROUP BY
+  tallies.kind,
   tallies.item;
 
 COMMIT;
@@ -2141,9 +2083,7 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, other weights
 -- ==================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._lock_table, as above
 
@@ -2193,9 +2133,7 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, a rule relaxed
 -- ===================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._lock_table, as above
 
@@ -2842,6 +2780,8 @@ ORDER BY
   enrollments.user_id,
   enrollments.module_id   FOR UPDATE OF enrollments;
 
+-- statements.read_enrollments, as above
+
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2963,6 +2903,8 @@ WHERE
 
 -- statements.lock_known_enrollments, as above
 
+-- statements.read_enrollments, as above
+
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2971,12 +2913,27 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.corrections.erase: Delete a learner's enrollments with all that is recorded under them, and what the journal
--- tells of the learner.
+-- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
+-- keep erasures.
 DELETE FROM changes
 WHERE
   changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
   AND changes.type <> CAST(%(type_1)s AS VARCHAR);
+
+-- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+DELETE FROM changes
+WHERE
+  type = 'learner.merged' AND changes.data = CAST(%(data_1)s AS VARCHAR)
+RETURNING changes.user_id;
+
+-- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = CAST(%(by_sub)s AS VARCHAR)
+WHERE
+  by_role <> 'service'
+  AND by_sub <> COALESCE(user_id, '')
+  AND changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR);
 
 -- statements.delete_records, as above
 
@@ -3012,6 +2969,8 @@ WHERE
 
 -- statements.lock_modules, as above
 
+-- statements.read_enrollments, as above
+
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -3020,7 +2979,11 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.corrections.erase, as above
+-- store.journal.forget, as above
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3), as above
 
 -- statements.store, as above
 
@@ -3079,9 +3042,7 @@ COMMIT;
 -- flask progress verify
 -- =====================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
 -- connection reads.
@@ -3838,9 +3799,7 @@ COMMIT;
 -- flask progress verify --repair, of a learner
 -- ============================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.verification.drifts, as above
 
@@ -3852,9 +3811,7 @@ SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout
 
 -- store.verification._compare (4), as above
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- statements.lock_modules, as above
 
@@ -4131,9 +4088,7 @@ WHERE
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._hold, as above
 
@@ -4704,9 +4659,7 @@ COMMIT;
 -- flask progress verify --repair, of a module
 -- ===========================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.verification.drifts, as above
 
@@ -4718,9 +4671,7 @@ SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout
 
 -- store.verification._compare (4), as above
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._lock_table, as above
 
@@ -4891,9 +4842,7 @@ WHERE
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- store.locks._hold, as above
 
@@ -4911,9 +4860,7 @@ COMMIT;
 -- flask progress purge-keys
 -- =========================
 
-BEGIN ISOLATION LEVEL READ COMMITTED;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
 -- web.idempotency.purge: Delete the answers that are older than a day, and return their number.
 DELETE FROM stored_answers

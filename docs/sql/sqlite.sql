@@ -1296,6 +1296,57 @@ ORDER BY
 COMMIT;
 
 
+-- GET /api/progress/{userId}/{moduleId}/history
+-- =============================================
+
+PRAGMA busy_timeout = 500;
+
+-- progress.queries.history: List what happened to a learner in a module before a change, newest first; None if there
+-- is no such module.
+SELECT
+  told.id,
+  told.type,
+  told.time,
+  told.recorded_at,
+  told.user_id,
+  told.module_id,
+  told.content_id,
+  told.by_sub,
+  told.by_role,
+  told.data
+FROM modules
+LEFT OUTER JOIN (
+  SELECT
+    changes.id AS id,
+    changes.type AS type,
+    changes.time AS time,
+    changes.recorded_at AS recorded_at,
+    changes.user_id AS user_id,
+    changes.module_id AS module_id,
+    changes.content_id AS content_id,
+    changes.by_sub AS by_sub,
+    changes.by_role AS by_role,
+    changes.data AS data
+  FROM changes
+  WHERE
+    changes.user_id = ?
+    AND changes.module_id = ?
+    AND changes.is_history = 1
+    AND changes.id < ?
+  ORDER BY
+    changes.id DESC
+  LIMIT ?
+  OFFSET ?
+) AS told
+  ON 1 = 1
+WHERE
+  modules.id = ?
+ORDER BY
+  told.id DESC;
+
+COMMIT;
+
+
 -- PUT /api/progress/{recordId}/complete
 -- =====================================
 
@@ -1340,173 +1391,77 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
--- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
--- active since an instant.
+BEGIN;
+
+-- analytics.queries.module: Find a module.
 SELECT
-  'found' AS kind,
-  modules.title AS c0,
-  modules.total_weight AS c1,
-  modules.total_contents AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
 FROM modules
 WHERE
-  modules.id = ?
-UNION ALL
+  modules.id = ?;
+
+-- analytics.queries.contents: List a module's current contents in catalog order.
 SELECT
-  'content' AS kind,
-  contents.id AS c0,
-  tallied.started AS c1,
-  tallied.completed AS c2,
-  tallied.time_spent_seconds AS c3,
-  tallied.scored AS c4,
-  tallied.score_hundredths AS c5,
-  CAST(contents.weight AS INTEGER) AS c6,
-  contents.ordinal AS c7,
-  contents.title AS c8,
-  contents.type AS c9,
-  contents.section AS c10
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight
 FROM contents
-LEFT OUTER JOIN (
-  SELECT
-    tallies.item AS item,
-    CAST(SUM(tallies.started) AS INTEGER) AS started,
-    CAST(SUM(tallies.completed) AS INTEGER) AS completed,
-    CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS time_spent_seconds,
-    CAST(SUM(tallies.scored) AS INTEGER) AS scored,
-    CAST(SUM(tallies.score_hundredths) AS INTEGER) AS score_hundredths
-  FROM tallies
-  WHERE
-    tallies.module_id = ? AND tallies.kind IN ('content')
-  GROUP BY
-    tallies.item
-) AS tallied
-  ON tallied.item = contents.id
 WHERE
   contents.module_id = ? AND contents.retired = 0
-UNION ALL
+ORDER BY
+  contents.ordinal;
+
+-- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
 SELECT
-  'status' AS kind,
-  tallies.item AS c0,
-  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
-  CAST(SUM(tallies.started) AS INTEGER) AS c2,
-  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS c3,
-  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  tallies.kind,
+  tallies.item,
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind IN ('status')
+  tallies.module_id = ? AND tallies.kind IN ('status', 'percentage', 'content')
 GROUP BY
-  tallies.item
-UNION ALL
+  tallies.kind,
+  tallies.item;
+
+-- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
+-- of their last update.
 SELECT
-  'percentage' AS kind,
-  tallies.item AS c0,
-  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
-FROM tallies
-WHERE
-  tallies.module_id = ? AND tallies.kind IN ('percentage')
-GROUP BY
-  tallies.item
-UNION ALL
-SELECT
-  'stalled' AS kind,
-  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
-  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  SUBSTRING(tallies.item, 12) AS substr_1,
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1
 FROM tallies
 WHERE
   tallies.module_id = ?
-  AND tallies.kind IN ('last_week')
-  AND tallies.item < (
-    SELECT
-      ? AS anon_1
+  AND (
+    tallies.kind = ?
+    AND tallies.item < ?
+    OR tallies.kind = ?
+    AND tallies.item >= ?
+    AND tallies.item < ?
   )
 GROUP BY
-  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
+  1
 UNION ALL
 SELECT
-  'stalled' AS kind,
-  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
-  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
-FROM tallies
-WHERE
-  tallies.module_id = ?
-  AND tallies.kind IN ('last_day')
-  AND tallies.item >= (
-    SELECT
-      ? AS anon_1
-  )
-  AND tallies.item < (
-    SELECT
-      ? AS anon_2
-  )
-GROUP BY
-  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
-UNION ALL
-SELECT
-  'stalled' AS kind,
-  enrollments.last_content_id AS c0,
-  COUNT(*) AS c1,
-  NULL AS c2,
-  NULL AS c3,
-  NULL AS c4,
-  NULL AS c5,
-  NULL AS c6,
-  NULL AS c7,
-  NULL AS c8,
-  NULL AS c9,
-  NULL AS c10
+  enrollments.last_content_id,
+  COUNT(*) AS count_1
 FROM enrollments
 WHERE
   enrollments.module_id = ?
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted = 1
-  AND enrollments.last_activity_at >= (
-    SELECT
-      ? AS anon_3
-  )
-  AND enrollments.last_activity_at <= (
-    SELECT
-      ? AS anon_4
-  )
+  AND enrollments.last_activity_at >= ?
+  AND enrollments.last_activity_at <= ?
 GROUP BY
   enrollments.last_content_id;
 
@@ -1520,14 +1475,7 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- analytics.queries.module: Find a module.
-SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
-FROM modules
-WHERE
-  modules.id = ?;
+-- analytics.queries.module, as above
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -1631,19 +1579,21 @@ BEGIN;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
+  tallies.kind,
   tallies.item,
-  CAST(SUM(tallies.learners) AS INTEGER) AS sum_1,
-  CAST(SUM(tallies.started) AS INTEGER) AS sum_2,
-  CAST(SUM(tallies.completed) AS INTEGER) AS sum_3,
-  CAST(SUM(tallies.enrollments_completed) AS INTEGER) AS sum_4,
-  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS sum_5,
-  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS sum_6,
-  CAST(SUM(tallies.scored) AS INTEGER) AS sum_7,
-  CAST(SUM(tallies.score_hundredths) AS INTEGER) AS sum_8
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
+  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
+  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
+  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
+  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
+  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind IN ('day') AND tallies.item BETWEEN ? AND ?
+  tallies.module_id = ? AND tallies.kind = ? AND tallies.item BETWEEN ? AND ?
 GROUP BY
+  tallies.kind,
   tallies.item;
 
 COMMIT;
@@ -2346,6 +2296,8 @@ ORDER BY
   enrollments.user_id,
   enrollments.module_id;
 
+-- statements.read_enrollments, as above
+
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2463,6 +2415,8 @@ WHERE
 
 -- statements.lock_known_enrollments, as above
 
+-- statements.read_enrollments, as above
+
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2471,11 +2425,24 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.corrections.erase: Delete a learner's enrollments with all that is recorded under them, and what the journal
--- tells of the learner.
+-- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
+-- keep erasures.
 DELETE FROM changes
 WHERE
   changes.user_id = ? AND changes.type <> ?;
+
+-- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+DELETE FROM changes
+WHERE
+  type = 'learner.merged' AND changes.data = ?
+RETURNING user_id;
+
+-- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = ?
+WHERE
+  by_role <> 'service' AND by_sub <> COALESCE(user_id, '') AND changes.by_sub = ?;
 
 -- statements.delete_records, as above
 
@@ -2513,6 +2480,8 @@ WHERE
 
 -- statements.lock_modules, as above
 
+-- statements.read_enrollments, as above
+
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2521,7 +2490,11 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.corrections.erase, as above
+-- store.journal.forget, as above
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3), as above
 
 -- statements.store, as above
 

@@ -75,8 +75,10 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_changes_settled_after_id", "changes", ["settled_after", "id"])
-    _create_partial_index("ix_changes_history", ["user_id", "module_id", "id"], "is_history")
-    _create_partial_index("ix_changes_purge", ["recorded_at"], "NOT is_history")
+    op.create_index("ix_changes_history", "changes", ["user_id", "module_id", "id"])
+    _create_partial_index("ix_changes_purge", "recorded_at", "NOT is_history")
+    _create_partial_index("ix_changes_merged", "data", "type = 'learner.merged'")
+    _create_partial_index("ix_changes_by_another", "by_sub", "by_role <> 'service' AND by_sub <> coalesce(user_id, '')")
 
 
 def downgrade() -> None:
@@ -134,9 +136,9 @@ def _name_kinds(kinds: str) -> None:
         tallies.create_check_constraint(op.f("ck_tallies_kind"), f"kind IN ({kinds})")
 
 
-def _create_partial_index(name: str, columns: list[str], condition: str) -> None:
+def _create_partial_index(name: str, column: str, condition: str) -> None:
     where = sa.text(condition)
-    op.create_index(name, "changes", columns, postgresql_where=where, sqlite_where=where)
+    op.create_index(name, "changes", [column], postgresql_where=where, sqlite_where=where)
 
 
 def _recount_totals() -> None:

@@ -11,11 +11,13 @@ from msgspec import Meta, Raw, field
 from progress_service import calculations
 from progress_service.calculations import COMPLETED, DROPPED, ActivityDay, Denominators, Enrollment, Record
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
+from progress_service.store.journal import Told
 from progress_service.store.learning import Recorded
 from progress_service.web.documents import (
     EXCUSED,
     IN_PROGRESS,
     NOT_STARTED,
+    ChangeDocument,
     Counted,
     EnrollmentDocument,
     ListedContentDocument,
@@ -183,6 +185,19 @@ class ModuleProgressDocument(Document):
             contents=[ContentProgressDocument.of(content) for content in found.contents],
             by_type=[TypeProgressDocument.of(name, group) for name, group in by_type.items()],
         )
+
+
+class HistoryDocument(Document):
+    """What happened to a learner in a module."""
+
+    changes: Annotated[list[ChangeDocument], Meta(description="Newest first, in the order of recording.")]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, history: Sequence[Told], limit: int) -> Self:
+        """Show a page; there is another page if the history has more changes than the limit."""
+        page = history[:limit]
+        return cls(list(map(ChangeDocument.of, page)), str(page[-1].id) if len(history) > limit else None)
 
 
 class ExportedEnrollmentDocument(TitledEnrollmentDocument):

@@ -5,16 +5,18 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Subquery, and_, bindparam, case, func, literal_column, or_, select, true
+from sqlalchemy import Connection, Integer, Subquery, and_, bindparam, case, func, literal_column, or_, select, true
 from sqlalchemy.orm import aliased
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED
 from progress_service.store.direct import DirectStatement
 from progress_service.store.functions import one_of
+from progress_service.store.journal import Told
 from progress_service.store.learning import RecordKey
 from progress_service.store.models import (
     ActivityDay,
+    Change,
     Content,
     Enrollment,
     Module,
@@ -136,6 +138,24 @@ LEARNER_MODULE = DirectStatement(
 )
 
 
+_CHANGE = columns(Change, Told)
+_TOLD = (
+    select(*_CHANGE)
+    .where(Change.user_id == THE_LEARNER, Change.module_id == THE_MODULE, Change.is_history)
+    .where(Change.id < bindparam("before", type_=Change.id.type))
+    .order_by(Change.id.desc())
+    .limit(bindparam("limit", type_=Integer()))
+    .subquery("told")
+)
+HISTORY = DirectStatement(
+    select(*_TOLD.c)
+    .select_from(Module)
+    .outerjoin(_TOLD, true())
+    .where(Module.id == THE_MODULE)
+    .order_by(_TOLD.c.id.desc())
+)
+
+
 def dashboard(connection: Connection, user_id: str) -> tuple[list[EnrolledModule], Following | None]:
     """List a learner's modules, latest activity first, and find the content with which they continue."""
     modules: list[EnrolledModule] = []
@@ -155,6 +175,12 @@ def learner_module(connection: Connection, user_id: str, module_id: str) -> Lear
     module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
     progress = [ContentProgress(*values(row[len(_HEAD) :], ListedContent, calculations.Record)) for row in rows]
     return LearnerModule(title, module, enrollment, [content for content in progress if content.content])
+
+
+def history(connection: Connection, user_id: str, module_id: str, before: int, limit: int) -> list[Told] | None:
+    """List what happened to a learner in a module before a change, newest first; None if there is no such module."""
+    rows = HISTORY.run(connection, user_id=user_id, module_id=module_id, before=before, limit=limit)
+    return [told for row in rows for told in values(row, Told) if told] if rows else None
 
 
 def record_keys(connection: Connection, record_ids: Sequence[UUID | None]) -> list[RecordKey | None]:

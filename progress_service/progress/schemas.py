@@ -8,7 +8,16 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.calculations import POINT, STATUSES
 from progress_service.web.auth import Caller, Role
-from progress_service.web.validation import Identifier, Instant, Number, StrictSchema, Text, UserId
+from progress_service.web.validation import (
+    Identifier,
+    Instant,
+    Number,
+    Pattern,
+    QueryInteger,
+    StrictSchema,
+    Text,
+    UserId,
+)
 
 BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000
@@ -16,6 +25,8 @@ LONGEST_TIME = 1_000_000_000
 """The most seconds that a correction may give a record: 31 years. Sums over any number of learners remain small."""
 SCORE_AND_MAXIMUM = {"score": "maxScore", "maxScore": "score"}
 """Each of these fields needs the other."""
+NEWEST = 10**18
+"""A number beyond the id of every change."""
 
 
 class ScoredSchema(StrictSchema):
@@ -145,3 +156,8 @@ class DashboardQuery(StrictSchema):
     status = fields.String(
         validate=validate.OneOf(STATUSES), metadata={"description": "Only modules with this status are listed."}
     )
+
+
+class HistoryQuery(StrictSchema):
+    limit = QueryInteger(1, 200, load_default=50, description="The most changes of a page.")
+    cursor = Pattern(r"[1-9]\d{0,17}", description="The `nextCursor` of the previous page.")

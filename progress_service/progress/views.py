@@ -12,13 +12,16 @@ from progress_service.progress.documents import (
     BatchRecordedDocument,
     DashboardDocument,
     ExportDocument,
+    HistoryDocument,
     ModuleProgressDocument,
     RecordedDocument,
 )
 from progress_service.progress.schemas import (
+    NEWEST,
     CorrectionSchema,
     DashboardQuery,
     EffortSchema,
+    HistoryQuery,
     MergeSchema,
     batch_schema,
     update_schema,
@@ -168,6 +171,23 @@ def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     if found is None:
         raise Problem(problems.NOT_FOUND, "There is no such module.")
     return Answer(ModuleProgressDocument.of(module_id, found))
+
+
+@progress.get("/<user_id>/<module_id>/history")
+@requires_token(READ_LEARNER_MODULE)
+@takes_query(HistoryQuery())
+@answers(HistoryDocument, 200)
+@single_statement
+def read_history(call: Call, user_id: str, module_id: str) -> Answer:
+    """Read what happened to a learner in a module, page by page, newest first.
+
+    Updates are not in it, but what they have completed is, and what people have changed.
+    """
+    before, limit = int(call.query.get("cursor", NEWEST)), call.query["limit"]
+    history = queries.history(call.connection, user_id, module_id, before, limit + 1)
+    if history is None:
+        raise Problem(problems.NOT_FOUND, "There is no such module.")
+    return Answer(HistoryDocument.of(history, limit))
 
 
 @progress.delete("/<user_id>/<module_id>")

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, case, delete, select, update
+from sqlalchemy import Connection, case, select, update
 
 from progress_service import calculations
 from progress_service.calculations import Actor, ContentRule, Denominators, Enrollment, Record
@@ -90,8 +90,8 @@ def erase(connection: Connection, user_id: str, *, by: Actor, now: datetime) -> 
     batch may enroll the learner in more modules. So the caller repeats this until there are none.
     """
     held = _hold(connection, _enrollments_of(connection, user_id))
-    told = connection.execute(delete(Change).where(Change.user_id == user_id, Change.type != ERASED)).rowcount
-    changes = [journal.Change(ERASED, now, by, user_id)] if held.before.enrollments or told else []
+    is_told = journal.forget(connection, user_id)
+    changes = [journal.Change(ERASED, now, by, user_id)] if held.before.enrollments or is_told else []
     _finish(connection, held, Learning.nothing(), changes, now)
     return bool(held.before.enrollments)
 
@@ -155,7 +155,7 @@ def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: da
     is_told = Change.user_id == user_id, Change.type.not_in((ERASED, MERGED))
     by_sub = case((Change.by_sub == user_id, into), else_=Change.by_sub)
     moved = connection.execute(update(Change).where(*is_told).values(user_id=into, by_sub=by_sub)).rowcount
-    changes = [journal.Change(MERGED, now, by, user_id, data={"into": into})] if of_first or moved else []
+    changes = [journal.Change(MERGED, now, by, user_id, data=journal.into(into))] if of_first or moved else []
     changes += [
         change
         for change in journal.of_difference(known, after, held.modules, by, now)

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, insert, literal, select, text, true
+from sqlalchemy import Connection, delete, insert, literal, select, text, true, update
 
 from progress_service import calculations
 from progress_service.calculations import Actor, Denominators, Enrollment, Record
 from progress_service.store.functions import settled_after
 from progress_service.store.learning import EnrollmentKey, Learning, Step
-from progress_service.store.models import CHANGE_TYPES, IDENTIFIER, UtcDateTime
+from progress_service.store.models import CHANGE_TYPES, IDENTIFIER, IS_BY_ANOTHER, IS_MERGED, UtcDateTime
 from progress_service.store.models import Change as StoredChange
 from progress_service.store.statements import Statements
 
@@ -53,6 +53,21 @@ class Change(NamedTuple):
         return self.user_id is not None and self.module_id is not None and self.type != WITHDRAWN
 
 
+class Told(NamedTuple):
+    """One line of the journal, as it is stored; `data` is a JSON object."""
+
+    id: int
+    type: str
+    time: datetime
+    recorded_at: datetime
+    user_id: str | None
+    module_id: str | None
+    content_id: str | None
+    by_sub: str | None
+    by_role: str
+    data: str
+
+
 def write(connection: Connection, changes: Iterable[Change], now: datetime) -> None:
     """Write changes in their order; the enrollments that they are about are locked."""
     rows = [
@@ -64,7 +79,7 @@ def write(connection: Connection, changes: Iterable[Change], now: datetime) -> N
             change.module_id,
             change.content_id,
             *change.by,
-            msgspec.json.encode(change.data).decode(),
+            _data(change.data),
             change.is_history,
             place,
         )
@@ -103,6 +118,27 @@ def write_selected(
     selected = select(*(column.label(name) for name, column in columns.items())).where(*where)
     in_order = selected.order_by(text("user_id"), text("content_id"))
     connection.execute(insert(StoredChange).from_select(list(columns), in_order), rows)
+
+
+def forget(connection: Connection, user_id: str) -> bool:
+    """Delete what the journal tells of a learner, and of those who were merged into the learner; keep erasures.
+
+    What the learner did to others is told without the name, unless it is that of a service, which is no person.
+    Returns whether there was anything to delete.
+    """
+    told = connection.execute(delete(StoredChange).where(StoredChange.user_id == user_id, StoredChange.type != ERASED))
+    names = [user_id]
+    for name in names:
+        merged = delete(StoredChange).where(text(IS_MERGED), StoredChange.data == _data(into(name)))
+        names += connection.execute(merged.returning(StoredChange.user_id)).scalars()
+    did = update(StoredChange).where(text(IS_BY_ANOTHER), StoredChange.by_sub == user_id)
+    connection.execute(did.values(by_sub=None))
+    return bool(told.rowcount)
+
+
+def into(user_id: str) -> dict[str, Any]:
+    """Return the data of a change that tells into whom a learner was merged."""
+    return {"into": user_id}
 
 
 def of_updates(
@@ -176,6 +212,10 @@ def _facts_of_enrollment(enrollment: Enrollment, module: Denominators) -> dict[s
         "timeSpentSeconds": enrollment.time_spent_seconds,
         "completedAt": enrollment.completed_at,
     }
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(data).decode()
 
 
 def _enrolled(enrollment: Enrollment, by: Actor) -> Change:

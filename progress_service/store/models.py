@@ -58,6 +58,12 @@ CHANGE_TYPES = (
 )
 
 
+IS_NO_HISTORY = "NOT is_history"
+IS_MERGED = "type = 'learner.merged'"
+IS_BY_ANOTHER = "by_role <> 'service' AND by_sub <> coalesce(user_id, '')"
+"""The conditions of indexes of the journal, as text: a query that uses an index repeats its condition."""
+
+
 def where(condition: str) -> dict[str, Any]:
     """Limit an index to the rows that a condition selects."""
     return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
@@ -268,8 +274,10 @@ class Change(Base):
     __table_args__ = (
         sa.CheckConstraint(f"type IN {CHANGE_TYPES}", "type"),
         sa.Index(None, "settled_after", "id"),
-        sa.Index("ix_changes_history", "user_id", "module_id", "id", **where("is_history")),
-        sa.Index("ix_changes_purge", "recorded_at", **where("NOT is_history")),
+        sa.Index("ix_changes_history", "user_id", "module_id", "id"),
+        sa.Index("ix_changes_purge", "recorded_at", **where(IS_NO_HISTORY)),
+        sa.Index("ix_changes_merged", "data", **where(IS_MERGED)),
+        sa.Index("ix_changes_by_another", "by_sub", **where(IS_BY_ANOTHER)),
         {"sqlite_autoincrement": True},
     )
 

@@ -5,10 +5,12 @@ from datetime import datetime
 from typing import Annotated, NamedTuple, Self, TypeVar
 from uuid import UUID
 
-from msgspec import Meta
+from msgspec import Meta, Raw
 
 from progress_service import calculations
 from progress_service.calculations import COMPLETED, POINT, STATUSES, Denominators, Enrollment, Record
+from progress_service.store.journal import Told
+from progress_service.store.models import CHANGE_TYPES
 from progress_service.web.serialization import Document
 
 Item = TypeVar("Item")
@@ -113,6 +115,41 @@ class EnrollmentDocument(Document):
             enrolled_at=enrollment.enrolled_at,
             completed_at=enrollment.completed_at,
             last_activity_at=enrollment.last_activity_at,
+        )
+
+
+class ActorDocument(Document):
+    """Who did it: the caller of the request; null for a command, and for somebody who was erased since."""
+
+    sub: str | None
+    role: Annotated[str, Meta(description="The caller's role; `command` for a command.")]
+
+
+class ChangeDocument(Document):
+    """One line of the journal: what happened to a learner or a module."""
+
+    id: Annotated[str, Meta(description="Grows in the order in which things happen to a learner in a module.")]
+    type: Annotated[str, Meta(extra_json_schema={"enum": list(CHANGE_TYPES)})]
+    time: Annotated[Time, Meta(description="When it happened.")]
+    recorded_at: Annotated[Time, Meta(description="When the service learned of it.")]
+    user_id: str | None
+    module_id: str | None
+    content_id: str | None
+    by: ActorDocument
+    data: Annotated[Raw, Meta(description="The facts, by type.", extra_json_schema={"type": "object"})]
+
+    @classmethod
+    def of(cls, told: Told) -> Self:
+        return cls(
+            id=str(told.id),
+            type=told.type,
+            time=told.time,
+            recorded_at=told.recorded_at,
+            user_id=told.user_id,
+            module_id=told.module_id,
+            content_id=told.content_id,
+            by=ActorDocument(told.by_sub, told.by_role),
+            data=Raw(told.data),
         )
 
 
