@@ -2701,6 +2701,41 @@ ORDER BY
   activity_days.day,
   activity_days.module_id;
 
+-- progress.queries.sessions: List the sessions of a learner that are still known.
+SELECT
+  sessions.user_id,
+  sessions.content_id,
+  sessions.session,
+  sessions.time_spent_seconds,
+  sessions.received_at
+FROM sessions
+WHERE
+  sessions.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  sessions.received_at,
+  sessions.session;
+
+-- progress.queries.changes: List what happened to a learner, and to those who were merged into the learner, in the
+-- order of recording.
+SELECT
+  changes.id,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  OR type = 'learner.merged'
+  AND changes.data = CAST(%(data_1)s AS VARCHAR)
+ORDER BY
+  changes.id;
+
 -- progress.queries.taught_modules: List the modules that a user teaches.
 SELECT
   modules.id,

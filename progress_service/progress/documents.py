@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from msgspec import Meta, Raw, field
 
 from progress_service import calculations
-from progress_service.calculations import COMPLETED, DROPPED, ActivityDay, Denominators, Enrollment, Record
+from progress_service.calculations import COMPLETED, DROPPED, ActivityDay, Denominators, Enrollment, Record, Session
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
 from progress_service.store.journal import Told
 from progress_service.store.learning import Recorded
@@ -208,6 +208,8 @@ class ExportedEnrollmentDocument(TitledEnrollmentDocument):
     enrolled_by_update: Annotated[
         bool, Meta(description="Whether an update made it; then the earliest update dates it.")
     ]
+    credited: Annotated[bool, Meta(description="Whether the platform gave the completion, with its date.")]
+    last_is_excused: Annotated[bool, Meta(description="Whether the learner is excused from the last content.")]
 
     @classmethod
     def titled(cls, title: str, module: Denominators, enrollment: Enrollment) -> Self:
@@ -217,6 +219,8 @@ class ExportedEnrollmentDocument(TitledEnrollmentDocument):
             last_content_id=enrollment.last_content_id,
             counted=enrollment.counted,
             enrolled_by_update=enrollment.enrolled_by_update,
+            credited=enrollment.credited,
+            last_is_excused=enrollment.last_is_excused,
         )
 
 
@@ -233,6 +237,7 @@ class ExportedRecordDocument(RecordDocument):
     passed_at: Annotated[
         Time | None, Meta(description="When the passing score was first reached; null also if this was not stored.")
     ]
+    excused_at: Time | None
 
     @classmethod
     def titled(cls, title: str, record: Record) -> Self:
@@ -243,6 +248,7 @@ class ExportedRecordDocument(RecordDocument):
             position_at=record.position_at,
             reached_at=record.reached_at,
             passed_at=record.passed_at,
+            excused_at=record.excused_at,
         )
 
 
@@ -252,6 +258,15 @@ class ActivityDayDocument(Document):
     module_id: str
     day: date = field(name="date")
     time_spent_seconds: int
+
+
+class SessionDocument(Document):
+    """The largest total of a sitting that was reported."""
+
+    content_id: str
+    session: str
+    time_spent_seconds: int
+    received_at: Annotated[Time, Meta(description="When the sitting was last reported.")]
 
 
 class ExportedAnswerDocument(Document):
@@ -281,6 +296,8 @@ class ExportDocument(Document):
     enrollments: list[ExportedEnrollmentDocument]
     records: list[ExportedRecordDocument]
     activity_days: list[ActivityDayDocument]
+    sessions: list[SessionDocument]
+    changes: Annotated[list[ChangeDocument], Meta(description="The journal, in the order of recording.")]
     teaches: list[ModuleTitleDocument]
     stored_answers: list[ExportedAnswerDocument]
 
@@ -291,6 +308,8 @@ class ExportDocument(Document):
         modules: Sequence[EnrolledModule],
         records: Sequence[tuple[str, Record]],
         days: Sequence[ActivityDay],
+        sessions: Sequence[Session],
+        changes: Sequence[Told],
         taught: Sequence[Any],
         answers: Sequence[Any],
     ) -> Self:
@@ -299,6 +318,8 @@ class ExportDocument(Document):
             enrollments=[ExportedEnrollmentDocument.titled(*module) for module in modules],
             records=[ExportedRecordDocument.titled(*record) for record in records],
             activity_days=[ActivityDayDocument(day.module_id, day.day, day.time_spent_seconds) for day in days],
+            sessions=[SessionDocument(*session[1:]) for session in sessions],
+            changes=list(map(ChangeDocument.of, changes)),
             teaches=[ModuleTitleDocument(module.id, module.title) for module in taught],
             stored_answers=[ExportedAnswerDocument.of(user_id, answer) for answer in answers],
         )

@@ -10,6 +10,7 @@ from sqlalchemy.orm import aliased
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, DROPPED, PAUSED
+from progress_service.store import journal
 from progress_service.store.direct import DirectStatement
 from progress_service.store.functions import one_of
 from progress_service.store.journal import Told
@@ -22,10 +23,11 @@ from progress_service.store.models import (
     Module,
     ModuleInstructor,
     ProgressRecord,
+    Session,
     StoredAnswer,
 )
 from progress_service.store.statements import Statements
-from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, columns, values
+from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, SESSION, columns, values
 from progress_service.web import idempotency
 from progress_service.web.documents import ListedContent
 
@@ -211,6 +213,18 @@ def activity_days(connection: Connection, user_id: str) -> list[calculations.Act
     """List a learner's days of activity."""
     found = select(*ACTIVITY_DAY).where(ActivityDay.user_id == user_id).order_by(ActivityDay.day, ActivityDay.module_id)
     return [calculations.ActivityDay(*row) for row in connection.execute(found)]
+
+
+def sessions(connection: Connection, user_id: str) -> list[calculations.Session]:
+    """List the sessions of a learner that are still known."""
+    found = select(*SESSION).where(Session.user_id == user_id).order_by(Session.received_at, Session.session)
+    return [calculations.Session(*row) for row in connection.execute(found)]
+
+
+def changes(connection: Connection, user_id: str) -> list[Told]:
+    """List what happened to a learner, and to those who were merged into the learner, in the order of recording."""
+    found = select(*_CHANGE).where(journal.is_about(user_id)).order_by(Change.id)
+    return [Told(*row) for row in connection.execute(found)]
 
 
 def taught_modules(connection: Connection, user_id: str) -> Sequence[Any]:

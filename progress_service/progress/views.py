@@ -156,9 +156,11 @@ def export_learner(call: Call, user_id: str) -> Answer:
     modules, _ = queries.dashboard(call.connection, user_id)
     records = queries.records(call.connection, user_id)
     days = queries.activity_days(call.connection, user_id)
+    sessions = queries.sessions(call.connection, user_id)
+    changes = queries.changes(call.connection, user_id)
     taught = queries.taught_modules(call.connection, user_id)
     answers = queries.stored_answers(call.connection, user_id)
-    return Answer(ExportDocument.of(user_id, modules, records, days, taught, answers))
+    return Answer(ExportDocument.of(user_id, modules, records, days, sessions, changes, taught, answers))
 
 
 @progress.get("/<user_id>/<module_id>")
@@ -203,7 +205,7 @@ def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
 @requires_token(ERASE)
 @answers(None, 204)
 def erase_learner(call: Call, user_id: str) -> Answer:
-    """Erase every trace of a learner."""
+    """Erase every trace of a learner, but for one change in the journal that tells of it."""
     may_have_more = True
     while may_have_more:
         idempotency.forget(call.connection, user_id)  # first, so that no request keeps its effect without its answer

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, literal, select, text, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal, or_, select, text, true, update
 
 from progress_service import calculations
 from progress_service.calculations import Actor, Denominators, Enrollment, Record
@@ -129,11 +129,20 @@ def forget(connection: Connection, user_id: str) -> bool:
     told = connection.execute(delete(StoredChange).where(StoredChange.user_id == user_id, StoredChange.type != ERASED))
     names = [user_id]
     for name in names:
-        merged = delete(StoredChange).where(text(IS_MERGED), StoredChange.data == _data(into(name)))
-        names += connection.execute(merged.returning(StoredChange.user_id)).scalars()
+        merged = delete(StoredChange).where(_is_merged_into(name))
+        names += filter(None, connection.execute(merged.returning(StoredChange.user_id)).scalars())
     did = update(StoredChange).where(text(IS_BY_ANOTHER), StoredChange.by_sub == user_id)
     connection.execute(did.values(by_sub=None))
     return bool(told.rowcount)
+
+
+def is_about(user_id: str) -> ColumnElement[bool]:
+    """Select the changes about a learner, and those that tell who was merged into the learner."""
+    return or_(StoredChange.user_id == user_id, _is_merged_into(user_id))
+
+
+def _is_merged_into(user_id: str) -> ColumnElement[bool]:
+    return and_(text(IS_MERGED), StoredChange.data == _data(into(user_id)))
 
 
 def into(user_id: str) -> dict[str, Any]:

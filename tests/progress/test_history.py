@@ -1,5 +1,8 @@
 """The history of a learner in a module: what happened, newest first, page by page."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from tests.conftest import Callers, Publish, Statements, engine_of
 from tests.progress.sending import from_now, instant, moment, refusal, send
 
 HISTORY = "/api/progress/sam/algebra/history"
-NOTHING = {"changes": [], "nextCursor": None}
+NOTHING: dict[str, Any] = {"changes": [], "nextCursor": None}
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,12 @@ def read(caller: Caller, path: str = HISTORY) -> dict[str, Any]:
 def told(caller: Caller, path: str = HISTORY) -> list[tuple[str, str | None]]:
     """List the types of the changes in a history, oldest first, each with its content."""
     return [(change["type"], change["contentId"]) for change in reversed(read(caller, path)["changes"])]
+
+
+def correct(app: Flask, correction: Callable[..., object], **given: Any) -> None:
+    """Put something right, as a command does."""
+    with app.app_context():
+        database.write(partial(correction, by=COMMAND, now=datetime.now(UTC), **given))
 
 
 def test_a_change_says_what_happened_when_and_by_whom(service: Callers) -> None:
@@ -86,12 +95,8 @@ def test_pages_follow_one_another_without_a_gap(service: Callers) -> None:
 def test_a_page_has_50_changes_if_no_limit_is_given(app: Flask, service: Callers) -> None:
     key = EnrollmentKey("sam", "algebra")
     send(service(), "sets", userId="sam")
-    with app.app_context():
-        for nth in range(55):
-            turn = (corrections.excuse, corrections.withdraw_excuse)[nth % 2]
-            database.write(
-                lambda connection, turn=turn: turn(connection, key, "sets", by=COMMAND, now=instant(from_now(0)))
-            )
+    for nth in range(55):
+        correct(app, (corrections.excuse, corrections.withdraw_excuse)[nth % 2], key=key, content_id="sets")
 
     first = read(service())
     assert len(first["changes"]) == 50
@@ -145,8 +150,7 @@ def test_a_withdrawn_enrollment_has_no_history_and_a_new_one_begins_its_own(app:
     send(service(), "cells", userId="sam", progressPercentage=50)
     key = EnrollmentKey("sam", "algebra")
 
-    with app.app_context():
-        database.write(lambda connection: corrections.withdraw(connection, key, by=COMMAND, now=instant(from_now(0))))
+    correct(app, corrections.withdraw, key=key)
 
     assert read(service()) == NOTHING
     assert told(service(), "/api/progress/sam/biology/history") == [("enrollment.created", None)]
@@ -160,10 +164,7 @@ def test_the_changes_of_a_merged_learner_are_the_other_learners_in_their_order(a
     send(service(), "maps", userId="sam-old", progressPercentage=50)
     old = read(service(), "/api/progress/sam-old/algebra/history")["changes"]
 
-    with app.app_context():
-        database.write(
-            lambda connection: corrections.merge(connection, "sam-old", "sam", by=COMMAND, now=instant(from_now(0)))
-        )
+    correct(app, corrections.merge, user_id="sam-old", into="sam")
 
     assert read(service(), "/api/progress/sam-old/algebra/history") == NOTHING
     changes = read(service())["changes"]

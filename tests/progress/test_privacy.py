@@ -1,7 +1,8 @@
 """What is held about a learner: they can read all of it, and erasing leaves nothing."""
 
 import json
-from datetime import date, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +10,19 @@ import pytest
 from flask import Flask
 from sqlalchemy import Table
 
+from progress_service.calculations import COMMAND, Actor, Update
+from progress_service.store import corrections, database, recorder
 from progress_service.store.database import db
+from progress_service.store.learning import EnrollmentKey
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, Statements, stored
-from tests.progress.sending import moment, refusal
+from tests.progress.sending import moment, refusal, send
 
 LEA = "lea-7c1e"
 """The learner who is exported and erased; no other text has this name in it."""
-PEOPLE = {"user_id", "caller_id", "learner_id"}
+OLD = "lea-s-old-name"
+"""Who was merged into that learner."""
+PEOPLE = {"user_id", "caller_id", "learner_id", "by_sub"}
 """The columns that name somebody."""
 NO_ONES = {"modules", "contents", "tallies", "imported_chunks"}
 """The tables without such a column."""
@@ -24,6 +30,8 @@ NO_ONES = {"modules", "contents", "tallies", "imported_chunks"}
 SHOWN_AS = {
     "activity_days.day": "date",
     "module_instructors.module_id": "id",
+    "changes.by_sub": "by.sub",
+    "changes.by_role": "by.role",
     "stored_answers.key": "idempotencyKey",
     "stored_answers.fingerprint": "requestDigest",
     "stored_answers.body": "answer",
@@ -31,6 +39,8 @@ SHOWN_AS = {
 """How columns are called in the export, where it is not their own name in camel case."""
 NOT_SHOWN = {
     "enrollments.weighted_sum": "progressPercentage is made of it",
+    "changes.settled_after": "it is an order of all changes",
+    "changes.is_history": "it says how long the change is kept",
     "module_instructors.ordinal": "it is an order of the module's",
     "stored_answers.caller_id": "it is the learner, or whoever reported about them",
     "stored_answers.learner_id": "it is the learner, or nobody",
@@ -39,6 +49,8 @@ LISTS = {
     "enrollments": "enrollments",
     "progress_records": "records",
     "activity_days": "activityDays",
+    "sessions": "sessions",
+    "changes": "changes",
     "module_instructors": "teaches",
     "stored_answers": "storedAnswers",
 }
@@ -72,6 +84,16 @@ def _traces(app: Flask, publish: Publish) -> None:
     for place, (caller, method, path, body) in enumerate(requests):
         response = caller.call(method, path, json=body, headers={"Idempotency-Key": f"key-{place}"})
         assert response.status_code in {200, 201}, response.text
+    now = datetime.now(UTC)
+    sittings = [
+        Update(user_id, "rules", now, time_spent_seconds=50, session="first", by=Actor("lms", "service"))
+        for user_id in (LEA, "nora", OLD)
+    ]
+    with app.app_context():
+        database.write(partial(recorder.record, updates=sittings, auto_enroll=True, now=now))
+        key = EnrollmentKey(LEA, "chess")
+        database.write(partial(corrections.excuse, key=key, content_id="rules", by=COMMAND, now=now))
+        database.write(partial(corrections.merge, user_id=OLD, into=LEA, by=COMMAND, now=now))
 
 
 def export(caller: Caller, learner: str = LEA) -> dict[str, Any]:
@@ -89,11 +111,18 @@ def shown(column: str, value: Any) -> Any:
     """Write a stored value as answers do."""
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, date | UUID):
+    if isinstance(value, date | UUID) or column == "id":
         return str(value)
+    if column == "data":
+        return json.loads(value)
     if isinstance(value, bytes):
         return json.loads(value) if b"instructorIds" not in value else None
     return value / 10_000 if value is not None and column.endswith("score") else value
+
+
+def flat(one: dict[str, Any]) -> dict[str, Any]:
+    """Show the actor of a change as fields of the change."""
+    return one | {f"by.{name}": value for name, value in one.get("by", {}).items()}
 
 
 def camel(name: str) -> str:
@@ -114,7 +143,7 @@ def test_every_column_about_a_learner_is_in_their_export(app: Flask, service: Ca
             if f"{table.name}.{name}" not in NOT_SHOWN
         }
         held = [row for row in rows(app, table) if LEA in str(row.values())]
-        found = [{"userId": document["userId"], **one} for one in document[LISTS[table.name]]]
+        found = [{"userId": document["userId"], **flat(one)} for one in document[LISTS[table.name]]]
         assert held, "there is something to find"
         assert sorted([{shown_as: one[shown_as] for shown_as in names.values()} for one in found], key=str) == sorted(
             [{shown_as: shown(name, row[name]) for name, shown_as in names.items()} for row in held], key=str
@@ -127,8 +156,11 @@ def test_the_export_is_made_of_what_other_answers_show(app: Flask, service: Call
     dashboard = service().get(f"/api/progress/{LEA}").get_json()
 
     last = {"algebra": "intro", "biology": "cells", "chess": "rules"}
-    kept = {"counted": True, "enrolledByUpdate": True}
-    enrollments = [one | kept | {"lastContentId": last[one["moduleId"]]} for one in dashboard["modules"]]
+    kept = {"counted": True, "enrolledByUpdate": True, "credited": False}
+    enrollments = [
+        one | kept | {"lastContentId": last[one["moduleId"]], "lastIsExcused": one["moduleId"] == "chess"}
+        for one in dashboard["modules"]
+    ]
     assert document["enrollments"] == enrollments
     assert {one["moduleId"]: one["status"] for one in enrollments}["biology"] == "dropped"
     titles = {one["contentId"]: one["title"] for one in document["records"]}
@@ -163,7 +195,7 @@ def test_an_export_takes_as_many_statements_however_much_is_held(service: Caller
         with statements() as sent[learner]:
             export(service(), learner)
 
-    assert len(sent[LEA]) == len(sent["nobody"]) <= 8
+    assert len(sent[LEA]) == len(sent["nobody"]) <= 9
 
 
 def test_no_module_is_called_as_the_export_is(app: Flask, admin: Callers, tmp_path: Any) -> None:
@@ -188,10 +220,56 @@ def test_no_table_names_an_erased_learner(app: Flask, service: Callers, publish:
     assert service().delete(f"/api/progress/{LEA}").status_code == 204
 
     left = [(name, row) for name, found in stored(app).items() for row in found if LEA in str(row)]
-    assert left == [("module_instructors", ("algebra", LEA, 1))], "the catalog is the platform's"
+    (told,) = [row for name, row in left if name == "changes"]
+    assert [value for value in told if isinstance(value, str)] == ["learner.erased", LEA, "lms", "service", "{}"]
+    assert [(name, row) for name, row in left if row != told] == [("module_instructors", ("algebra", LEA, 1))]
+    assert OLD not in str(stored(app))
     publish("algebra", ["intro"])
-    assert LEA not in str(stored(app))
+    assert [row for found in stored(app).values() for row in found if LEA in str(row)] == [told]
     after = service().get("/api/progress/stats/algebra").get_json()["learners"]
     assert (before["enrolled"] - after["enrolled"], before["started"] - after["started"]) == (1, 1)
     assert [(name, row) for name, found in stored(app).items() for row in found if "nora" in str(row)] == others
-    assert export(service()) == {"userId": LEA, **{name: [] for name in LISTS.values()}}
+    document = export(service())
+    assert [change["type"] for change in document.pop("changes")] == ["learner.erased"]
+    assert document == {"userId": LEA, **{name: [] for name in LISTS.values() if name != "changes"}}
+
+
+def test_what_an_erased_person_did_to_others_is_told_without_the_name(app: Flask, service: Callers) -> None:
+    for caller in (Caller(app, "admin", LEA), Caller(app, "admin", "ada"), service(LEA), service()):
+        for status in ("paused", "active"):
+            response = caller.put("/api/enrollments/nora/biology", json={"status": status})
+            assert response.status_code == 200, response.text
+
+    assert service().delete(f"/api/progress/{LEA}").status_code == 204
+
+    changed = [change for change in export(service(), "nora")["changes"] if change["type"] == "enrollment.changed"]
+    assert [tuple(change["by"].values()) for change in changed] == [
+        *2 * [(None, "admin")],
+        *2 * [("ada", "admin")],
+        *2 * [(LEA, "service")],  # a service is no person
+        *2 * [("lms", "service")],
+    ]
+
+
+def test_all_names_of_an_erased_person_are_erased(app: Flask, service: Callers) -> None:
+    """Somebody was merged twice, the second time with the first name in the journal."""
+    now = datetime.now(UTC)
+    with app.app_context():
+        database.write(partial(corrections.merge, user_id=LEA, into="lena", by=COMMAND, now=now))
+    assert [change["type"] for change in export(service(), LEA)["changes"]] == 2 * ["learner.merged"]
+
+    assert service().delete("/api/progress/lena").status_code == 204
+
+    left = [(name, row) for name, found in stored(app).items() for row in found if LEA in str(row) or OLD in str(row)]
+    assert [name for name, _ in left if name not in ("module_instructors", "stored_answers")] == []
+
+
+def test_a_person_is_erased_again_after_coming_back_and_nobody_twice_in_a_row(app: Flask, service: Callers) -> None:
+    def erase() -> list[str]:
+        assert service().delete(f"/api/progress/{LEA}").status_code == 204
+        return [change["type"] for change in export(service())["changes"]]
+
+    assert erase() == ["learner.erased"]
+    assert erase() == ["learner.erased"]
+    send(service(), "cells", userId=LEA, progressPercentage=100)
+    assert erase() == ["learner.erased", "learner.erased"]
