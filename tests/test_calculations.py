@@ -21,6 +21,7 @@ from progress_service.calculations import (
     Denominators,
     Enrollment,
     Record,
+    Session,
     Update,
     apply,
     best_score,
@@ -32,6 +33,7 @@ from progress_service.calculations import (
     rounded_down,
     score_percentage,
     settle,
+    sit,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -56,7 +58,11 @@ def start(update: Update) -> Record:
 
 def fold(updates: Sequence[Update], content: ContentRule) -> Record:
     record = start(updates[0])
+    sessions: dict[str, Session] = {}
     for update in updates:
+        if update.session:
+            sessions[update.session], added = sit(sessions.get(update.session), update, NOON)
+            update = update._replace(time_spent_seconds=added)
         record = apply(record, update, content)
     return record
 
@@ -208,6 +214,19 @@ def test_the_position_is_that_of_the_latest_event_and_of_equal_times_the_one_app
 def test_time_accumulates_also_after_completion() -> None:
     record = fold([report(time_spent_seconds=60), report(100, time_spent_seconds=5)], rule())
     assert apply(record, report(time_spent_seconds=14_400), rule()).time_spent_seconds == 14_465
+
+
+@pytest.mark.parametrize(
+    ("totals", "added"),
+    [([60], [60]), ([60, 60], [60, 0]), ([60, 90, 80, 91], [60, 30, 0, 1]), ([0, 5], [0, 5]), ([86_400], [86_400])],
+)
+def test_a_session_adds_what_its_total_is_more_than_the_largest_so_far(totals: list[int], added: list[int]) -> None:
+    session, found = None, []
+    for minute, seconds in enumerate(totals):
+        session, more = sit(session, report(time_spent_seconds=seconds, session="s"), MINUTES[minute])
+        found.append(more)
+        assert session == Session("sam", "intro", "s", max(totals[: minute + 1]), MINUTES[minute])
+    assert found == added
 
 
 @pytest.mark.parametrize(
@@ -366,16 +385,18 @@ contents = st.builds(
 def reports(draw: st.DrawFn, content_ids: Sequence[str] = ("intro",), *, timed: bool = False) -> Update:
     minute = draw(st.integers(0, 4))
     score, max_score = draw(st.just((None, None)) | scores)
+    session = None if timed else draw(st.sampled_from([None, "s", "t"]))
     return Update(
         "sam",
         draw(st.sampled_from(content_ids)),
         NOON + timedelta(minutes=minute),
         draw(st.integers(0, 100) | st.sampled_from([0, 99, 100])),
-        draw(st.integers(0, 14_400)) if timed else 0,
+        draw(st.integers(0, 14_400)) if timed or session else 0,
         score,
         max_score,
         draw(st.sampled_from([None, f"minute {minute}"])),
         draw(st.booleans()) if timed else False,
+        session,
     )
 
 
@@ -385,6 +406,7 @@ def parts(update: Update) -> Iterable[Update]:
     yield silent._replace(progress_percentage=update.progress_percentage)
     yield silent._replace(score=update.score, max_score=update.max_score)
     yield silent._replace(position=update.position)
+    yield silent._replace(session=update.session, time_spent_seconds=update.time_spent_seconds)
 
 
 @given(contents, st.lists(reports(), min_size=1, max_size=6), st.data())
@@ -395,6 +417,11 @@ def test_any_order_repetition_and_split_of_the_same_updates_ends_in_the_same_rec
     split = [part for update in repeated for part in (parts(update) if data.draw(st.booleans()) else [update])]
     first, second = fold(updates, content), fold(data.draw(st.permutations(split)), content)
     assert first == second
+    longest = {one.session: 0 for one in updates if one.session}
+    for one in updates:
+        if one.session:
+            longest[one.session] = max(longest[one.session], one.time_spent_seconds)
+    assert first.time_spent_seconds == sum(longest.values())
 
 
 @given(contents, st.lists(reports(), min_size=1, max_size=6))

@@ -96,6 +96,15 @@ def repeated_batch(school: School, size: int) -> Request:
     return lambda: school.send(more[:size])
 
 
+def batch_with_sessions(school: School, size: int) -> Request:
+    updates = school.fill(modules=5, contents=3, learners=10)
+    school.send([update | {"session": "s", "timeSpentSeconds": 1} for update in updates])
+    more = [
+        update | {"session": session, "timeSpentSeconds": 2} for session in ("s", "t") for update in reversed(updates)
+    ]
+    return lambda: school.send(more[:size])
+
+
 def dashboard(school: School, size: int) -> Request:
     school.fill(modules=size, contents=2)
     return lambda: school.service.get(f"/api/progress/{school.learner}")
@@ -176,6 +185,7 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (completion, 50),
     (first_batch, 300),
     (repeated_batch, 300),
+    (batch_with_sessions, 300),
     (dashboard, 20),
     (module_view, 50),
     (statistics, 50),

@@ -9,6 +9,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 from progress_service.calculations import POINT, STATUSES
 from progress_service.web.auth import Caller, Role
 from progress_service.web.validation import (
+    IDENTIFIER_CHARACTER,
     Identifier,
     Instant,
     Number,
@@ -23,6 +24,8 @@ BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000
 LONGEST_TIME = 1_000_000_000
 """The most seconds that a correction may give a record: 31 years. Sums over any number of learners remain small."""
+MOST_ADDED, LONGEST_SESSION = 14_400, 86_400
+"""The most seconds that an update adds, and the most that a session has."""
 SCORE_AND_MAXIMUM = {"score": "maxScore", "maxScore": "score"}
 """Each of these fields needs the other."""
 NEWEST = 10**18
@@ -49,10 +52,39 @@ class ScoredSchema(StrictSchema):
             raise ValidationError("Must not be more than maxScore.", "score")
 
 
+ADDED = Number(0, MOST_ADDED)
+
+
+class TimeSpent(Number):
+    """Seconds to add or, beside a session, the seconds of the session so far."""
+
+    def __init__(self) -> None:
+        description = (
+            "Seconds to add to the time spent; with a `session`, the total of the session so far, of which the largest"
+            f" that was reported counts. At most {MOST_ADDED} without a `session`, and {LONGEST_SESSION} with one."
+        )
+        super().__init__(0, LONGEST_SESSION, description=description)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if "session" in data:
+            return super()._deserialize(value, attr, data, **kwargs)
+        return ADDED._deserialize(value, attr, data, **kwargs)
+
+
 class EffortSchema(ScoredSchema):
     """A learner's activity in a content."""
 
-    timeSpentSeconds = Number(0, 14_400, description="Seconds to add to the time spent.")
+    keywords = {
+        **ScoredSchema.keywords,
+        "anyOf": [{"required": ["session"]}, {"properties": {"timeSpentSeconds": {"maximum": MOST_ADDED}}}],
+    }
+
+    timeSpentSeconds = TimeSpent()
+    session = Pattern(
+        f"{IDENTIFIER_CHARACTER}{{1,64}}",
+        accepts={"minLength": 1, "maxLength": 64},
+        description="The player's name for this sitting. `timeSpentSeconds` is then its total, and may be repeated.",
+    )
     score = Number(
         0, HIGHEST_SCORE, places=4, description="At most `maxScore`, with up to 4 decimals. The best ratio is kept."
     )

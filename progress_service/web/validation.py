@@ -29,8 +29,9 @@ MOST_FAULTS = 10_000
 """The most faults that an answer names. A batch in which every field is wrong has fewer."""
 
 LONGEST_IDENTIFIER = 255
+IDENTIFIER_CHARACTER = "[A-Za-z0-9._:@|+~'-]"
 
-_IDENTIFIER = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._:@|+~'-]{{0,{LONGEST_IDENTIFIER - 1}}}")
+_IDENTIFIER = re.compile(rf"[A-Za-z0-9_-]{IDENTIFIER_CHARACTER}{{0,{LONGEST_IDENTIFIER - 1}}}")
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _LEAP_SECOND = re.compile(r":60(\.\d+)?(?=[Z+-])", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9]\d{0,9}", re.ASCII)

@@ -32,8 +32,11 @@ PATHS = [
 ]
 
 
-def update(content_id: str, day: int, percentage: int = 100, score: int | None = None) -> Update:
+def update(
+    content_id: str, day: int, percentage: int = 100, score: int | None = None, session: tuple[str, int] | None = None
+) -> Update:
     scored = {} if score is None else {"score": score, "maxScore": 4}
+    timed = {} if session is None else {"session": session[0], "timeSpentSeconds": session[1]}
     at = (BEGIN + timedelta(days=day)).isoformat()
     return {
         "userId": "sam",
@@ -42,6 +45,7 @@ def update(content_id: str, day: int, percentage: int = 100, score: int | None =
         "progressPercentage": percentage,
         "position": at,
         **scored,
+        **timed,
     }
 
 
@@ -51,8 +55,13 @@ def send(service: Caller, updates: list[Update]) -> None:
 
 
 def documents(service: Caller) -> list[Any]:
-    """Read everything that is shown of sam, but for ids of records, and start again."""
+    """Read everything that is shown of sam, but for ids of records, and start again.
+
+    On which day the time of a session was spent may depend on the order: the days are shown with their sum only.
+    """
     answers = [service.get(path).get_json() for path in PATHS]
+    days = answers[3]["days"]
+    answers.append(sum(day.pop("timeSpentSeconds") for day in days))
     for one in answers[1]["contents"]:
         if one["progress"]:
             del one["progress"]["id"]
@@ -62,15 +71,19 @@ def documents(service: Caller) -> list[Any]:
 
 # Of two updates at one time the order alone says which was the last: each content has days of its own.
 updates = st.builds(
-    lambda place, week, percentage, score: update(
-        ["intro", "quiz", "extra", "outro"][place], 4 * week + place, percentage, score
-    ),
+    lambda place, week, *reported: update(["intro", "quiz", "extra", "outro"][place], 4 * week + place, *reported),
     st.integers(0, 3),
     st.integers(0, 2),
     st.sampled_from([100, 100, 100, 80, 40]),
     st.sampled_from([None, 1, 3]),
+    st.none() | st.tuples(st.sampled_from(["s", "t"]), st.sampled_from([0, 30, 70, 86_400])),
 )
-LATE: list[Update] = [update("intro", 9), update("outro", 7), update("quiz", 5, 100, 3), update("intro", 1)]
+LATE: list[Update] = [
+    update("intro", 9, session=("s", 60)),
+    update("outro", 7, session=("s", 5)),
+    update("quiz", 5, 100, 3),
+    update("intro", 1, session=("s", 90)),
+]
 
 
 @pytest.mark.no_cover
