@@ -137,6 +137,17 @@ class Enrollment(NamedTuple):
     """Whether the platform has given the completion, with its date, whatever the records say."""
 
 
+class LineDates(NamedTuple):
+    """As of when imported lines have told the fields of an enrollment; None where no line has told a field."""
+
+    user_id: str
+    module_id: str
+    status_told_at: datetime | None = None
+    enrolled_at_told_at: datetime | None = None
+    counted_told_at: datetime | None = None
+    completed_at_told_at: datetime | None = None
+
+
 class Session(NamedTuple):
     """The largest total that was reported of one sitting of a learner with a content."""
 
@@ -344,6 +355,20 @@ def change(
     if credited_at == enrollment.completed_at:
         return enrollment
     return enrollment._replace(status=COMPLETED, completed_at=credited_at, credited=True)
+
+
+def heed(told: LineDates, given: Mapping[str, Any], at: datetime) -> tuple[LineDates, list[str]]:
+    """Note as of when a line tells the given fields of an enrollment; return those that a later line has told.
+
+    A completion is never taken back, so a line about it competes only with other lines about it.
+    """
+    dates = {field: f"{field}_told_at" for field in given}
+    if given["status"] == COMPLETED:
+        dates["status"] = dates["completed_at"]
+    known = {field: getattr(told, dates[field]) or at for field, value in given.items() if value is not None}
+    outdated = [field for field, known_at in known.items() if known_at > at]
+    noted: dict[str, Any] = {dates[field]: at for field in known if field not in outdated}
+    return told._replace(**noted), outdated
 
 
 def recount(enrollment: Enrollment, records: Collection[Record], contents: Mapping[str, ContentRule]) -> Enrollment:

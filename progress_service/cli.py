@@ -199,7 +199,7 @@ def _store_updates(connection: Connection, lines: Sequence[dict[str, Any]], now:
 
 
 def _store_enrollments(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:
-    recorder.enroll(connection, [EnrollmentChange(**line) for line in lines], now=now, by=COMMAND)
+    recorder.enroll(connection, [EnrollmentChange(**{"told_at": now, **line}) for line in lines], now=now, by=COMMAND)
 
 
 UPDATES = importing.Kind("updates", OTHERS_UPDATE, _store_updates)

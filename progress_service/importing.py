@@ -32,7 +32,15 @@ from progress_service.store import database
 from progress_service.store.models import ImportedChunk
 from progress_service.store.recorder import Refused
 from progress_service.web.problems import REFUSALS, Fault
-from progress_service.web.validation import Instant, Number, faults_of, parse_first_json, parse_json, written_number
+from progress_service.web.validation import (
+    Instant,
+    Number,
+    Truth,
+    faults_of,
+    parse_first_json,
+    parse_json,
+    written_number,
+)
 
 CHUNK_LINES = 1000
 LONGEST_LINE = 65_536
@@ -44,6 +52,8 @@ LONGEST_WAIT = 0.25
 
 Then the chunk gives them up, and is stored anew when the chunk before it is committed.
 """
+
+TRUTHS = {"true": True, "false": False}
 
 _TOKEN = re.compile(r"[^ \t\r\n]")
 _FOLLOWING = {"[": "{]", "{": ",]", ",": "{", "]": ""}
@@ -250,7 +260,12 @@ class Source:
             return False
 
     def _cell(self, name: str, cell: str) -> Any:
-        return written_number(cell) if isinstance(self.kind.schema.fields.get(name), Number) else cell
+        match self.kind.schema.fields.get(name):
+            case Number():
+                return written_number(cell)
+            case Truth():
+                return TRUTHS.get(cell.lower(), cell)
+        return cell
 
     def _line(self, cells: Any, pointer: str = "") -> Line:
         self._digest.update(_meaning(cells))

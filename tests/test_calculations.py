@@ -20,6 +20,7 @@ from progress_service.calculations import (
     CriteriaNotMet,
     Denominators,
     Enrollment,
+    LineDates,
     Record,
     Session,
     Update,
@@ -28,6 +29,7 @@ from progress_service.calculations import (
     change,
     completes,
     count,
+    heed,
     is_passed,
     module_percentage,
     rounded_down,
@@ -491,6 +493,38 @@ def test_the_totals_of_an_enrollment_are_those_of_its_records(
     assert total.last_content_id == (last.content_id if last else None)
     assert (total.status == COMPLETED) == (total.completed_at is not None) == (0 < len(counted) == len(done))
     assert (module_percentage(total, module) == 100) == (total.status == COMPLETED)
+
+
+def heed_all(lines: Iterable[tuple[datetime, dict[str, Any]]]) -> Enrollment:
+    told, found = LineDates("sam", "algebra"), enrollment()
+    for at, line in lines:
+        told, outdated = heed(told, line, at)
+        found = change(found, **line | dict.fromkeys(outdated), now=LATER)
+    return found
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> dict[str, Any]:
+    status = draw(st.sampled_from([None, ACTIVE, PAUSED, DROPPED, COMPLETED]))
+    return {
+        "status": status,
+        "enrolled_at": draw(st.none() | st.sampled_from(MINUTES)),
+        "counted": draw(st.sampled_from([None, True, False])),
+        "completed_at": draw(st.sampled_from(MINUTES)) if status == COMPLETED else None,
+    }
+
+
+@given(st.dictionaries(st.sampled_from(MINUTES), lines()), st.data())
+def test_imported_lines_in_any_order_are_what_they_are_in_the_order_of_their_dates(
+    dated: dict[datetime, dict[str, Any]], data: st.DataObject
+) -> None:
+    in_order = sorted(dated.items(), key=lambda line: line[0])
+    expected = enrollment()
+    for _, line in in_order:
+        expected = change(expected, **line, now=LATER)
+    assert heed_all(in_order) == expected
+    again = data.draw(st.permutations(in_order))
+    assert heed_all([*again, *again]) == expected
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**12))

@@ -24,7 +24,7 @@ from sqlalchemy import Connection, event, insert, select, update
 
 from progress_service import cli, importing
 from progress_service.store.database import db
-from progress_service.store.models import Enrollment, ImportedChunk
+from progress_service.store.models import Change, Enrollment, ImportedChunk
 from tests.callers import KEY, Caller
 from tests.conftest import Callers, Listen, Publish, application, engine_of, stored
 from tests.progress.sending import instant, moment, send
@@ -230,6 +230,155 @@ def test_enrollments_are_made_and_changed_once_but_completed_ones_keep_their_sta
     before = stored(app)
     assert imported(file, "--enrollments").stdout == "0 enrollments stored.\n"
     assert stored(app) == before
+
+
+def enrollment(caller: Caller, learner: str = "sam", module_id: str = "algebra") -> dict[str, Any]:
+    answer = caller.get(f"/api/enrollments/{learner}/{module_id}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.get_json())
+
+
+LINES = [
+    {"userId": "sam", "moduleId": "algebra", "status": "paused", "enrolledAt": moment(30)},
+    {"userId": "sam", "moduleId": "algebra", "status": "dropped", "occurredAt": moment(50), "counted": False},
+    {"userId": "sam", "moduleId": "algebra", "status": "active", "enrolledAt": moment(40)},
+    {"userId": "sam", "moduleId": "algebra", "enrolledAt": moment(10), "occurredAt": moment(60)},
+    {"userId": "sam", "moduleId": "algebra", "counted": True, "occurredAt": moment(20)},
+]
+COMPLETIONS = [
+    {"userId": "sam", "moduleId": "algebra", "status": "completed", "completedAt": moment(45)},
+    {"userId": "sam", "moduleId": "algebra", "status": "completed", "completedAt": moment(55), "enrolledAt": moment()},
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [1, 4, 3, 0, 2], [3, 1, 0, 4, 2]])
+@pytest.mark.parametrize("completions", [0, 1, 2])
+def test_of_what_lines_tell_of_an_enrollment_the_latest_counts_across_chunks_and_files(
+    imported: Import, write: Write, service: Callers, order: list[int], size: int, completions: int
+) -> None:
+    given = [LINES[place] for place in order]
+    for place, completion in enumerate(COMPLETIONS[:completions]):
+        given.insert(3 * (1 - place), completion)
+    for start in range(0, len(given), size):
+        result = imported(write(list(map(json.dumps, given[start : start + size]))), "--enrollments")
+        assert result.exit_code == 0, result.output
+
+    found = enrollment(service())
+    completed = ["dropped", None], ["completed", moment(45)], ["completed", moment(55)]
+    assert [found["status"], found["completedAt"]] == completed[completions]
+    assert (found["enrolledAt"], found["counted"]) == (moment(10), False)
+
+
+def test_of_lines_with_equal_dates_the_last_counts_and_a_line_without_a_date_is_of_the_import(
+    imported: Import, write: Write, service: Callers
+) -> None:
+    def import_line(**fields: Any) -> str:
+        line = json.dumps({"userId": "sam", "moduleId": "algebra", **fields})
+        assert imported(write([line]), "--enrollments").exit_code == 0
+        return str(enrollment(service())["status"])
+
+    assert import_line(status="paused", enrolledAt=moment(5)) == "paused"
+    assert import_line(status="dropped", enrolledAt=moment(5)) == "dropped"
+    assert import_line(status="active") == "active"
+    assert import_line(status="dropped", occurredAt=moment(1_000_000)) == "active"
+    assert service().put("/api/enrollments/sam/algebra", json={"status": "paused"}).status_code == 200
+    assert import_line(status="dropped", occurredAt=moment(1_000_001)) == "paused"
+
+
+def test_a_line_changes_what_a_request_has_set(imported: Import, write: Write, service: Callers) -> None:
+    service().put("/api/enrollments/sam/algebra", json={"status": "paused", "enrolledAt": moment(9), "counted": False})
+    table = ["userId,moduleId,status,enrolledAt,counted", f"sam,algebra,dropped,{moment()},TRUE"]
+    assert imported(write(table), "--enrollments").exit_code == 0
+    found = enrollment(service())
+    assert (found["status"], found["enrolledAt"], found["counted"]) == ("dropped", moment(), True)
+
+
+def test_a_completed_line_is_a_credit_whatever_the_records_tell(
+    app: Flask, imported: Import, write: Write, service: Callers
+) -> None:
+    send(service(), "intro", userId="zoe", progressPercentage=100)
+    send(service(), "quiz", userId="zoe", progressPercentage=100, score=1, maxScore=1)
+    by_updates = enrollment(service(), "zoe")["completedAt"]
+    table = [
+        "userId,moduleId,status,enrolledAt,completedAt,occurredAt,counted",
+        f"sam,algebra,completed,{moment()},{moment(30)},,",
+        f"kim,algebra,completed,,,{moment(20)},false",
+        "zoe,algebra,completed,,,,",
+        f"nora,algebra,completed,,{moment(10)},,",
+    ]
+    assert imported(write(table), "--enrollments").exit_code == 0
+
+    found = {learner: enrollment(service(), learner) for learner in ("sam", "kim", "zoe", "nora")}
+    assert {one["status"] for one in found.values()} == {"completed"}
+    dates = {learner: one["completedAt"] for learner, one in found.items()}
+    assert dates == {"sam": moment(30), "kim": moment(20), "zoe": by_updates, "nora": moment(10)}
+    assert [one["progressPercentage"] for one in found.values()] == [0, 0, 100, 35]
+    send(service(), "intro", userId="sam", progressPercentage=100, occurredAt=moment(90))
+    assert enrollment(service())["completedAt"] == moment(30)
+    learners = service().get("/api/progress/stats/algebra").get_json()["learners"]
+    assert (learners["enrolled"], learners["completed"]) == (3, 3), "kim does not count"
+    assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
+
+
+def test_the_journal_tells_as_of_when_a_line_has_changed_an_enrollment(
+    app: Flask, imported: Import, write: Write, service: Callers
+) -> None:
+    service().put("/api/enrollments/sam/algebra", json={"enrolledAt": moment()})
+    given = [
+        {"status": "dropped", "occurredAt": moment(7)},
+        {"status": "paused", "occurredAt": moment(5)},
+        {"status": "completed", "completedAt": moment(9)},
+    ]
+    for line in given:
+        written = write([json.dumps({"userId": "sam", "moduleId": "algebra", **line})])
+        assert imported(written, "--enrollments").exit_code == 0
+
+    with app.app_context(), db.engine.connect() as connection:
+        told = connection.execute(select(Change.type, Change.time, Change.by_role).filter_by(user_id="sam"))
+        found = [(kind, time.isoformat().replace("+00:00", "Z"), role) for kind, time, role in told]
+    assert found == [
+        ("enrollment.created", moment(), "service"),
+        ("enrollment.changed", moment(7), "command"),
+        ("enrollment.completed", moment(9), "command"),
+    ]
+
+
+def test_what_lines_have_told_is_forgotten_with_the_enrollment(
+    app: Flask, imported: Import, write: Write, service: Callers
+) -> None:
+    late = json.dumps({"userId": "sam", "moduleId": "algebra", "status": "paused", "occurredAt": moment(9)})
+    early = json.dumps({"userId": "sam", "moduleId": "algebra", "status": "dropped", "occurredAt": moment(1)})
+    imported(write([late]), "--enrollments")
+    assert service().delete("/api/progress/sam").status_code == 204
+    assert not stored(app)["imported_enrollments"]
+    imported(write([early]), "--enrollments")
+    assert enrollment(service())["status"] == "dropped"
+    imported(write(['{"userId": "zoe", "moduleId": "algebra"}']), "--enrollments")
+    assert len(stored(app)["imported_enrollments"]) == 1, "a line that tells nothing is not noted"
+
+
+@pytest.mark.parametrize("written", ["CSV", "JSON"])
+def test_lines_with_a_session_count_once_in_whatever_file_they_stand(
+    imported: Import, write: Write, service: Callers, written: str
+) -> None:
+    told = [("s", 60), ("s", 90), ("t", 40), ("s", 20), ("t", 50), ("", 5)]
+    if written == "CSV":
+        begin = ["userId,contentId,session,timeSpentSeconds"]
+        every = [f"sam,intro,{session},{more}" for session, more in told]
+    else:
+        begin = []
+        objects = [
+            {"userId": "sam", "contentId": "intro", "timeSpentSeconds": more}
+            | ({"session": session} if session else {})
+            for session, more in told
+        ]
+        every = list(map(json.dumps, objects))
+    assert imported(write([*begin, *every])).stdout == "6 updates stored.\n"
+    assert seconds(service()) == 90 + 50 + 5
+    for overlapping in (every[2:5], every[4::-1], [every[1], *every[:5]]):
+        assert imported(write([*begin, *overlapping])).stdout == f"{len(overlapping)} updates stored.\n"
+        assert seconds(service()) == 90 + 50 + 5
 
 
 FORMS = [
@@ -612,7 +761,12 @@ def test_every_wrong_field_of_every_line_of_the_chunk_is_named(imported: Import,
 @pytest.mark.parametrize(
     ("bad", "named"),
     [
-        ('{"userId": "sam", "moduleId": "algebra", "status": "completed"}', "/status"),
+        ('{"userId": "sam", "moduleId": "algebra", "status": "finished"}', "/status"),
+        ('{"userId": "sam", "moduleId": "algebra", "completedAt": "2025-01-31T12:00:00Z"}', "/completedAt"),
+        ('{"userId": "sam", "moduleId": "algebra", "completedAt": "soon", "status": "completed"}', "/completedAt"),
+        ('{"userId": "sam", "moduleId": "algebra", "counted": "yes"}', "/counted"),
+        ('{"userId": "sam", "moduleId": "algebra", "occurredAt": "9999-01-01T00:00:00Z"}', "/occurredAt"),
+        ('["sam", "algebra"]', ""),
         ('{"userId": "sam", "moduleId": "algebra", "enrolledAt": "yesterday"}', "/enrolledAt"),
         ('{"userId": "sam", "moduleId": "algebra", "contentId": "intro"}', "/contentId"),
         ('{"userId": "sam", "moduleId": "unheard-of"}', "module"),

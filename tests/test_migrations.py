@@ -54,6 +54,10 @@ STORED: list[tuple[str, dict[str, Any]]] = [
         "position_at": None, "started_at": AT, "completed_at": None, "last_activity_at": AT, "reached_at": None,
         "passed_at": None, "excused_at": None,
     }),
+    ("imported_enrollments", {
+        "user_id": "sam", "module_id": "algebra", "status_told_at": AT, "enrolled_at_told_at": AT,
+        "counted_told_at": AT, "completed_at_told_at": AT,
+    }),
     ("sessions", {
         "user_id": "sam", "content_id": "sums", "session": "s1", "time_spent_seconds": 60, "received_at": AT,
     }),
@@ -85,6 +89,7 @@ NEW: dict[str, dict[str, Any]] = {
     "tallies": {"part": 1},
     "stored_answers": {"key": "k2"},
     "imported_chunks": {"digest": "d2"},
+    "imported_enrollments": {"user_id": "kim"},
     "sessions": {"session": "s2"},
     "changes": {"id": 2},
 }
@@ -143,6 +148,8 @@ BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("ck_progress_records_started_at", {"started_at": None}),
     ("ck_progress_records_started_at", {"started_at": None, "last_activity_at": None}),
     ("ck_progress_records_started_at", {"last_activity_at": None, "excused_at": AT, "progress_percentage": 100}),
+    ("pk_imported_enrollments", {"user_id": "sam"}),
+    ("fk_imported_enrollments_user_id_module_id", {"user_id": "lee"}),
     ("pk_sessions", {"session": "s1"}),
     ("fk_sessions_user_id_content_id", {"content_id": "cells"}),
     ("ck_sessions_time_spent_seconds", {"time_spent_seconds": -1}),
@@ -180,6 +187,8 @@ EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
         "started_at": None, "last_activity_at": None, "excused_at": AT, "furthest_percentage": 0,
         "progress_percentage": 100,
     }),
+    ("imported_enrollments", {"status_told_at": None, "enrolled_at_told_at": EARLIER}),
+    ("imported_enrollments", {"counted_told_at": None, "completed_at_told_at": None}),
     ("sessions", {"time_spent_seconds": 0}),
     ("sessions", {"time_spent_seconds": 86_400}),
     ("activity_days", {"time_spent_seconds": 0}),

@@ -57,6 +57,19 @@ def upgrade() -> None:
     )
     op.create_index("ix_sessions_received_at", "sessions", ["received_at"])
     op.create_table(
+        "imported_enrollments",
+        sa.Column("user_id", IDENTIFIER, nullable=False),
+        sa.Column("module_id", IDENTIFIER, nullable=False),
+        *(sa.Column(f"{name}_told_at", TIME) for name in ("status", "enrolled_at", "counted", "completed_at")),
+        sa.ForeignKeyConstraint(
+            ["user_id", "module_id"],
+            ["enrollments.user_id", "enrollments.module_id"],
+            name=op.f("fk_imported_enrollments_user_id_module_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("user_id", "module_id", name=op.f("pk_imported_enrollments")),
+    )
+    op.create_table(
         "changes",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("settled_after", sa.BigInteger(), nullable=False),
@@ -84,11 +97,13 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.loses("changes in the journal", "changes")
     op.loses("sessions", "sessions")
+    op.loses("dates of imported enrollments", "imported_enrollments")
     op.loses("excuses", "progress_records WHERE excused_at IS NOT NULL")
     op.loses("marks of credits", "enrollments WHERE credited")
     _lock()
     op.drop_table("changes")
     op.drop_table("sessions")
+    op.drop_table("imported_enrollments")
     op.execute("DELETE FROM progress_records WHERE started_at IS NULL")
     op.execute(
         "UPDATE progress_records SET excused_at = NULL, progress_percentage = CASE WHEN completed_at IS NOT NULL"

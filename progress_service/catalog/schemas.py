@@ -26,6 +26,7 @@ SETTABLE = ("status", "enrolledAt", "completedAt")
 READ_ONLY = [name for name in EnrollmentDocument.__struct_encode_fields__ if name not in SETTABLE]
 """The fields of an enrollment that requests cannot set."""
 REPEATED = ["Is given more than once."]
+TIMES = ("enrolled_at", "completed_at")
 CONTENTS_LIMIT, TYPES_LIMIT, INSTRUCTORS_LIMIT = 5000, 500, 1000
 TEXT_LIMIT = 512 * 1024
 """In bytes of UTF-8, of all identifiers, titles, types and sections of a module's contents."""
@@ -169,10 +170,29 @@ class CatalogSchema(StrictSchema):
 
 
 class EnrollmentLineSchema(EnrollmentChangeSchema):
-    """A line of a file of enrollments."""
+    """A line of a file of enrollments; the status `completed` gives credit for what was completed elsewhere."""
 
     userId = UserId(required=True)
     moduleId = ModuleId(required=True)
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    completedAt = Instant(description="When the module was completed.")
+    counted = Truth()
+    occurredAt = Instant(description="As of when the line tells this; else the later of its other times.")
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_completion(self, data: Any, original: Any, **kwargs: Any) -> None:
+        """A date of completion needs the status `completed`."""
+        if isinstance(original, dict) and "completedAt" in original and original.get("status") != COMPLETED:
+            raise ValidationError("Must be given together with the status completed.", "completedAt")
+
+    @post_load
+    def date(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Say as of when the line tells what it tells, if it has any time."""
+        occurred_at = data.pop("occurred_at", None)
+        if occurred_at and data.get("status") == COMPLETED:
+            data.setdefault("completed_at", occurred_at)
+        times = [occurred_at] if occurred_at else [data[name] for name in TIMES if name in data]
+        return {**data, "told_at": max(times)} if times else data
 
 
 def _list(original: Any, name: str) -> list[Any]:

@@ -174,15 +174,23 @@ def of_updates(
 
 
 def of_difference(
-    before: Learning, after: Learning, modules: Mapping[str, Denominators], by: Actor, at: datetime
+    before: Learning,
+    after: Learning,
+    modules: Mapping[str, Denominators],
+    by: Actor,
+    at: datetime,
+    dates: Mapping[EnrollmentKey, datetime] = {},
 ) -> Iterator[Change]:
-    """Tell what has become of learners: enrolled, changed, completed contents, completed enrollments."""
+    """Tell what has become of learners: enrolled, changed, completed contents, completed enrollments.
+
+    A change of an enrollment happened at its own date, if it has any.
+    """
     for key, enrollment in after.enrollments.items():
         known = before.enrollments.get(key)
         if known is None:
             yield _enrolled(enrollment, by)
         elif changed := _changed(known, enrollment):
-            yield _about(enrollment, ENROLLMENT_CHANGED, at, by, changed)
+            yield _about(enrollment, ENROLLMENT_CHANGED, dates.get(key, at), by, changed)
     for record_key, record in after.records.items():
         if calculations.completes(before.records.get(record_key), record):
             yield _content_completed(record, by)

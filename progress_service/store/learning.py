@@ -40,6 +40,13 @@ class EnrollmentChange(NamedTuple):
     counted: bool | None = None
     completed_at: datetime | None = None
     """When the module was completed elsewhere: gives the completion, whatever the records say."""
+    told_at: datetime | None = None
+    """As of when an imported line tells this. Of what lines tell, the latest counts; a request counts at once."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that are changed, by name."""
+        return dict(zip(self._fields[2:6], self[2:6], strict=True))
 
 
 class Learning(NamedTuple):

@@ -161,6 +161,24 @@ class Enrollment(Base):
     credited: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
+class ImportedEnrollment(Base):
+    """As of when imported lines have told the fields of an enrollment; a line that is older does not count."""
+
+    __tablename__ = "imported_enrollments"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"], ondelete="CASCADE"
+        ),
+    )
+
+    user_id: Mapped[Key]
+    module_id: Mapped[Key]
+    status_told_at: Mapped[datetime | None]
+    enrolled_at_told_at: Mapped[datetime | None]
+    counted_told_at: Mapped[datetime | None]
+    completed_at_told_at: Mapped[datetime | None]
+
+
 class ProgressRecord(Base):
     """One learner on one content: all updates about them, folded by `calculations.apply`."""
 

@@ -20,6 +20,7 @@ from progress_service.calculations import (
     ContentRule,
     Denominators,
     Enrollment,
+    LineDates,
     Record,
     Session,
     Update,
@@ -250,7 +251,10 @@ def _note_completion(
 
 
 def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: datetime, by: Actor) -> Recorded:
-    """Enroll learners, or change their enrollments; a completed enrollment keeps its status. Raises UnknownModule."""
+    """Enroll learners, or change their enrollments; a completed enrollment keeps its status. Raises UnknownModule.
+
+    Of what imported lines tell of a field of an enrollment, the latest counts, in whatever order they are given.
+    """
     sql = Statements.of(connection)
     keys = {EnrollmentKey(change.user_id, change.module_id) for change in changes}
     rows = sql.enrollment_keys((*key, now) for key in keys)
@@ -264,9 +268,11 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
         found.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
     refuse(UnknownModule, [change.module_id in modules for change in changes])
     enrollments = dict(found.enrollments)
+    if any(change.told_at for change in changes):
+        changes = _heed(connection, changes, rows, now)
     for change in changes:
         key = EnrollmentKey(change.user_id, change.module_id)
-        changed = calculations.change(enrollments[key], *change[2:], now=now)
+        changed = calculations.change(enrollments[key], **change.given, now=now)
         enrollments[key] = calculations.settle(changed, modules[change.module_id], now)
     before = found.without_enrollments(created_keys(locked()))
     toggled = [key for key, enrollment in before.enrollments.items() if enrollment.counted != enrollments[key].counted]
@@ -276,8 +282,26 @@ def enroll(connection: Connection, changes: Sequence[EnrollmentChange], *, now: 
         add_learning(before, records(), days())
     recorded = Recorded(before, before._replace(enrollments=enrollments), modules, [])
     store(connection, recorded)
-    journal.write(connection, journal.of_difference(*recorded[:3], by, now), now)
+    dates = {EnrollmentKey(change.user_id, change.module_id): change.told_at or now for change in changes}
+    journal.write(connection, journal.of_difference(*recorded[:3], by, now, dates), now)
     return recorded
+
+
+def _heed(
+    connection: Connection, lines: Sequence[EnrollmentChange], rows: Mapping[str, Any], now: datetime
+) -> list[EnrollmentChange]:
+    """Return imported lines in the order of their dates, without what later lines have told; note their dates."""
+    sql = Statements.of(connection)
+    known = {EnrollmentKey(*row[:2]): LineDates._make(row) for row in sql.read_line_dates.run(connection, **rows)}
+    told, heeded = dict(known), []
+    for line in sorted(lines, key=lambda line: line.told_at or now):
+        key = EnrollmentKey(line.user_id, line.module_id)
+        told[key], outdated = calculations.heed(told.get(key, LineDates(*key)), line.given, line.told_at or now)
+        nothing: dict[str, Any] = dict.fromkeys(outdated)
+        heeded.append(line._replace(**nothing))
+    changed = (one for key, one in told.items() if one != known.get(key, LineDates(*key)))
+    sql.store_line_dates.send(connection, **sql.line_dates(changed))
+    return heeded
 
 
 def add_learning(learning: Learning, records: Rows, days: Rows, sessions: Rows = ()) -> None:

@@ -21,6 +21,7 @@ from progress_service.store.models import (
     Change,
     Content,
     Enrollment,
+    ImportedEnrollment,
     Module,
     ProgressRecord,
     Session,
@@ -28,7 +29,7 @@ from progress_service.store.models import (
     Tally,
 )
 from progress_service.store.rows import Rows
-from progress_service.store.values import ACTIVITY_DAY, CONTENT_RULE, ENROLLMENT, MODULE, RECORD, SESSION
+from progress_service.store.values import ACTIVITY_DAY, CONTENT_RULE, ENROLLMENT, LINE_DATES, MODULE, RECORD, SESSION
 from progress_service.tallies import Counts, Group
 
 OWNER = ["user_id", "module_id"]
@@ -52,6 +53,7 @@ class Statements:
         self.enrollments = self._rows("enrollments", Enrollment, *calculations.Enrollment._fields)
         self.days = self._rows("days", ActivityDay, *calculations.ActivityDay._fields)
         self.sessions = self._rows("sessions", Session, *calculations.Session._fields)
+        self.line_dates = self._rows("line_dates", ImportedEnrollment, *calculations.LineDates._fields)
         self.session_keys = self._rows("session_keys", Session, "user_id", "content_id", "session")
         names = (column.name for column in Change.__table__.c if column.name not in ("id", "settled_after"))
         self.changes = self._rows("changes", Change, *names, place=sa.BigInteger())
@@ -188,6 +190,18 @@ class Statements:
     def read_enrollments(self) -> DirectStatement:
         """Read the enrollments of the keys, each with its module's denominators."""
         return DirectStatement(self._enrolled())
+
+    @cached_property
+    def read_line_dates(self) -> DirectStatement:
+        """Read as of when imported lines have told the fields of the enrollments of the keys."""
+        return DirectStatement(
+            select(*LINE_DATES).join(self.enrollment_keys.table, self._is_of_keys(ImportedEnrollment))
+        )
+
+    @cached_property
+    def store_line_dates(self) -> DirectStatement:
+        """Store as of when imported lines have told the fields of enrollments."""
+        return DirectStatement(self._upsert(ImportedEnrollment, self.line_dates, OWNER))
 
     @cached_property
     def read_records(self) -> DirectStatement:

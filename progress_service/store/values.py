@@ -6,7 +6,16 @@ from typing import Any
 from sqlalchemy.orm import InstrumentedAttribute
 
 from progress_service import calculations
-from progress_service.store.models import ActivityDay, Base, Content, Enrollment, Module, ProgressRecord, Session
+from progress_service.store.models import (
+    ActivityDay,
+    Base,
+    Content,
+    Enrollment,
+    ImportedEnrollment,
+    Module,
+    ProgressRecord,
+    Session,
+)
 
 
 def columns(model: type[Base], value: Any) -> list[InstrumentedAttribute[Any]]:
@@ -27,5 +36,6 @@ MODULE = columns(Module, calculations.Denominators)
 ENROLLMENT = columns(Enrollment, calculations.Enrollment)
 RECORD = columns(ProgressRecord, calculations.Record)
 ACTIVITY_DAY = columns(ActivityDay, calculations.ActivityDay)
+LINE_DATES = columns(ImportedEnrollment, calculations.LineDates)
 SESSION = columns(Session, calculations.Session)
 CONTENT_RULE = columns(Content, calculations.ContentRule)
