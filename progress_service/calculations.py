@@ -258,18 +258,26 @@ def correct(record: Record, given: Mapping[str, Any], content: ContentRule, at: 
 def merge(record: Record, other: Record, content: ContentRule, counted_twice: int = 0) -> Record:
     """Fold another learner's record into a record, as if all updates had been of one learner.
 
-    Of the time, some seconds may be in both: those of sessions that both records count.
+    Of the time, some seconds may be in both: those of sessions that both records count. A completion is not dated anew
+    if the updates of its own record alone reach the threshold and the passing score as early as all updates do.
     """
+    records = record, other
     score, max_score = best_score(record.score, record.max_score, other.score, other.max_score)
-    dates = zip(milestones(record, content), milestones(other, content), strict=True)
-    reached_at, passed_at = (min(filter(None, both), default=None) for both in dates)
-    completions = record.completed_at, other.completed_at, fulfilment(reached_at, passed_at, content)
-    latest_place = max((record, other), key=lambda one: (one.position_at is not None, one.position_at))
+    known = [milestones(one, content) for one in records]
+    reached_at, passed_at = dates = tuple(min(filter(None, both), default=None) for both in zip(*known, strict=True))
+    is_dated = any(one.completed_at is not None and own == dates for one, own in zip(records, known, strict=True))
+    completions = (
+        record.completed_at,
+        other.completed_at,
+        None if is_dated else fulfilment(reached_at, passed_at, content),
+    )
+    latest_place = max(records, key=lambda one: (one.position_at is not None, one.position_at))
+    times = [one.time_spent_seconds for one in records]
     return record._replace(
         started_at=min(filter(None, (record.started_at, other.started_at)), default=None),
         last_activity_at=max(filter(None, (record.last_activity_at, other.last_activity_at)), default=None),
         furthest_percentage=max(record.furthest_percentage, other.furthest_percentage),
-        time_spent_seconds=record.time_spent_seconds + other.time_spent_seconds - counted_twice,
+        time_spent_seconds=max(sum(times) - counted_twice, *times),
         score=score,
         max_score=max_score,
         position=latest_place.position,

@@ -1,6 +1,6 @@
 """The rules of progress, without an application: tables of boundaries, and what holds for any updates."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -27,11 +27,19 @@ from progress_service.calculations import (
     apply,
     best_score,
     change,
+    complete,
     completes,
+    correct,
     count,
     heed,
+    is_complete,
     is_passed,
+    join,
+    last_done_at,
+    merge,
     module_percentage,
+    recount,
+    restart,
     rounded_down,
     score_percentage,
     settle,
@@ -40,6 +48,7 @@ from progress_service.calculations import (
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
+MINUTES = [NOON + timedelta(minutes=minute) for minute in range(10)]
 PASSED: dict[str, Any] = {"score": 6 * POINT, "max_score": 10 * POINT}
 FAILED: dict[str, Any] = {"score": 5 * POINT, "max_score": 10 * POINT}
 
@@ -139,9 +148,6 @@ def test_dates_are_the_earliest_the_latest_and_that_of_the_first_report_that_com
     early, middle, late = (NOON + timedelta(minutes=minute) for minute in range(3))
     record = fold([report(10, at=early), report(100, at=late), report(100, at=middle)], rule())
     assert (record.started_at, record.completed_at, record.last_activity_at) == (early, middle, late)
-
-
-MINUTES = [NOON + timedelta(minutes=minute) for minute in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -372,6 +378,159 @@ def test_an_enrollment_whose_date_is_not_given_keeps_it() -> None:
     assert change(enrollment(), PAUSED, None, None, None, LATER).enrolled_at == NOON
 
 
+@pytest.mark.parametrize(
+    ("status", "given", "date", "expected"),
+    [
+        (ACTIVE, COMPLETED, LATER, (COMPLETED, LATER, True)),
+        (DROPPED, COMPLETED, LATER, (COMPLETED, LATER, True)),
+        (PAUSED, COMPLETED, None, (COMPLETED, MINUTES[9], True)),
+        (COMPLETED, COMPLETED, LATER, (COMPLETED, LATER, True)),
+        (COMPLETED, None, LATER, (COMPLETED, LATER, True)),
+        # What was read may be sent back, and nothing happens.
+        (COMPLETED, COMPLETED, NOON, (COMPLETED, NOON, False)),
+        (COMPLETED, COMPLETED, None, (COMPLETED, NOON, False)),
+        (COMPLETED, DROPPED, None, (COMPLETED, NOON, False)),
+        # A date alone completes nothing.
+        (ACTIVE, None, LATER, (ACTIVE, None, False)),
+        (ACTIVE, PAUSED, LATER, (PAUSED, None, False)),
+    ],
+)
+def test_the_status_completed_gives_credit_with_its_date(
+    status: str, given: str | None, date: datetime | None, expected: tuple[str, datetime | None, bool]
+) -> None:
+    changed = change(enrollment(status), given, None, None, date, MINUTES[9])
+    assert (changed.status, changed.completed_at, changed.credited) == expected
+
+
+def test_reports_move_the_date_of_a_completion_earlier_and_that_of_a_credit_never() -> None:
+    completed = enrollment(COMPLETED)
+    assert complete(completed, NOON, NOON - timedelta(days=1)).completed_at == NOON - timedelta(days=1)
+    assert complete(completed._replace(credited=True), NOON, NOON - timedelta(days=1)).completed_at == NOON
+    assert restart(completed._replace(credited=True)) == enrollment()
+
+
+@pytest.mark.parametrize(
+    ("totals", "added", "seconds"),
+    [([60], [60], 60), ([60, 60], [60, 0], 60), ([60, 90, 30, 100], [60, 30, 0, 10], 100), ([0], [0], 0)],
+)
+def test_of_a_session_the_largest_total_counts(totals: list[int], added: list[int], seconds: int) -> None:
+    session, gains = None, []
+    for place, total in enumerate(totals):
+        session, gain = sit(session, report(time_spent_seconds=total, session="monday"), MINUTES[place])
+        gains.append(gain)
+    assert gains == added
+    assert session == Session("sam", "intro", "monday", seconds, MINUTES[len(totals) - 1])
+
+
+def done(at: datetime = NOON, **others: Any) -> Record:
+    return start(report(at=at))._replace(furthest_percentage=100, completed_at=at, reached_at=at, **others)
+
+
+@pytest.mark.parametrize(
+    ("record", "content", "given", "expected"),
+    [
+        (done(), rule(), {"progress_percentage": 40}, (40, None)),
+        (done(), rule(40), {"progress_percentage": 40}, (100, NOON)),
+        (done(), rule(), {"time_spent_seconds": 5}, (100, NOON)),
+        (done(), rule(), {"position": "end"}, (100, NOON)),
+        (done(**PASSED), rule(100, 6000), FAILED, (99, None)),
+        (done(**PASSED), rule(100, 6000), {"score": None, "max_score": None}, (99, None)),
+        (done(**FAILED), rule(100, 6000), {"time_spent_seconds": 5}, (100, NOON)),
+        (start(report(40)), rule(), {"progress_percentage": 100}, (100, LATER)),
+        (start(report())._replace(furthest_percentage=100), rule(100, 6000), PASSED, (100, LATER)),
+        (start(report())._replace(**PASSED), rule(100, 6000), {"progress_percentage": 100}, (100, LATER)),
+        (start(report()), rule(100, 6000), {"progress_percentage": 100}, (99, None)),
+        # Completed by request, and far from the threshold.
+        (done()._replace(furthest_percentage=10), rule(), {"time_spent_seconds": 5}, (100, NOON)),
+        (done()._replace(furthest_percentage=10), rule(), FAILED, (10, None)),
+        (done(excused_at=NOON), rule(), {"progress_percentage": 40}, (100, None)),
+    ],
+)
+def test_a_corrected_record_is_completed_as_the_rule_says(
+    record: Record, content: ContentRule, given: dict[str, Any], expected: tuple[int, datetime | None]
+) -> None:
+    corrected = correct(record, given, content, LATER)
+    assert (corrected.progress_percentage, corrected.completed_at) == expected
+    kept = {"id", "user_id", "content_id", "started_at", "last_activity_at", "excused_at"}
+    assert {getattr(corrected, name) == getattr(record, name) for name in kept} == {True}
+
+
+def test_a_record_that_was_corrected_downwards_completes_anew() -> None:
+    corrected = correct(done(), {"progress_percentage": 40}, rule(), MINUTES[5])
+    assert apply(corrected, report(100, at=MINUTES[3]), rule()).completed_at == MINUTES[3]
+    assert apply(corrected, report(50, at=MINUTES[7]), rule()).completed_at is None
+
+
+@pytest.mark.parametrize(
+    ("completed_at", "excused_at", "expected"),
+    [
+        (None, None, (60, None)),
+        (NOON, None, (100, NOON)),
+        (None, LATER, (100, LATER)),
+        (NOON, LATER, (100, NOON)),
+        (LATER, NOON, (100, NOON)),
+    ],
+)
+def test_an_excused_record_is_done_as_well_as_a_completed_one(
+    completed_at: datetime | None, excused_at: datetime | None, expected: tuple[int, datetime | None]
+) -> None:
+    record = start(report())._replace(furthest_percentage=60, completed_at=completed_at, excused_at=excused_at)
+    assert (record.progress_percentage, record.done_at) == expected
+
+
+def test_what_only_a_relaxed_rule_has_completed_keeps_that_date_when_learners_are_merged() -> None:
+    relaxed = start(report())._replace(furthest_percentage=100, reached_at=MINUTES[2], completed_at=MINUTES[8])
+    opened = start(report(at=MINUTES[4]))
+    for merged in (merge(relaxed, opened, rule()), merge(opened, relaxed, rule())):
+        assert merged.completed_at == MINUTES[8]
+    assert merge(relaxed, done(MINUTES[1]), rule()).completed_at == MINUTES[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "others", "counted_twice", "merged"),
+    [(10, 20, 0, 30), (10, 20, 10, 20), (10, 20, 4, 26), (0, 0, 60, 0), (5, 60, 60, 60)],
+)
+def test_merged_time_leaves_out_what_was_told_twice_and_nothing_else(
+    seconds: int, others: int, counted_twice: int, merged: int
+) -> None:
+    record, other = (start(report())._replace(time_spent_seconds=one) for one in (seconds, others))
+    assert merge(record, other, rule(), counted_twice).time_spent_seconds == merged
+
+
+BY_UPDATE: dict[str, Any] = {"enrolled_by_update": True}
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "expected"),
+    [
+        ({}, {"status": DROPPED}, (ACTIVE, None, NOON)),
+        ({"status": PAUSED}, {}, (PAUSED, None, NOON)),
+        ({"enrolled_at": LATER}, {}, (ACTIVE, None, LATER)),
+        ({"enrolled_at": LATER, **BY_UPDATE}, BY_UPDATE, (ACTIVE, None, NOON)),
+        ({"enrolled_at": NOON, **BY_UPDATE}, {"enrolled_at": LATER}, (ACTIVE, None, LATER)),
+        ({"status": DROPPED}, {"status": COMPLETED, "completed_at": NOON}, (COMPLETED, NOON, NOON)),
+        (
+            {"status": COMPLETED, "completed_at": LATER},
+            {"status": COMPLETED, "completed_at": MINUTES[7]},
+            (COMPLETED, MINUTES[7], NOON),
+        ),
+        (
+            {"status": COMPLETED, "completed_at": MINUTES[7]},
+            {"status": COMPLETED, "completed_at": LATER, "credited": True},
+            (COMPLETED, LATER, NOON),
+        ),
+        # Completed by updates, at the last of its contents: the other's updates may move that earlier.
+        ({"status": COMPLETED, "completed_at": MINUTES[9]}, {}, (COMPLETED, MINUTES[3], NOON)),
+        ({"status": COMPLETED, "completed_at": MINUTES[8]}, {}, (COMPLETED, MINUTES[8], NOON)),
+    ],
+)
+def test_of_two_enrollments_the_completion_and_the_date_of_the_platform_stay(
+    mine: dict[str, Any], other: dict[str, Any], expected: tuple[str, datetime | None, datetime]
+) -> None:
+    joined = join(enrollment()._replace(**mine), enrollment()._replace(**other), MINUTES[9], None, MINUTES[3])
+    assert (joined.status, joined.completed_at, joined.enrolled_at) == expected
+
+
 # Positions are tied to times: of two positions with the same time, the order alone decides.
 scores = st.tuples(st.integers(0, 6), st.integers(1, 6) | st.just(10**10)).filter(lambda pair: pair[0] <= pair[1])
 contents = st.builds(
@@ -489,7 +648,7 @@ def test_the_totals_of_an_enrollment_are_those_of_its_records(
     )
     assert total.completed_contents == len(done)
     assert total.time_spent_seconds == sum(record.time_spent_seconds for record in records.values())
-    assert total.last_activity_at == max((record.last_activity_at for record in records.values()), default=None)
+    assert total.last_activity_at == (last.occurred_at if last else None)
     assert total.last_content_id == (last.content_id if last else None)
     assert (total.status == COMPLETED) == (total.completed_at is not None) == (0 < len(counted) == len(done))
     assert (module_percentage(total, module) == 100) == (total.status == COMPLETED)
@@ -525,6 +684,112 @@ def test_imported_lines_in_any_order_are_what_they_are_in_the_order_of_their_dat
     assert heed_all(in_order) == expected
     again = data.draw(st.permutations(in_order))
     assert heed_all([*again, *again]) == expected
+
+
+class Studies:
+    """What is stored of a learner in a module, as updates make it, without a database."""
+
+    def __init__(self, catalog: Mapping[str, ContentRule]) -> None:
+        self.catalog = catalog
+        counted = [one for one in catalog.values() if one.counted_weight]
+        self.module = Denominators(sum(one.weight for one in counted), len(counted))
+        self.records: dict[str, Record] = {}
+        self.sessions: dict[tuple[str, str], Session] = {}
+        self.enrollment: Enrollment | None = None
+
+    def report(self, update: Update) -> None:
+        content, at = self.catalog[update.content_id], update.occurred_at
+        if update.session is not None:
+            key = update.content_id, update.session
+            self.sessions[key], seconds = sit(self.sessions.get(key), update, NOON)
+            update = update._replace(time_spent_seconds=seconds)
+        was, before = self.last, self.records.get(update.content_id) or start(update)
+        after = self.records[update.content_id] = apply(before, update, content)
+        known = self.enrollment or Enrollment("sam", "algebra", ACTIVE, at, enrolled_by_update=True)
+        counted = count(known, before, after, update, content)
+        if counted.completed_at is not None or is_complete(counted, self.module):
+            counted = complete(counted, was, self.last)
+        self.enrollment = counted
+
+    @property
+    def last(self) -> datetime | None:
+        return last_done_at(self.records.values(), self.catalog)
+
+    def merged(self, other: "Studies") -> "Studies":
+        merged = Studies(self.catalog)
+        for content_id in self.records.keys() | other.records.keys():
+            both = [one.records[content_id] for one in (self, other) if content_id in one.records]
+            twice = sum(
+                min(session.time_spent_seconds, self.sessions[key].time_spent_seconds)
+                for key, session in other.sessions.items()
+                if key[0] == content_id and key in self.sessions
+            )
+            content = self.catalog[content_id]
+            merged.records[content_id] = both[0] if len(both) == 1 else merge(both[0], both[1], content, twice)
+        totals = [(key, one.time_spent_seconds) for studies in (self, other) for key, one in studies.sessions.items()]
+        for key, total in sorted(totals, key=lambda one: one[1]):
+            merged.sessions[key] = Session("sam", *key, total, NOON)
+        joined = self.enrollment or other.enrollment
+        if self.enrollment and other.enrollment:
+            joined = join(self.enrollment, other.enrollment, self.last, other.last, merged.last)
+        if joined:
+            joined = recount(joined, merged.records.values(), self.catalog)
+            merged.enrollment = complete(joined, None, merged.last) if is_complete(joined, self.module) else joined
+        return merged
+
+    @property
+    def shown(self) -> Any:
+        """Everything but which content was the last, if several have the latest time."""
+        sessions = {key: one.time_spent_seconds for key, one in self.sessions.items()}
+        return self.records, sessions, self.enrollment and self.enrollment._replace(last_content_id=None)
+
+
+sittings = st.lists(
+    st.builds(
+        lambda update, seconds, session: update._replace(time_spent_seconds=seconds, session=session),
+        reports(["intro", "quiz", "extra"]),
+        st.integers(0, 100),
+        st.sampled_from([None, "monday", "tuesday"]),
+    ),
+    max_size=8,
+)
+catalogs = st.fixed_dictionaries({"intro": contents, "quiz": contents, "extra": contents})
+
+
+@given(catalogs, sittings, st.data())
+def test_learners_who_are_merged_are_as_if_every_update_had_been_of_one_learner(
+    catalog: dict[str, ContentRule], updates: list[Update], data: st.DataObject
+) -> None:
+    alone, learners = Studies(catalog), [Studies(catalog) for _ in range(3)]
+    for update in updates:
+        alone.report(update)
+        learners[data.draw(st.integers(0, 2))].report(update)
+    first, second, third = learners
+
+    assert first.merged(second).merged(third).shown == alone.shown
+    assert third.merged(second.merged(first)).shown == alone.shown
+
+
+@given(catalogs, sittings, st.data())
+def test_the_totals_that_updates_keep_are_those_of_a_recount(
+    catalog: dict[str, ContentRule], updates: list[Update], data: st.DataObject
+) -> None:
+    studies = Studies(catalog)
+    for update in updates:
+        studies.report(update)
+        assert studies.enrollment
+        assert studies.enrollment == recount(studies.enrollment, studies.records.values(), catalog)
+        if data.draw(st.booleans()):
+            content_id = data.draw(st.sampled_from(sorted(studies.records)))
+            excused = studies.records[content_id]._replace(excused_at=data.draw(st.sampled_from([None, NOON])))
+            studies.records[content_id] = excused
+            studies.enrollment = recount(studies.enrollment, studies.records.values(), catalog)
+            counted = {key for key, one in catalog.items() if one.counted_weight}
+            done = {key for key, one in studies.records.items() if one.done_at}
+            assert studies.enrollment.completed_contents == len(counted & done)
+            assert studies.enrollment.time_spent_seconds == sum(
+                one.time_spent_seconds for one in studies.records.values()
+            )
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**12))
