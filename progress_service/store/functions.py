@@ -25,8 +25,9 @@ class utc_week(FunctionElement[str]):  # noqa: N801
 class settled_after(FunctionElement[int]):  # noqa: N801
     """The last transaction that has to end before a change that is written now has its place among all changes.
 
-    On PostgreSQL that is this transaction, or a later one that has begun: so the changes of a transaction that waited
-    for this one come later. SQLite writes one transaction after another.
+    On PostgreSQL that is this transaction, or a later one that has ended: so the changes of a transaction that waited
+    for another one come later, and do not wait for a transaction that never comes. SQLite writes one transaction after
+    another.
     """
 
     type = BigInteger()
@@ -42,7 +43,8 @@ class json_text(FunctionElement[str]):  # noqa: N801
 
 @compiles(settled_after, "postgresql")
 def _postgresql_settled_after(element: settled_after, compiler: Any, **kwargs: Any) -> str:
-    return "CAST(CAST(greatest(pg_snapshot_xmax(pg_current_snapshot()), pg_current_xact_id()) AS TEXT) AS BIGINT)"
+    of_ended = "CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS TEXT) AS BIGINT) - 1"
+    return f"greatest({of_ended}, CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT))"
 
 
 @compiles(settled_after, "sqlite")
