@@ -110,9 +110,7 @@ def _complete(
     )
     completing = [*where, module.exists()]
     number = connection.execute(select(func.count()).where(*completing, Enrollment.counted)).scalar_one()
-    weight = select(Module.total_weight).where(Module.id == module_id).scalar_subquery()
-    percentage = Enrollment.weighted_sum * 10_000 // weight / sa.literal_column("100.0")
-    data = json_text(sa.literal_column("'progressPercentage'"), percentage)
+    data = json_text(sa.literal_column("'progressPercentage'"), sa.literal_column("100.0"))
     journal.write_selected(connection, journal.ENROLLMENT_COMPLETED, Enrollment, null(), data, completing, by, now)
     connection.execute(update(Enrollment).where(*completing).values(status=COMPLETED, completed_at=now))
     return number
