@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, case, select, update
 
 from progress_service import calculations
-from progress_service.calculations import Actor, ContentRule, Denominators, Enrollment, Record
+from progress_service.calculations import ActivityDay, Actor, ContentRule, Denominators, Enrollment, Record
 from progress_service.store import journal, locks
 from progress_service.store.database import Outdated
 from progress_service.store.journal import (
@@ -166,26 +166,32 @@ def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: da
 
 
 def _merge_enrollment(held: Held, key: EnrollmentKey, into: str, after: Learning, known: Learning) -> None:
-    """Fold an enrollment with everything under it into that of another learner, and note what was known of both."""
+    """Fold an enrollment with everything under it into that of another learner, and note what was known of both.
+
+    Seconds that both learners told of one session leave the first's latest days.
+    """
     mine = EnrollmentKey(into, key.module_id)
     other = after.enrollments.pop(key)._replace(user_id=into)
     enrollment = held.before.enrollments.get(mine)
     others, own = _records_of(held.before, key), _records_of(held.before, mine)
+    seconds_twice = 0
     for record in others:
         del after.records[_owner(record)]
         record_key = RecordKey(into, record.content_id)
         moved, content = record._replace(user_id=into), held.contents[record.content_id]
         present = after.records.get(record_key)
         counted_twice = _merge_sessions(record, into, after)
+        seconds_twice += counted_twice
         merged = calculations.merge(present, moved, content, counted_twice) if present else moved
         after.records[record_key] = merged
         known.records[record_key] = present if present and present.completed_at else moved
-    for day_key in [one for one in after.days if one[:2] == key]:
+    for day_key in sorted((one for one in after.days if one[:2] == key), reverse=True):
         moved_key = DayKey(into, *day_key[1:])
-        day = after.days.pop(day_key)._replace(user_id=into)
-        present_day = after.days.get(moved_key)
-        seconds = day.time_spent_seconds + (present_day.time_spent_seconds if present_day else 0)
-        after.days[moved_key] = day._replace(time_spent_seconds=seconds)
+        seconds = after.days.pop(day_key).time_spent_seconds
+        left_out = min(seconds, seconds_twice)
+        seconds_twice -= left_out
+        day = after.days.get(moved_key, ActivityDay(*moved_key))
+        after.days[moved_key] = day._replace(time_spent_seconds=day.time_spent_seconds + seconds - left_out)
     merged_records = _records_of(after, mine)
     last = calculations.last_done_at(merged_records, held.contents)
     if enrollment is not None:
