@@ -236,7 +236,9 @@ def _data(data: Mapping[str, Any]) -> str:
 
 
 def _enrolled(enrollment: Enrollment, by: Actor) -> Change:
-    return _about(enrollment, ENROLLED, enrollment.enrolled_at, by, {"counted": enrollment.counted})
+    status = calculations.ACTIVE if enrollment.status == calculations.COMPLETED else enrollment.status  # told by itself
+    data = {"status": status, "counted": enrollment.counted}
+    return _about(enrollment, ENROLLED, enrollment.enrolled_at, by, data)
 
 
 def _changed(before: Enrollment, after: Enrollment) -> dict[str, Any]:

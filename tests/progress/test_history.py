@@ -68,7 +68,7 @@ def test_a_change_says_what_happened_when_and_by_whom(service: Callers) -> None:
         "type": "enrollment.created",
         "contentId": None,
         "recordedAt": recorded_at,
-        "data": {"counted": True},
+        "data": {"status": "active", "counted": True},
     }
 
 
