@@ -25,15 +25,14 @@ from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.progress.schemas import OTHERS_UPDATE
-from progress_service.store import database, locks, publishing, recorder, verification
+from progress_service.store import database, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange
-from progress_service.store.publishing import PublishedModule
-from progress_service.store.recorder import ContentElsewhere
+from progress_service.store.publishing import ContentElsewhere, PublishedModule
 from progress_service.store.verification import Drift
 from progress_service.web import idempotency
 from progress_service.web.auth import Role
 from progress_service.web.openapi.document import describe
-from progress_service.web.problems import REFUSALS, Fault
+from progress_service.web.problems import Fault, details
 from progress_service.web.serialization import encode
 from progress_service.web.validation import faults_of, is_user_id, parse_json
 
@@ -64,21 +63,13 @@ def load_catalog(file: BinaryIO) -> None:
     published = [PublishedModule(**module) for module in sorted(modules, key=lambda module: module["id"])]
     now = datetime.now(UTC)
 
-    def work(connection: Connection) -> None:
-        locks.hold_catalog(connection)
-        stored = {module.id: module for module in queries.published(connection, [module.id for module in published])}
-        changed = [module for module in published if stored.get(module.id) != module]
-        # No update of a new module can be under way.
-        locks.hold_modules(connection, [module.id for module in changed if module.id in stored])
-        for module in changed:
-            try:
-                publishing.publish(connection, module, now=now, by=COMMAND, is_locked=True)
-            except ContentElsewhere as refused:
-                detail = REFUSALS[type(refused)].detail
-                faults = [Fault(module.contents[place].id, detail) for place in refused.places]
-                raise click.ClickException(_list(f"Module {module.id} is refused:", faults)) from refused
-
-    database.write(work)
+    work = partial(publishing.publish_all, modules=published, now=now, by=COMMAND)
+    try:
+        database.write(work)
+    except ContentElsewhere as refused:
+        (contents,) = (module.contents for module in published if module.id == refused.module_id)
+        faults = [Fault(contents[place].id, detail) for place, detail in details(refused)]
+        raise click.ClickException(_list(f"Module {refused.module_id} is refused:", faults)) from refused
     click.echo(f"{len(published)} modules, {sum(len(module.contents) for module in published)} contents published.")
 
 

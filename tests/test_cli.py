@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 
 import progress_service
-from progress_service.catalog import queries
+from progress_service.store import publishing
 from progress_service.store.database import db
 from progress_service.store.locks import MOST_LOCKS
 from progress_service.tallies import KINDS, Counts
@@ -224,7 +224,7 @@ class TestCatalogDump:
     def test_what_is_dumped_can_be_loaded(
         self, app: Flask, tmp_path: Path, publish: Publish, admin: Callers, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(queries, "READ_TOGETHER", 2)
+        monkeypatch.setattr(publishing, "READ_TOGETHER", 2)
         rich = {"section": "Ünit 1 🎓", "weight": 3, "completionThreshold": 80, "passingScore": 66.66}
         publish("biology", [{"id": "cells", **rich}, "genes", "gone"], instructor_ids=["zoe", "ines"])
         publish("biology", ["genes", {"id": "cells", **rich}], instructor_ids=["zoe", "ines"])

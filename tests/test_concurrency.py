@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, insert, text
 from werkzeug.test import TestResponse
 
 from progress_service.calculations import COMMAND, Update
-from progress_service.store import corrections, database, locks, publishing, recorder, verification
+from progress_service.store import corrections, database, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange, EnrollmentKey
 from progress_service.store.locks import MOST_LOCKS
 from progress_service.store.models import Tally
@@ -497,7 +497,8 @@ def recorded(user_id: str, content_id: str, percentage: int) -> Callable[[Connec
 
 def published(module_id: str, weights: dict[str, int]) -> Callable[[Connection], object]:
     contents = [PublishedContent(one, one, "video", None, weight, 100, None) for one, weight in weights.items()]
-    return partial(publishing.publish, module=PublishedModule(module_id, module_id, [], contents), by=COMMAND, now=NOW)
+    module = PublishedModule(module_id, module_id, [], contents)
+    return partial(publishing.publish, module=module, now=NOW, by=COMMAND)
 
 
 @on_postgresql
@@ -580,6 +581,67 @@ def test_a_content_published_while_an_update_of_it_begins_is_counted_by_the_cata
     assert response.status_code in {201, 422}
     assert [one.result(PATIENCE_SECONDS).status_code for one in changes] in ([200], [200, 200])
     assert_exact(app, engine)
+
+
+@on_postgresql
+def test_an_update_of_a_content_that_moves_meanwhile_is_recorded_where_it_arrives(
+    app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    post(service(), userId="sam", contentId="shapes", timeSpentSeconds=3)
+    publish("algebra", ["sums"])
+    with held(engine, published("geometry", {"shapes": 1})):
+        updates = [
+            pool.submit(post, service(), userId=one, contentId="shapes", progressPercentage=100, timeSpentSeconds=4)
+            for one in ("sam", "kim")
+        ]
+        wait_for_waiting(engine, updates[1], 2)
+
+    answers = [one.result(PATIENCE_SECONDS).get_json() for one in updates]
+    assert [one["progress"]["moduleId"] for one in answers] == ["geometry"] * 2
+    assert [one["enrollment"]["timeSpentSeconds"] for one in answers] == [7, 4]
+    assert assert_exact(app, engine) == 3
+    assert service().get("/api/enrollments/kim/algebra").status_code == 404
+
+
+@on_postgresql
+@pytest.mark.parametrize("content_id", ["shapes", "fresh"])
+def test_of_two_modules_that_are_published_with_a_retired_or_new_content_the_later_is_refused(
+    content_id: str, app: Flask, engine: Engine, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    post(service(), userId="sam", contentId="shapes", timeSpentSeconds=3)
+    publish("algebra", ["sums"])
+    with held(engine, published("geometry", {content_id: 1})):
+        second = pool.submit(put_module, service(), "arts", {content_id: 1})
+        wait_for_waiting(engine, second)
+
+    refused = second.result(PATIENCE_SECONDS)
+    assert (refused.status_code, refused.get_json()["detail"]) == (409, "The content is current in module geometry.")
+    assert_exact(app, engine)
+
+
+@on_postgresql
+def test_a_content_that_is_retired_while_it_begins_to_be_published_elsewhere_moves_there(
+    app: Flask, engine: Engine, listen: Listen, service: Callers, publish: Publish, pool: ThreadPoolExecutor
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    post(service(), userId="sam", contentId="sums", progressPercentage=10)
+    post(service(), userId="sam", contentId="shapes", progressPercentage=100)
+    retiring: list[Future[TestResponse]] = []
+
+    def retire(statement: str) -> None:
+        if statement.startswith("SELECT contents.id, contents.module_id, contents.retired") and not retiring:
+            retiring.append(pool.submit(put_module, service(), "algebra", {"sums": 1}))
+            assert retiring[0].result(PATIENCE_SECONDS).status_code == 200
+
+    listen(engine, "after", retire)
+    moved = put_module(service(), "geometry", {"shapes": 1})
+
+    assert moved.status_code == 201
+    assert view(service(), "sam", "geometry")["enrollment"]["status"] == "completed"
+    assert view(service(), "sam", "algebra")["enrollment"]["progressPercentage"] == 10
+    assert assert_exact(app, engine) == 2
 
 
 @on_postgresql
@@ -799,18 +861,15 @@ MANY = [f"module{number}" for number in range(MOST_LOCKS + 1)]
 
 
 def publish_many(weight: int) -> Callable[[Connection], object]:
-    def work(connection: Connection) -> None:
-        locks.hold_modules(connection, MANY)
-        for module_id in MANY:
-            contents = [
-                PublishedContent(one, one, "video", None, each, 100, None)
-                for one, each in ((module_id, weight), (f"{module_id}-more", 1))
-            ]
-            publishing.publish(
-                connection, PublishedModule(module_id, module_id, [], contents), by=COMMAND, now=NOW, is_locked=True
-            )
-
-    return work
+    contents = {
+        module_id: [
+            PublishedContent(one, one, "video", None, each, 100, None)
+            for one, each in ((module_id, weight), (f"{module_id}-more", 1))
+        ]
+        for module_id in MANY
+    }
+    modules = [PublishedModule(module_id, module_id, [], contents[module_id]) for module_id in MANY]
+    return partial(publishing.publish_all, modules=modules, now=NOW, by=COMMAND)
 
 
 def update_many(user_id: str, content_ids: Sequence[str] = MANY) -> Callable[[Connection], object]:

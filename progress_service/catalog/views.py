@@ -73,14 +73,13 @@ def read_module(call: Call, module_id: str) -> Answer:
 def publish_module(call: Call, module_id: str) -> Answer:
     """Publish a module with all its contents; contents that are left out are retired, and every total changes at once.
 
-    201 if the module is new, 200 otherwise. A retired content counts again when it is published again. The document of
-    a GET may be sent back.
+    201 if the module is new, 200 otherwise. A retired content counts again when it is published again. In another
+    module it moves there with all its records. The document of a GET may be sent back.
     """
     with refused_at("/contents/{}"):
         module = PublishedModule(module_id, **call.body)
         created = publishing.publish(call.connection, module, now=call.now, by=call.actor)
-    (published,) = queries.published(call.connection, [module_id])
-    return Answer(PublishedModuleDocument.of(published), 201 if created else 200)
+    return Answer(PublishedModuleDocument.of(module), 201 if created else 200)
 
 
 @catalog.get("/enrollments/<user_id>/<module_id>")

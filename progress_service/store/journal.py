@@ -100,12 +100,17 @@ def write_selected(
     by: Actor,
     now: datetime,
     rows: Mapping[str, Any] | None = None,
+    *,
+    time: Any = None,
 ) -> None:
-    """Write a change of a kind, as of now, for each of the enrollments or records that the conditions select."""
+    """Write a change of a kind for each of the enrollments or records that the conditions select, as of now.
+
+    Another time is given as a column.
+    """
     columns = {
         "settled_after": settled_after(),
         "type": literal(kind),
-        "time": literal(now, UtcDateTime()),
+        "time": literal(now, UtcDateTime()) if time is None else time,
         "recorded_at": literal(now, UtcDateTime()),
         "user_id": table.user_id,
         "module_id": table.module_id,

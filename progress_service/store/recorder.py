@@ -57,10 +57,13 @@ class Catalog(NamedTuple):
 
 
 class Refused(Exception):
-    """Some items of a request cannot be applied; `places` are their indexes. Nothing may be committed."""
+    """Some items of a request cannot be applied; `places` are their indexes. Nothing may be committed.
 
-    def __init__(self, places: Sequence[int]) -> None:
-        self.places = places
+    If the reason is another thing for each item, `names` has the names of these things.
+    """
+
+    def __init__(self, places: Sequence[int], names: Sequence[str] = ()) -> None:
+        self.places, self.names = places, names
 
 
 class UnknownContent(Refused):
@@ -77,10 +80,6 @@ class NoContent(Refused):
 
 class NotEnrolled(Refused):
     """The learner is not enrolled in the content's module."""
-
-
-class ContentElsewhere(Refused):
-    """The content belongs to another module."""
 
 
 class NoRecord(Refused):

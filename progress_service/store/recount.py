@@ -203,10 +203,14 @@ def recounted_totals(module_id: str) -> sa.Subquery:
     )
     is_earlier = and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at)
     is_inactive = summed.c.last_activity_at.is_(None)
-    latest = record.user_id == Enrollment.user_id, record.last_activity_at == summed.c.last_activity_at
+    latest = (
+        record.user_id == Enrollment.user_id,
+        record.module_id == module_id,
+        record.last_activity_at == summed.c.last_activity_at,
+    )
     # If several contents have the latest time, any of them may have been the last.
     is_latest = select(record.id).where(*latest, record.content_id == Enrollment.last_content_id).exists()
-    some_latest = select(func.max(record.content_id)).where(*latest, record.module_id == module_id).scalar_subquery()
+    some_latest = select(func.max(record.content_id)).where(*latest).scalar_subquery()
     last_content_id = case((is_inactive, null()), (is_latest, Enrollment.last_content_id), else_=some_latest)
     dated = (
         select(

@@ -61,6 +61,8 @@ class Statements:
         """The numbers to add to parts of tallies."""
         self.contents = self._rows("contents", Content, *(column.name for column in Content.__table__.c))
         self.ids = self._rows("ids", Content, "id")
+        self.moves = self._rows("moves", Content, "id", "module_id")
+        """Contents with the modules from which they move."""
         self.weights = self._rows("weights", Content, "id", weight=sa.BigInteger(), contents=sa.BigInteger())
         """Contents with their gain in weight, and in the number of counted contents (-1, 0 or 1)."""
         self.request_keys = self._rows("request_keys", StoredAnswer, "caller_id", "key")

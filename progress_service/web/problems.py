@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from itertools import zip_longest
 from pathlib import Path
 from traceback import walk_tb
 from typing import Annotated, Any, NamedTuple
@@ -13,8 +14,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from progress_service.store.publishing import ContentElsewhere
 from progress_service.store.recorder import (
-    ContentElsewhere,
     CriteriaNotMet,
     NoContent,
     NoRecord,
@@ -58,9 +59,7 @@ METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "the path has other 
 COMPLETION_CRITERIA_NOT_MET = ProblemType(
     "completion-criteria-not-met", 409, "the best score does not reach the passing score"
 )
-CONTENT_BELONGS_ELSEWHERE = ProblemType(
-    "content-belongs-elsewhere", 409, "a content is another module's", "A content belongs to one module for ever."
-)
+CONTENT_BELONGS_ELSEWHERE = ProblemType("content-belongs-elsewhere", 409, "a content is current in another module")
 PAYLOAD_TOO_LARGE = ProblemType("payload-too-large", 413, "the body is over 1 MiB")
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type", 415, "the body is not `application/json` in UTF-8, or is coded, as by gzip"
@@ -136,7 +135,7 @@ class Refusal(NamedTuple):
 
     kind: ProblemType
     detail: str
-    """The sentence about each refused item; about the request, if there is no `field`."""
+    """The sentence about each refused item; about the request, if there is no `field`. `{}` stands for a name."""
     field: str = ""
     """The pointer to the refused field within an item."""
 
@@ -144,7 +143,7 @@ class Refusal(NamedTuple):
 REFUSALS: dict[type[Exception], Refusal] = {
     UnknownContent: Refusal(UNKNOWN_CONTENT, "The content is not in the catalog.", "/contentId"),
     NotEnrolled: Refusal(NOT_ENROLLED, "The learner is not enrolled in the content's module.", "/contentId"),
-    ContentElsewhere: Refusal(CONTENT_BELONGS_ELSEWHERE, "The content belongs to another module.", "/id"),
+    ContentElsewhere: Refusal(CONTENT_BELONGS_ELSEWHERE, "The content is current in module {}.", "/id"),
     UnknownModule: Refusal(NOT_FOUND, "There is no such module."),
     NoContent: Refusal(NOT_FOUND, "The module has no such content."),
     NoRecord: Refusal(NOT_FOUND, "There is nothing here."),
@@ -160,9 +159,16 @@ def refused_at(pointer: str = "") -> Iterator[None]:
     except tuple(REFUSALS) as refused:
         kind, detail, field = REFUSALS[type(refused)]
         if isinstance(refused, Refused) and field:
-            faults = [Fault(pointer.format(place) + field, detail) for place in refused.places]
-            raise Problem(kind, faults=faults) from refused
+            faults = [Fault(pointer.format(place) + field, detail) for place, detail in details(refused)]
+            raise Problem(kind, kind.detail or faults[0].detail, faults=faults) from refused
         raise Problem(kind, detail) from refused
+
+
+def details(refused: Refused) -> Iterator[tuple[int, str]]:
+    """Yield the place of each refused item, and the sentence about it."""
+    detail = REFUSALS[type(refused)].detail
+    for place, name in zip_longest(refused.places, refused.names):
+        yield place, detail.format(name)
 
 
 def register(app: Flask) -> None:
