@@ -6,7 +6,28 @@
 -- PUT /api/catalog/modules/{moduleId}, a new module
 -- =================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners: Find the modules of those contents that are in the catalog already.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.retired
+FROM contents
+WHERE
+  contents.id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  );
 
 -- store.locks._lock_table
 LOCK TABLE modules IN ROW EXCLUSIVE MODE;
@@ -16,6 +37,45 @@ SELECT
   PG_ADVISORY_XACT_LOCK(
     HASHTEXTEXTENDED(CAST(%(hashtextextended_1)s AS VARCHAR), CAST(%(hashtextextended_2)s AS INT))
   ) AS pg_advisory_xact_lock_1;
+
+-- store.publishing.published: Read modules as they were last published; ids without a module are left out.
+SELECT
+  module_instructors.module_id,
+  module_instructors.user_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+ORDER BY
+  module_instructors.ordinal;
+
+-- store.publishing.published (2): Read modules as they were last published; ids without a module are left out.
+SELECT
+  contents.module_id,
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+  AND NOT contents.retired
+ORDER BY
+  contents.ordinal;
+
+-- store.publishing.published (3): Read modules as they were last published; ids without a module are left out.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+WHERE
+  modules.id IN (CAST(%(id_1_1)s AS VARCHAR))
+ORDER BY
+  modules.id;
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights
 SELECT
@@ -36,12 +96,14 @@ FROM contents
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
 
--- store.publishing._store: Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store: Store a module with its instructors, and retire its contents; return whether the module is
+-- new.
 UPDATE modules SET title = CAST(%(title)s AS VARCHAR)
 WHERE
   modules.id = CAST(%(id_1)s AS VARCHAR);
 
--- store.publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (2): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 INSERT INTO modules (
   id,
   title,
@@ -56,10 +118,86 @@ VALUES
     CAST(%(total_contents)s AS BIGINT)
   );
 
--- store.publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (3): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 UPDATE contents SET retired = %(retired)s
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- store.publishing._store (4): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+DELETE FROM module_instructors
+WHERE
+  module_instructors.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- store.publishing._store (5): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+INSERT INTO module_instructors (
+  module_id,
+  user_id,
+  ordinal
+)
+VALUES
+  (
+    CAST(%(module_id)s AS VARCHAR),
+    CAST(%(user_id)s AS VARCHAR),
+    CAST(%(ordinal)s AS BIGINT)
+  );
+
+-- statements.write_changes: Write changes in the journal, in the order of their places.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS anon_1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data,
+  changes.is_history
+FROM (
+  SELECT
+    changes_json.value ->> 0 AS type,
+    CAST(changes_json.value ->> 1 AS TIMESTAMPTZ) AS time,
+    CAST(changes_json.value ->> 2 AS TIMESTAMPTZ) AS recorded_at,
+    (
+      changes_json.value ->> 3
+    ) COLLATE "C" AS user_id,
+    (
+      changes_json.value ->> 4
+    ) COLLATE "C" AS module_id,
+    (
+      changes_json.value ->> 5
+    ) COLLATE "C" AS content_id,
+    (
+      changes_json.value ->> 6
+    ) COLLATE "C" AS by_sub,
+    changes_json.value ->> 7 AS by_role,
+    changes_json.value ->> 8 AS data,
+    CAST(changes_json.value ->> 9 AS BOOLEAN) AS is_history,
+    CAST(changes_json.value ->> 10 AS BIGINT) AS place
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(changes)s AS VARCHAR) AS JSONB)) AS changes_json
+) AS changes
+ORDER BY
+  changes.place;
 
 -- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
 -- they are.
@@ -112,24 +250,6 @@ WHERE
   contents.module_id = excluded.module_id
 RETURNING contents.id;
 
--- store.publishing._store (4): Store a module with its contents and instructors; return whether it is new.
-DELETE FROM module_instructors
-WHERE
-  module_instructors.module_id = CAST(%(module_id_1)s AS VARCHAR);
-
--- store.publishing._store (5): Store a module with its contents and instructors; return whether it is new.
-INSERT INTO module_instructors (
-  module_id,
-  user_id,
-  ordinal
-)
-VALUES
-  (
-    CAST(%(module_id)s AS VARCHAR),
-    CAST(%(user_id)s AS VARCHAR),
-    CAST(%(ordinal)s AS BIGINT)
-  );
-
 -- store.recount.denominators: Recount the module's current contents and their weights.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
@@ -149,43 +269,6 @@ FROM (
 ) AS denominators
 WHERE
   modules.id = denominators.module_id;
-
--- catalog.queries.published: Read modules as they were last published; ids without a module are left out.
-SELECT
-  module_instructors.module_id,
-  module_instructors.user_id
-FROM module_instructors
-WHERE
-  module_instructors.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
-ORDER BY
-  module_instructors.ordinal;
-
--- catalog.queries.published (2): Read modules as they were last published; ids without a module are left out.
-SELECT
-  contents.module_id,
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight,
-  contents.completion_threshold,
-  contents.passing_score
-FROM contents
-WHERE
-  contents.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
-  AND NOT contents.retired
-ORDER BY
-  contents.ordinal;
-
--- catalog.queries.published (3): Read modules as they were last published; ids without a module are left out.
-SELECT
-  modules.id,
-  modules.title
-FROM modules
-WHERE
-  modules.id IN (CAST(%(id_1_1)s AS VARCHAR))
-ORDER BY
-  modules.id;
 
 COMMIT;
 
@@ -780,57 +863,7 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
--- statements.write_changes: Write changes in the journal, in the order of their places.
-INSERT INTO changes (
-  settled_after,
-  type,
-  time,
-  recorded_at,
-  user_id,
-  module_id,
-  content_id,
-  by_sub,
-  by_role,
-  data,
-  is_history
-)
-SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS anon_1,
-  changes.type,
-  changes.time,
-  changes.recorded_at,
-  changes.user_id,
-  changes.module_id,
-  changes.content_id,
-  changes.by_sub,
-  changes.by_role,
-  changes.data,
-  changes.is_history
-FROM (
-  SELECT
-    changes_json.value ->> 0 AS type,
-    CAST(changes_json.value ->> 1 AS TIMESTAMPTZ) AS time,
-    CAST(changes_json.value ->> 2 AS TIMESTAMPTZ) AS recorded_at,
-    (
-      changes_json.value ->> 3
-    ) COLLATE "C" AS user_id,
-    (
-      changes_json.value ->> 4
-    ) COLLATE "C" AS module_id,
-    (
-      changes_json.value ->> 5
-    ) COLLATE "C" AS content_id,
-    (
-      changes_json.value ->> 6
-    ) COLLATE "C" AS by_sub,
-    changes_json.value ->> 7 AS by_role,
-    changes_json.value ->> 8 AS data,
-    CAST(changes_json.value ->> 9 AS BOOLEAN) AS is_history,
-    CAST(changes_json.value ->> 10 AS BIGINT) AS place
-  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(changes)s AS VARCHAR) AS JSONB)) AS changes_json
-) AS changes
-ORDER BY
-  changes.place;
+-- statements.write_changes, as above
 
 -- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
@@ -884,11 +917,23 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, a content retired
 -- ======================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
 
 -- store.locks._lock_table, as above
 
 -- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights, as above
 
@@ -898,11 +943,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -992,8 +1039,8 @@ WHERE
   )
   AND enrollments.counted;
 
--- store.journal.write_selected: Write a change of a kind, as of now, for each of the enrollments or records that the
--- conditions select.
+-- store.journal.write_selected: Write a change of a kind for each of the enrollments or records that the conditions
+-- select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -1008,7 +1055,10 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -1017,20 +1067,7 @@ SELECT
   NULL AS content_id,
   CAST(%(param_4)s AS VARCHAR) AS by_sub,
   CAST(%(param_5)s AS VARCHAR) AS by_role,
-  CAST(JSON_BUILD_OBJECT(
-    'progressPercentage',
-    (
-      (
-        enrollments.weighted_sum * CAST(%(weighted_sum_1)s AS BIGINT)
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = CAST(%(id_1)s AS VARCHAR)
-      )
-    ) / CAST(100.0 AS DECIMAL)
-  ) AS TEXT) AS data,
+  CAST(JSON_BUILD_OBJECT('progressPercentage', 100.0) AS TEXT) AS data,
   TRUE AS is_history
 FROM enrollments
 WHERE
@@ -1041,7 +1078,7 @@ WHERE
         modules.id
       FROM modules
       WHERE
-        modules.id = CAST(%(id_2)s AS VARCHAR)
+        modules.id = CAST(%(id_1)s AS VARCHAR)
         AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
         AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
         AND enrollments.completed_contents = modules.total_contents
@@ -1471,12 +1508,6 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
-
 COMMIT;
 
 
@@ -1839,78 +1870,196 @@ COMMIT;
 -- GET /api/progress/stats/{moduleId}
 -- ==================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
--- analytics.queries.module: Find a module.
+-- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
+-- active since an instant.
 SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
+  'found' AS kind,
+  modules.title AS c0,
+  modules.total_weight AS c1,
+  modules.total_contents AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM modules
 WHERE
-  modules.id = CAST(%(module_id)s AS VARCHAR);
-
--- analytics.queries.contents: List a module's current contents in catalog order.
-SELECT
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight
-FROM contents
-WHERE
-  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
-ORDER BY
-  contents.ordinal;
-
--- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
-SELECT
-  tallies.kind,
-  tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('status', 'percentage', 'content')
-GROUP BY
-  tallies.kind,
-  tallies.item;
-
--- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
--- of their last update.
-SELECT
-  SUBSTRING(tallies.item FROM 12) AS substr_1,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND (
-    tallies.kind = CAST(%(kind_1)s AS VARCHAR)
-    AND tallies.item < CAST(%(week)s AS VARCHAR)
-    OR tallies.kind = CAST(%(kind_2)s AS VARCHAR)
-    AND tallies.item >= CAST(%(week)s AS VARCHAR)
-    AND tallies.item < CAST(%(day)s AS VARCHAR)
-  )
-GROUP BY
-  1
+  modules.id = CAST(%(module_id)s AS VARCHAR)
 UNION ALL
 SELECT
-  enrollments.last_content_id,
-  COUNT(*) AS count_1
+  'content' AS kind,
+  contents.id AS c0,
+  tallied.started AS c1,
+  tallied.completed AS c2,
+  tallied.time_spent_seconds AS c3,
+  tallied.scored AS c4,
+  tallied.score_hundredths AS c5,
+  CAST(contents.weight AS BIGINT) AS c6,
+  contents.ordinal AS c7,
+  contents.title AS c8,
+  contents.type AS c9,
+  contents.section AS c10
+FROM contents
+LEFT OUTER JOIN (
+  SELECT
+    tallies.item AS item,
+    CAST(SUM(tallies.started) AS BIGINT) AS started,
+    CAST(SUM(tallies.completed) AS BIGINT) AS completed,
+    CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS time_spent_seconds,
+    CAST(SUM(tallies.scored) AS BIGINT) AS scored,
+    CAST(SUM(tallies.score_hundredths) AS BIGINT) AS score_hundredths
+  FROM tallies
+  WHERE
+    tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+    AND tallies.kind IN ('content')
+  GROUP BY
+    tallies.item
+) AS tallied
+  ON tallied.item = contents.id
+WHERE
+  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
+UNION ALL
+SELECT
+  'status' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  CAST(SUM(tallies.started) AS BIGINT) AS c2,
+  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS c3,
+  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR) AND tallies.kind IN ('status')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'percentage' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('percentage')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'excused' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('excused')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('last_week')
+  AND tallies.item < (
+    SELECT
+      CAST(%(week)s AS VARCHAR) AS anon_1
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('last_day')
+  AND tallies.item >= (
+    SELECT
+      CAST(%(week)s AS VARCHAR) AS anon_1
+  )
+  AND tallies.item < (
+    SELECT
+      CAST(%(day)s AS VARCHAR) AS anon_2
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  enrollments.last_content_id AS c0,
+  COUNT(*) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id)s AS VARCHAR)
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted
-  AND enrollments.last_activity_at >= CAST(%(midnight)s AS TIMESTAMPTZ)
-  AND enrollments.last_activity_at <= CAST(%(since)s AS TIMESTAMPTZ)
+  AND NOT enrollments.last_is_excused
+  AND enrollments.last_activity_at >= (
+    SELECT
+      CAST(%(midnight)s AS TIMESTAMPTZ) AS anon_3
+  )
+  AND enrollments.last_activity_at <= (
+    SELECT
+      CAST(%(since)s AS TIMESTAMPTZ) AS anon_4
+  )
 GROUP BY
   enrollments.last_content_id;
 
@@ -1922,7 +2071,14 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- analytics.queries.module, as above
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR);
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -2022,23 +2178,21 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
-  tallies.kind,
   tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
+  CAST(SUM(tallies.learners) AS BIGINT) AS sum_1,
+  CAST(SUM(tallies.started) AS BIGINT) AS sum_2,
+  CAST(SUM(tallies.completed) AS BIGINT) AS sum_3,
+  CAST(SUM(tallies.enrollments_completed) AS BIGINT) AS sum_4,
+  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS sum_5,
+  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS sum_6,
+  CAST(SUM(tallies.scored) AS BIGINT) AS sum_7,
+  CAST(SUM(tallies.score_hundredths) AS BIGINT) AS sum_8
 FROM tallies
 WHERE
   tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind = CAST(%(kind_1)s AS VARCHAR)
+  AND tallies.kind IN ('day')
   AND tallies.item BETWEEN CAST(%(first)s AS VARCHAR) AND CAST(%(last)s AS VARCHAR)
 GROUP BY
-  tallies.kind,
   tallies.item;
 
 COMMIT;
@@ -2071,11 +2225,11 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- catalog.queries.published, as above
+-- store.publishing.published, as above
 
--- catalog.queries.published (2), as above
+-- store.publishing.published (2), as above
 
--- catalog.queries.published (3), as above
+-- store.publishing.published (3), as above
 
 COMMIT;
 
@@ -2083,11 +2237,23 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, other weights
 -- ==================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
 
 -- store.locks._lock_table, as above
 
 -- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights, as above
 
@@ -2097,11 +2263,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -2121,23 +2289,29 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- statements.store_tallies, as above
 
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
-
 COMMIT;
 
 
 -- PUT /api/catalog/modules/{moduleId}, a rule relaxed
 -- ===================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
 
 -- store.locks._lock_table, as above
 
 -- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights, as above
 
@@ -2147,11 +2321,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -2209,8 +2385,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.journal.write_selected (2): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -2225,7 +2401,10 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -2340,6 +2519,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -2351,8 +2531,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -2413,12 +2593,6 @@ WHERE
 -- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
-
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
 
 COMMIT;
 
@@ -2770,10 +2944,19 @@ ORDER BY
 COMMIT;
 
 
--- DELETE /api/progress/{userId}/{moduleId}
--- ========================================
+-- PATCH /api/progress/{recordId}
+-- ==============================
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.find_records, as above
+
+-- store.corrections.correct: Replace values of a record (see `calculations.correct`). Raises NoRecord.
+SELECT
+  progress_records.module_id
+FROM progress_records
+WHERE
+  progress_records.id = CAST(%(id_1)s AS UUID);
 
 -- statements.lock_modules, as above
 
@@ -2814,8 +2997,6 @@ JOIN (
 ORDER BY
   enrollments.user_id,
   enrollments.module_id   FOR UPDATE OF enrollments;
-
--- statements.read_enrollments, as above
 
 -- statements.read_records, as above
 
@@ -2872,6 +3053,58 @@ WHERE
     ) AS enrollment_keys
   );
 
+-- store.corrections.correct, as above
+
+-- statements.store, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- PUT /api/progress/{userId}/{moduleId}/{contentId}/excuse
+-- ========================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_enrollments, as above
+
+-- statements.read_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.store, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}/{contentId}/excuse
+-- ===========================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
 -- statements.delete_records: Delete records by their ids, and their sessions with them.
 DELETE FROM progress_records
 WHERE
@@ -2885,27 +3118,31 @@ WHERE
     ) AS record_ids
   );
 
--- statements.delete_days: Delete days of activity.
-DELETE FROM activity_days
-WHERE
-  (activity_days.user_id, activity_days.module_id, activity_days.day) IN (
-    SELECT
-      days.user_id,
-      days.module_id,
-      days.day
-    FROM (
-      SELECT
-        (
-          days_json.value ->> 0
-        ) COLLATE "C" AS user_id,
-        (
-          days_json.value ->> 1
-        ) COLLATE "C" AS module_id,
-        CAST(days_json.value ->> 2 AS DATE) AS day,
-        CAST(days_json.value ->> 3 AS BIGINT) AS time_spent_seconds
-      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(days)s AS VARCHAR) AS JSONB)) AS days_json
-    ) AS days
-  );
+-- statements.store, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}/{contentId}
+-- ====================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.delete_records, as above
 
 -- statements.store, as above
 
@@ -2914,8 +3151,8 @@ WHERE
 COMMIT;
 
 
--- DELETE /api/progress/{userId}
--- =============================
+-- POST /api/progress/{userId}/merge
+-- =================================
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
@@ -2938,6 +3175,8 @@ WHERE
 
 -- statements.lock_known_enrollments, as above
 
+-- statements.lock_enrollments, as above
+
 -- statements.read_enrollments, as above
 
 -- statements.read_records, as above
@@ -2948,31 +3187,44 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
--- keep erasures.
-DELETE FROM changes
+-- store.corrections.merge: Fold one learner into another: they are one person. Returns whether the first had any
+-- enrollments.
+UPDATE changes SET user_id = CAST(%(user_id)s AS VARCHAR), by_sub = CASE
+  WHEN (
+    changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR)
+  )
+  THEN CAST(%(param_1)s AS VARCHAR)
+  ELSE changes.by_sub
+END
 WHERE
   changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
-  AND changes.type <> CAST(%(type_1)s AS VARCHAR);
-
--- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
--- learner; keep erasures.
-DELETE FROM changes
-WHERE
-  type = 'learner.merged' AND changes.data = CAST(%(data_1)s AS VARCHAR)
-RETURNING changes.user_id;
-
--- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
--- learner; keep erasures.
-UPDATE changes SET by_sub = CAST(%(by_sub)s AS VARCHAR)
-WHERE
-  by_role <> 'service'
-  AND by_sub <> COALESCE(user_id, '')
-  AND changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR);
+  AND (
+    NOT changes.type IN (CAST(%(type_1_1)s AS VARCHAR), CAST(%(type_1_2)s AS VARCHAR))
+  );
 
 -- statements.delete_records, as above
 
--- statements.delete_days, as above
+-- statements.delete_days: Delete days of activity.
+DELETE FROM activity_days
+WHERE
+  (activity_days.user_id, activity_days.module_id, activity_days.day) IN (
+    SELECT
+      days.user_id,
+      days.module_id,
+      days.day
+    FROM (
+      SELECT
+        (
+          days_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          days_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(days_json.value ->> 2 AS DATE) AS day,
+        CAST(days_json.value ->> 3 AS BIGINT) AS time_spent_seconds
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(days)s AS VARCHAR) AS JSONB)) AS days_json
+    ) AS days
+  );
 
 -- statements.delete_enrollments: Delete the enrollments of the keys.
 DELETE FROM enrollments
@@ -3004,7 +3256,142 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.read_enrollments, as above
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.corrections.merge, as above
+
+-- statements.store, as above
+
+COMMIT;
+
+
+-- DELETE /api/enrollments/{userId}/{moduleId}
+-- ===========================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.delete_enrollments, as above
+
+-- statements.store, as above
+
+-- statements.write_changes, as above
+
+-- store.corrections.withdraw: Delete an enrollment with all that is recorded under it, and end its history.
+UPDATE changes SET is_history = %(is_history)s
+WHERE
+  changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND changes.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND changes.is_history;
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}
+-- ========================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.delete_records, as above
+
+-- statements.delete_days, as above
+
+-- statements.store, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}
+-- =============================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- web.idempotency.forget, as above
+
+-- statements.enrolled_modules, as above
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
+-- keep erasures.
+DELETE FROM changes
+WHERE
+  changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  AND changes.type <> CAST(%(type_1)s AS VARCHAR);
+
+-- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+DELETE FROM changes
+WHERE
+  type = 'learner.merged' AND changes.data = CAST(%(data_1)s AS VARCHAR)
+RETURNING changes.user_id;
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = CAST(%(by_sub)s AS VARCHAR)
+WHERE
+  by_role <> 'service'
+  AND by_sub <> COALESCE(user_id, '')
+  AND changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR);
+
+-- statements.delete_records, as above
+
+-- statements.delete_days, as above
+
+-- statements.delete_enrollments, as above
+
+-- statements.store, as above
+
+-- statements.write_changes, as above
+
+-- web.idempotency.forget, as above
+
+-- statements.enrolled_modules, as above
+
+-- statements.lock_modules, as above
 
 -- statements.read_records, as above
 
@@ -3077,7 +3464,9 @@ COMMIT;
 -- flask progress verify
 -- =====================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
 -- connection reads.
@@ -3189,6 +3578,7 @@ FROM enrollments, (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3200,8 +3590,8 @@ FROM enrollments, (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -3834,7 +4224,9 @@ COMMIT;
 -- flask progress verify --repair, of a learner
 -- ============================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts, as above
 
@@ -3846,7 +4238,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000
 
 -- store.verification._compare (4), as above
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- statements.lock_modules, as above
 
@@ -3859,7 +4253,7 @@ SELECT
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
-  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
 ORDER BY
   enrollments.user_id   FOR UPDATE;
 
@@ -3899,7 +4293,7 @@ WHERE
     contents.passing_score IS NULL
     OR progress_records.score * CAST(%(score_1)s AS BIGINT) >= contents.passing_score * progress_records.max_score
   )
-  AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND progress_records.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
 GROUP BY
   progress_records.content_id;
 
@@ -3950,6 +4344,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3961,8 +4356,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -4008,7 +4403,7 @@ FROM (
 ) AS counted
 WHERE
   enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
-  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
   AND enrollments.user_id = counted.user_id
   AND (
     enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
@@ -4027,7 +4422,7 @@ SELECT
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
-  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
   AND (
     EXISTS(
       SELECT
@@ -4042,8 +4437,8 @@ WHERE
   )
   AND enrollments.counted;
 
--- store.journal.write_selected (3): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -4058,7 +4453,10 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -4067,32 +4465,19 @@ SELECT
   NULL AS content_id,
   CAST(%(param_4)s AS VARCHAR) AS by_sub,
   CAST(%(param_5)s AS VARCHAR) AS by_role,
-  CAST(JSON_BUILD_OBJECT(
-    'progressPercentage',
-    (
-      (
-        enrollments.weighted_sum * CAST(%(weighted_sum_1)s AS BIGINT)
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = CAST(%(id_1)s AS VARCHAR)
-      )
-    ) / CAST(100.0 AS DECIMAL)
-  ) AS TEXT) AS data,
+  CAST(JSON_BUILD_OBJECT('progressPercentage', 100.0) AS TEXT) AS data,
   TRUE AS is_history
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
-  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
   AND (
     EXISTS(
       SELECT
         modules.id
       FROM modules
       WHERE
-        modules.id = CAST(%(id_2)s AS VARCHAR)
+        modules.id = CAST(%(id_1)s AS VARCHAR)
         AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
         AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
         AND enrollments.completed_contents = modules.total_contents
@@ -4107,7 +4492,7 @@ ORDER BY
 UPDATE enrollments SET status = CAST(%(status)s AS VARCHAR), completed_at = CAST(%(completed_at)s AS TIMESTAMPTZ)
 WHERE
   enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
-  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
   AND (
     EXISTS(
       SELECT
@@ -4123,7 +4508,9 @@ WHERE
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.locks._hold, as above
 
@@ -4694,7 +5081,9 @@ COMMIT;
 -- flask progress verify --repair, of a module
 -- ===========================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts, as above
 
@@ -4706,7 +5095,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000
 
 -- store.verification._compare (4), as above
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.locks._lock_table, as above
 
@@ -4800,6 +5191,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -4811,8 +5203,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -4877,7 +5269,9 @@ WHERE
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.locks._hold, as above
 
@@ -4895,7 +5289,9 @@ COMMIT;
 -- flask progress purge-keys
 -- =========================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- web.idempotency.purge: Delete the answers that are older than a day, and return their number.
 DELETE FROM stored_answers

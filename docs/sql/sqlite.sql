@@ -10,6 +10,61 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners: Find the modules of those contents that are in the catalog already.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.retired
+FROM contents
+WHERE
+  contents.id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  );
+
+-- store.publishing.published: Read modules as they were last published; ids without a module are left out.
+SELECT
+  module_instructors.module_id,
+  module_instructors.user_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id IN (?)
+ORDER BY
+  module_instructors.ordinal;
+
+-- store.publishing.published (2): Read modules as they were last published; ids without a module are left out.
+SELECT
+  contents.module_id,
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id IN (?) AND contents.retired = 0
+ORDER BY
+  contents.ordinal;
+
+-- store.publishing.published (3): Read modules as they were last published; ids without a module are left out.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+WHERE
+  modules.id IN (?)
+ORDER BY
+  modules.id;
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights
 SELECT
   contents.id,
@@ -27,12 +82,14 @@ FROM contents
 WHERE
   contents.module_id = ?;
 
--- store.publishing._store: Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store: Store a module with its instructors, and retire its contents; return whether the module is
+-- new.
 UPDATE modules SET title = ?
 WHERE
   modules.id = ?;
 
--- store.publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (2): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 INSERT INTO modules (
   id,
   title,
@@ -42,10 +99,71 @@ INSERT INTO modules (
 VALUES
   (?, ?, ?, ?);
 
--- store.publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (3): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 UPDATE contents SET retired = ?
 WHERE
   contents.module_id = ?;
+
+-- store.publishing._store (4): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+DELETE FROM module_instructors
+WHERE
+  module_instructors.module_id = ?;
+
+-- store.publishing._store (5): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+INSERT INTO module_instructors (
+  module_id,
+  user_id,
+  ordinal
+)
+VALUES
+  (?, ?, ?);
+
+-- statements.write_changes: Write changes in the journal, in the order of their places.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS anon_1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data,
+  changes.is_history
+FROM (
+  SELECT
+    JSON_EXTRACT(changes_json.value, '$[0]') AS type,
+    JSON_EXTRACT(changes_json.value, '$[1]') AS time,
+    JSON_EXTRACT(changes_json.value, '$[2]') AS recorded_at,
+    JSON_EXTRACT(changes_json.value, '$[3]') AS user_id,
+    JSON_EXTRACT(changes_json.value, '$[4]') AS module_id,
+    JSON_EXTRACT(changes_json.value, '$[5]') AS content_id,
+    JSON_EXTRACT(changes_json.value, '$[6]') AS by_sub,
+    JSON_EXTRACT(changes_json.value, '$[7]') AS by_role,
+    JSON_EXTRACT(changes_json.value, '$[8]') AS data,
+    JSON_EXTRACT(changes_json.value, '$[9]') AS is_history,
+    JSON_EXTRACT(changes_json.value, '$[10]') AS place
+  FROM JSON_EACH(?) AS changes_json
+) AS changes
+ORDER BY
+  changes.place;
 
 -- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
 -- they are.
@@ -94,20 +212,6 @@ WHERE
   contents.module_id = excluded.module_id
 RETURNING id;
 
--- store.publishing._store (4): Store a module with its contents and instructors; return whether it is new.
-DELETE FROM module_instructors
-WHERE
-  module_instructors.module_id = ?;
-
--- store.publishing._store (5): Store a module with its contents and instructors; return whether it is new.
-INSERT INTO module_instructors (
-  module_id,
-  user_id,
-  ordinal
-)
-VALUES
-  (?, ?, ?);
-
 -- store.recount.denominators: Recount the module's current contents and their weights.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
@@ -125,42 +229,6 @@ FROM (
 ) AS denominators
 WHERE
   modules.id = denominators.module_id;
-
--- catalog.queries.published: Read modules as they were last published; ids without a module are left out.
-SELECT
-  module_instructors.module_id,
-  module_instructors.user_id
-FROM module_instructors
-WHERE
-  module_instructors.module_id IN (?)
-ORDER BY
-  module_instructors.ordinal;
-
--- catalog.queries.published (2): Read modules as they were last published; ids without a module are left out.
-SELECT
-  contents.module_id,
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight,
-  contents.completion_threshold,
-  contents.passing_score
-FROM contents
-WHERE
-  contents.module_id IN (?) AND contents.retired = 0
-ORDER BY
-  contents.ordinal;
-
--- catalog.queries.published (3): Read modules as they were last published; ids without a module are left out.
-SELECT
-  modules.id,
-  modules.title
-FROM modules
-WHERE
-  modules.id IN (?)
-ORDER BY
-  modules.id;
 
 COMMIT;
 
@@ -573,49 +641,7 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- statements.write_changes: Write changes in the journal, in the order of their places.
-INSERT INTO changes (
-  settled_after,
-  type,
-  time,
-  recorded_at,
-  user_id,
-  module_id,
-  content_id,
-  by_sub,
-  by_role,
-  data,
-  is_history
-)
-SELECT
-  0 AS anon_1,
-  changes.type,
-  changes.time,
-  changes.recorded_at,
-  changes.user_id,
-  changes.module_id,
-  changes.content_id,
-  changes.by_sub,
-  changes.by_role,
-  changes.data,
-  changes.is_history
-FROM (
-  SELECT
-    JSON_EXTRACT(changes_json.value, '$[0]') AS type,
-    JSON_EXTRACT(changes_json.value, '$[1]') AS time,
-    JSON_EXTRACT(changes_json.value, '$[2]') AS recorded_at,
-    JSON_EXTRACT(changes_json.value, '$[3]') AS user_id,
-    JSON_EXTRACT(changes_json.value, '$[4]') AS module_id,
-    JSON_EXTRACT(changes_json.value, '$[5]') AS content_id,
-    JSON_EXTRACT(changes_json.value, '$[6]') AS by_sub,
-    JSON_EXTRACT(changes_json.value, '$[7]') AS by_role,
-    JSON_EXTRACT(changes_json.value, '$[8]') AS data,
-    JSON_EXTRACT(changes_json.value, '$[9]') AS is_history,
-    JSON_EXTRACT(changes_json.value, '$[10]') AS place
-  FROM JSON_EACH(?) AS changes_json
-) AS changes
-ORDER BY
-  changes.place;
+-- statements.write_changes, as above
 
 -- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
@@ -669,6 +695,16 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights, as above
 
 -- store.publishing._rules, as above
@@ -677,11 +713,13 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -753,8 +791,8 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- store.journal.write_selected: Write a change of a kind, as of now, for each of the enrollments or records that the
--- conditions select.
+-- store.journal.write_selected: Write a change of a kind for each of the enrollments or records that the conditions
+-- select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -778,21 +816,7 @@ SELECT
   NULL AS content_id,
   ? AS by_sub,
   ? AS by_role,
-  JSON_OBJECT(
-    'progressPercentage', (
-      (
-        enrollments.weighted_sum * ?
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = ?
-      )
-    ) / (
-      100.0 + 0.0
-    )
-  ) AS data,
+  JSON_OBJECT('progressPercentage', 100.0) AS data,
   1 AS is_history
 FROM enrollments
 WHERE
@@ -1022,12 +1046,6 @@ ORDER BY
 );
 
 -- statements.store_tallies, as above
-
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
 
 COMMIT;
 
@@ -1391,77 +1409,193 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
-BEGIN;
-
--- analytics.queries.module: Find a module.
+-- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
+-- active since an instant.
 SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
+  'found' AS kind,
+  modules.title AS c0,
+  modules.total_weight AS c1,
+  modules.total_contents AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM modules
 WHERE
-  modules.id = ?;
-
--- analytics.queries.contents: List a module's current contents in catalog order.
+  modules.id = ?
+UNION ALL
 SELECT
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight
+  'content' AS kind,
+  contents.id AS c0,
+  tallied.started AS c1,
+  tallied.completed AS c2,
+  tallied.time_spent_seconds AS c3,
+  tallied.scored AS c4,
+  tallied.score_hundredths AS c5,
+  CAST(contents.weight AS INTEGER) AS c6,
+  contents.ordinal AS c7,
+  contents.title AS c8,
+  contents.type AS c9,
+  contents.section AS c10
 FROM contents
+LEFT OUTER JOIN (
+  SELECT
+    tallies.item AS item,
+    CAST(SUM(tallies.started) AS INTEGER) AS started,
+    CAST(SUM(tallies.completed) AS INTEGER) AS completed,
+    CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS time_spent_seconds,
+    CAST(SUM(tallies.scored) AS INTEGER) AS scored,
+    CAST(SUM(tallies.score_hundredths) AS INTEGER) AS score_hundredths
+  FROM tallies
+  WHERE
+    tallies.module_id = ? AND tallies.kind IN ('content')
+  GROUP BY
+    tallies.item
+) AS tallied
+  ON tallied.item = contents.id
 WHERE
   contents.module_id = ? AND contents.retired = 0
-ORDER BY
-  contents.ordinal;
-
--- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
+UNION ALL
 SELECT
-  tallies.kind,
-  tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+  'status' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  CAST(SUM(tallies.started) AS INTEGER) AS c2,
+  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS c3,
+  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind IN ('status', 'percentage', 'content')
+  tallies.module_id = ? AND tallies.kind IN ('status')
 GROUP BY
-  tallies.kind,
-  tallies.item;
-
--- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
--- of their last update.
+  tallies.item
+UNION ALL
 SELECT
-  SUBSTRING(tallies.item, 12) AS substr_1,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1
+  'percentage' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind IN ('percentage')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'excused' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind IN ('excused')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM tallies
 WHERE
   tallies.module_id = ?
-  AND (
-    tallies.kind = ?
-    AND tallies.item < ?
-    OR tallies.kind = ?
-    AND tallies.item >= ?
-    AND tallies.item < ?
+  AND tallies.kind IN ('last_week')
+  AND tallies.item < (
+    SELECT
+      ? AS anon_1
   )
 GROUP BY
-  1
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
 UNION ALL
 SELECT
-  enrollments.last_content_id,
-  COUNT(*) AS count_1
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ?
+  AND tallies.kind IN ('last_day')
+  AND tallies.item >= (
+    SELECT
+      ? AS anon_1
+  )
+  AND tallies.item < (
+    SELECT
+      ? AS anon_2
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  enrollments.last_content_id AS c0,
+  COUNT(*) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM enrollments
 WHERE
   enrollments.module_id = ?
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted = 1
-  AND enrollments.last_activity_at >= ?
-  AND enrollments.last_activity_at <= ?
+  AND enrollments.last_is_excused = 0
+  AND enrollments.last_activity_at >= (
+    SELECT
+      ? AS anon_3
+  )
+  AND enrollments.last_activity_at <= (
+    SELECT
+      ? AS anon_4
+  )
 GROUP BY
   enrollments.last_content_id;
 
@@ -1475,7 +1609,14 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- analytics.queries.module, as above
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = ?;
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -1579,21 +1720,19 @@ BEGIN;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
-  tallies.kind,
   tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+  CAST(SUM(tallies.learners) AS INTEGER) AS sum_1,
+  CAST(SUM(tallies.started) AS INTEGER) AS sum_2,
+  CAST(SUM(tallies.completed) AS INTEGER) AS sum_3,
+  CAST(SUM(tallies.enrollments_completed) AS INTEGER) AS sum_4,
+  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS sum_5,
+  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS sum_6,
+  CAST(SUM(tallies.scored) AS INTEGER) AS sum_7,
+  CAST(SUM(tallies.score_hundredths) AS INTEGER) AS sum_8
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind = ? AND tallies.item BETWEEN ? AND ?
+  tallies.module_id = ? AND tallies.kind IN ('day') AND tallies.item BETWEEN ? AND ?
 GROUP BY
-  tallies.kind,
   tallies.item;
 
 COMMIT;
@@ -1630,11 +1769,11 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- catalog.queries.published, as above
+-- store.publishing.published, as above
 
--- catalog.queries.published (2), as above
+-- store.publishing.published (2), as above
 
--- catalog.queries.published (3), as above
+-- store.publishing.published (3), as above
 
 COMMIT;
 
@@ -1646,6 +1785,16 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights, as above
 
 -- store.publishing._rules, as above
@@ -1654,11 +1803,13 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -1678,12 +1829,6 @@ BEGIN IMMEDIATE;
 
 -- statements.store_tallies, as above
 
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
-
 COMMIT;
 
 
@@ -1694,6 +1839,16 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights, as above
 
 -- store.publishing._rules, as above
@@ -1702,11 +1857,13 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -1762,8 +1919,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.journal.write_selected (2): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -1892,6 +2049,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -1903,8 +2061,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -1965,12 +2123,6 @@ WHERE
 -- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
-
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
 
 COMMIT;
 
@@ -2286,12 +2438,21 @@ ORDER BY
 COMMIT;
 
 
--- DELETE /api/progress/{userId}/{moduleId}
--- ========================================
+-- PATCH /api/progress/{recordId}
+-- ==============================
 
 PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
+
+-- statements.find_records, as above
+
+-- store.corrections.correct: Replace values of a record (see `calculations.correct`). Raises NoRecord.
+SELECT
+  progress_records.module_id
+FROM progress_records
+WHERE
+  progress_records.id = ?;
 
 -- statements.lock_modules, as above
 
@@ -2328,8 +2489,6 @@ JOIN (
 ORDER BY
   enrollments.user_id,
   enrollments.module_id;
-
--- statements.read_enrollments, as above
 
 -- statements.read_records, as above
 
@@ -2378,6 +2537,74 @@ WHERE
     ) AS enrollment_keys
   );
 
+-- store.corrections.correct, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- PUT /api/progress/{userId}/{moduleId}/{contentId}/excuse
+-- ========================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_enrollments, as above
+
+-- statements.read_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}/{contentId}/excuse
+-- ===========================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
 -- statements.delete_records: Delete records by their ids, and their sessions with them.
 DELETE FROM progress_records
 WHERE
@@ -2389,24 +2616,6 @@ WHERE
         JSON_EXTRACT(record_ids_json.value, '$[0]') AS id
       FROM JSON_EACH(?) AS record_ids_json
     ) AS record_ids
-  );
-
--- statements.delete_days: Delete days of activity.
-DELETE FROM activity_days
-WHERE
-  (activity_days.user_id, activity_days.module_id, activity_days.day) IN (
-    SELECT
-      days.user_id,
-      days.module_id,
-      days.day
-    FROM (
-      SELECT
-        JSON_EXTRACT(days_json.value, '$[0]') AS user_id,
-        JSON_EXTRACT(days_json.value, '$[1]') AS module_id,
-        JSON_EXTRACT(days_json.value, '$[2]') AS day,
-        JSON_EXTRACT(days_json.value, '$[3]') AS time_spent_seconds
-      FROM JSON_EACH(?) AS days_json
-    ) AS days
   );
 
 -- statements.store, as above
@@ -2422,8 +2631,42 @@ WHERE
 COMMIT;
 
 
--- DELETE /api/progress/{userId}
--- =============================
+-- DELETE /api/progress/{userId}/{moduleId}/{contentId}
+-- ====================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.delete_records, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- POST /api/progress/{userId}/merge
+-- =================================
 
 PRAGMA busy_timeout = 500;
 
@@ -2448,6 +2691,8 @@ WHERE
 
 -- statements.lock_known_enrollments, as above
 
+-- statements.lock_enrollments, as above
+
 -- statements.read_enrollments, as above
 
 -- statements.read_records, as above
@@ -2458,28 +2703,35 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
--- keep erasures.
-DELETE FROM changes
+-- store.corrections.merge: Fold one learner into another: they are one person. Returns whether the first had any
+-- enrollments.
+UPDATE changes SET user_id = ?, by_sub = CASE WHEN (
+  changes.by_sub = ?
+) THEN ? ELSE changes.by_sub END
 WHERE
-  changes.user_id = ? AND changes.type <> ?;
-
--- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
--- learner; keep erasures.
-DELETE FROM changes
-WHERE
-  type = 'learner.merged' AND changes.data = ?
-RETURNING user_id;
-
--- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
--- learner; keep erasures.
-UPDATE changes SET by_sub = ?
-WHERE
-  by_role <> 'service' AND by_sub <> COALESCE(user_id, '') AND changes.by_sub = ?;
+  changes.user_id = ? AND (
+    NOT changes.type IN (?, ?)
+  );
 
 -- statements.delete_records, as above
 
--- statements.delete_days, as above
+-- statements.delete_days: Delete days of activity.
+DELETE FROM activity_days
+WHERE
+  (activity_days.user_id, activity_days.module_id, activity_days.day) IN (
+    SELECT
+      days.user_id,
+      days.module_id,
+      days.day
+    FROM (
+      SELECT
+        JSON_EXTRACT(days_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(days_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(days_json.value, '$[2]') AS day,
+        JSON_EXTRACT(days_json.value, '$[3]') AS time_spent_seconds
+      FROM JSON_EACH(?) AS days_json
+    ) AS days
+  );
 
 -- statements.delete_enrollments: Delete the enrollments of the keys.
 DELETE FROM enrollments
@@ -2513,7 +2765,167 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.read_enrollments, as above
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.corrections.merge, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+COMMIT;
+
+
+-- DELETE /api/enrollments/{userId}/{moduleId}
+-- ===========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.delete_enrollments, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
+
+-- store.corrections.withdraw: Delete an enrollment with all that is recorded under it, and end its history.
+UPDATE changes SET is_history = ?
+WHERE
+  changes.user_id = ? AND changes.module_id = ? AND changes.is_history = 1;
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}/{moduleId}
+-- ========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- statements.delete_records, as above
+
+-- statements.delete_days, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
+
+COMMIT;
+
+
+-- DELETE /api/progress/{userId}
+-- =============================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- web.idempotency.forget, as above
+
+-- statements.enrolled_modules, as above
+
+-- statements.lock_modules, as above
+
+-- statements.lock_known_enrollments, as above
+
+-- statements.read_records, as above
+
+-- statements.read_days, as above
+
+-- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
+
+-- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
+-- keep erasures.
+DELETE FROM changes
+WHERE
+  changes.user_id = ? AND changes.type <> ?;
+
+-- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+DELETE FROM changes
+WHERE
+  type = 'learner.merged' AND changes.data = ?
+RETURNING user_id;
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = ?
+WHERE
+  by_role <> 'service' AND by_sub <> COALESCE(user_id, '') AND changes.by_sub = ?;
+
+-- statements.delete_records, as above
+
+-- statements.delete_days, as above
+
+-- statements.delete_enrollments, as above
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
+
+-- web.idempotency.forget, as above
+
+-- statements.enrolled_modules, as above
+
+-- statements.lock_modules, as above
 
 -- statements.read_records, as above
 
@@ -2693,6 +3105,7 @@ CROSS JOIN (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -2704,8 +3117,8 @@ CROSS JOIN (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -3204,7 +3617,7 @@ SELECT
   enrollments.user_id
 FROM enrollments
 WHERE
-  enrollments.module_id = ? AND enrollments.user_id IN (?, ?)
+  enrollments.module_id = ? AND enrollments.user_id IN (?)
 ORDER BY
   enrollments.user_id;
 
@@ -3244,7 +3657,7 @@ WHERE
     contents.passing_score IS NULL
     OR progress_records.score * ? >= contents.passing_score * progress_records.max_score
   )
-  AND progress_records.user_id IN (?, ?)
+  AND progress_records.user_id IN (?)
 GROUP BY
   progress_records.content_id;
 
@@ -3296,6 +3709,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3307,8 +3721,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -3354,7 +3768,7 @@ FROM (
 ) AS counted
 WHERE
   enrollments.module_id = ?
-  AND enrollments.user_id IN (?, ?)
+  AND enrollments.user_id IN (?)
   AND enrollments.user_id = counted.user_id
   AND (
     enrollments.weighted_sum IS NOT counted.weighted_sum
@@ -3373,7 +3787,7 @@ SELECT
 FROM enrollments
 WHERE
   enrollments.module_id = ?
-  AND enrollments.user_id IN (?, ?)
+  AND enrollments.user_id IN (?)
   AND (
     EXISTS(
       SELECT
@@ -3388,8 +3802,8 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- store.journal.write_selected (3): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -3413,26 +3827,12 @@ SELECT
   NULL AS content_id,
   ? AS by_sub,
   ? AS by_role,
-  JSON_OBJECT(
-    'progressPercentage', (
-      (
-        enrollments.weighted_sum * ?
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = ?
-      )
-    ) / (
-      100.0 + 0.0
-    )
-  ) AS data,
+  JSON_OBJECT('progressPercentage', 100.0) AS data,
   1 AS is_history
 FROM enrollments
 WHERE
   enrollments.module_id = ?
-  AND enrollments.user_id IN (?, ?)
+  AND enrollments.user_id IN (?)
   AND (
     EXISTS(
       SELECT
@@ -3454,7 +3854,7 @@ ORDER BY
 UPDATE enrollments SET status = ?, completed_at = ?
 WHERE
   enrollments.module_id = ?
-  AND enrollments.user_id IN (?, ?)
+  AND enrollments.user_id IN (?)
   AND (
     EXISTS(
       SELECT
@@ -3987,6 +4387,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3998,8 +4399,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments

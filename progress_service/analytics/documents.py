@@ -60,27 +60,29 @@ class TypeStatisticsDocument(Document):
 
 
 class ContentStatisticsDocument(ListedContentDocument):
-    """The statistics of a content, over the learners who started it."""
+    """The statistics of a content, over the learners who started it and are not excused from it."""
 
     started: int
     completed: int
+    excused: Annotated[int, Meta(description="Learners who are excused; they are in no other figure of the content.")]
     completion_rate: float | None
     average_time_spent_seconds: float | None
     average_score_percentage: float | None
     stalled: Annotated[
         int,
         Meta(
-            description="Learners, neither completed nor dropped, whose last update was on this content"
+            description="Learners, neither completed nor dropped nor excused, whose last update was on this content"
             " and is at least `stalledDays` old."
         ),
     ]
 
     @classmethod
-    def of(cls, content: ListedContent, counts: Counts, stalled: int) -> Self:
+    def of(cls, content: ListedContent, counts: Counts, excused: int, stalled: int) -> Self:
         return cls(
             *content,
             started=counts.started,
             completed=counts.completed,
+            excused=excused,
             completion_rate=_completion_rate(counts),
             average_time_spent_seconds=_average_time(counts),
             average_score_percentage=rounded_down(counts.score_hundredths, 100 * counts.scored),
@@ -113,7 +115,7 @@ class StatisticsDocument(Document):
 
     @classmethod
     def of(cls, found: Statistics) -> Self:
-        titled, contents, statuses, percentages, stalled = found
+        titled, contents, statuses, percentages, excused, stalled = found
         by_status = {status: statuses.get(status, NOTHING) for status in STATUSES}
         everybody = _sum(by_status.values())
         staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
@@ -138,7 +140,7 @@ class StatisticsDocument(Document):
             progress_distribution=[sum(reached[first : first + 10]) for first in range(0, 101, 10)],
             time_spent=TimeSpentDocument(everybody.time_spent_seconds, _average_time(everybody)),
             contents=[
-                ContentStatisticsDocument.of(content, counts, stalled.get(content.id, 0))
+                ContentStatisticsDocument.of(content, counts, excused.get(content.id, 0), stalled.get(content.id, 0))
                 for content, counts in contents
             ],
             by_type=[

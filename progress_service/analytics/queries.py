@@ -25,7 +25,7 @@ from progress_service.store.direct import DirectStatement
 from progress_service.store.functions import content_of, one_of
 from progress_service.store.models import Content, Enrollment, Module, Tally
 from progress_service.store.values import MODULE
-from progress_service.tallies import CONTENT, DAY, LAST_DAY, LAST_WEEK, NOTHING, PERCENTAGE, STATUS, Counts
+from progress_service.tallies import CONTENT, DAY, EXCUSED, LAST_DAY, LAST_WEEK, NOTHING, PERCENTAGE, STATUS, Counts
 from progress_service.web.documents import ListedContent
 
 
@@ -47,6 +47,8 @@ class Statistics(NamedTuple):
     """The sums over the enrollments, by their status."""
     percentages: Mapping[str, int]
     """How many learners are at each percentage."""
+    excused: Mapping[str, int]
+    """How many learners are excused from each content."""
     stalled: Mapping[str, int]
     """The active and paused learners without activity since an instant, by the content of their last update."""
 
@@ -91,13 +93,14 @@ def _statuses() -> Any:
     return _rows(STATUS, Tally.item, *sums).where(*_of_kind(STATUS)).group_by(Tally.item)
 
 
-def _percentages() -> Any:
-    return _rows(PERCENTAGE, Tally.item, _sum("learners")).where(*_of_kind(PERCENTAGE)).group_by(Tally.item)
+def _learners(kind: str) -> Any:
+    return _rows(kind, Tally.item, _sum("learners")).where(*_of_kind(kind)).group_by(Tally.item)
 
 
 def _stalled() -> list[Any]:
     """Count the active and paused learners without activity since an instant, by the content of their last update.
 
+    Learners who are excused from that content are left out.
     Tallies give the complete weeks before the instant's week, and its complete days before the instant's day. On that
     day itself the enrollments are counted.
     """
@@ -121,6 +124,7 @@ def _stalled() -> list[Any]:
             Enrollment.module_id == THE_MODULE,
             one_of(Enrollment.status, (ACTIVE, PAUSED)),
             Enrollment.counted,
+            ~Enrollment.last_is_excused,
             Enrollment.last_activity_at >= midnight,
             Enrollment.last_activity_at <= since,
         ),
@@ -129,7 +133,9 @@ def _stalled() -> list[Any]:
 
 MODULE_TITLE = DirectStatement(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
 _FOUND = _rows(FOUND, Module.title, *MODULE).where(Module.id == THE_MODULE)
-STATISTICS = DirectStatement(union_all(_FOUND, _contents(), _statuses(), _percentages(), *_stalled()))
+STATISTICS = DirectStatement(
+    union_all(_FOUND, _contents(), _statuses(), _learners(PERCENTAGE), _learners(EXCUSED), *_stalled())
+)
 DAYS = DirectStatement(
     select(Tally.item, *map(_sum, Counts._fields))
     .where(*_of_kind(DAY), Tally.item.between(bindparam("first", type_=String), bindparam("last", type_=String)))
@@ -149,6 +155,7 @@ def statistics(connection: Connection, module_id: str, since: datetime) -> Stati
     contents: list[tuple[int, ListedContent, Counts]] = []
     statuses: dict[str, Counts] = {}
     percentages: dict[str, int] = {}
+    excused: dict[str, int] = {}
     stalled: Counter[str] = Counter()
     rows = STATISTICS.run(
         connection,
@@ -166,13 +173,15 @@ def statistics(connection: Connection, module_id: str, since: datetime) -> Stati
             statuses[item] = Counts(first, second, time_spent_seconds=third, weighted_sum=fourth)
         elif kind == PERCENTAGE:
             percentages[item] = first
+        elif kind == EXCUSED:
+            excused[item] = first
         elif kind == STALLED:
             stalled[item] += first
         else:
             found.append(TitledModule(module_id, item, calculations.Denominators(first, second)))
     contents.sort()
     listed = [(content, counts) for _, content, counts in contents]
-    return next((Statistics(module, listed, statuses, percentages, stalled) for module in found), None)
+    return next((Statistics(module, listed, statuses, percentages, excused, stalled) for module in found), None)
 
 
 def days(connection: Connection, module_id: str, first: date, last: date) -> dict[str, Counts]:

@@ -115,6 +115,7 @@ class Recount:
             "contentId": content["id"],
             **{name: content[name] for name in ("title", "type", "section", "weight")},
             **self.of_contents([content]),
+            "excused": 0,
             "averageScorePercentage": shown(sum(Fraction(floor(100 * score), 100) for score in best), len(best)),
             "stalled": 0,  # since all that is sent here has just happened
         }
@@ -211,7 +212,7 @@ def test_a_module_without_learners_has_counts_of_zero_and_no_averages(service: C
     found = statistics(service(), "algebra")
 
     nothing = {"started": 0, "completed": 0, "completionRate": None, "averageTimeSpentSeconds": None}
-    figures = nothing | {"averageScorePercentage": None, "stalled": 0}
+    figures = nothing | {"averageScorePercentage": None, "excused": 0, "stalled": 0}
     assert found == Recount(module).statistics()
     assert found == {
         "moduleId": "algebra",
