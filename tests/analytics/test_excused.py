@@ -113,8 +113,9 @@ def test_who_is_only_excused_counts_as_done_and_not_as_started(app: Flask, servi
 def test_nobody_stalls_on_a_content_from_which_they_are_excused(since: timedelta, app: Flask, service: Callers) -> None:
     def stalled() -> dict[str, int]:
         with app.app_context():
-            found = database.read(lambda connection: queries.stalled(connection, "algebra", MONDAY + since))
-        return {content_id: learners for content_id, learners in found.items() if learners}
+            found = database.read(lambda connection: queries.statistics(connection, "algebra", MONDAY + since))
+        assert found is not None
+        return {content_id: learners for content_id, learners in found.stalled.items() if learners}
 
     send(service(), "sam", "sets", 20, occurredAt=(MONDAY - timedelta(minutes=1)).isoformat())
     send(service(), "sam", "quiz", 20)

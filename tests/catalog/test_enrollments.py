@@ -284,7 +284,7 @@ def test_credit_completes_an_enrollment_whatever_the_records_say(status: str, se
 
 
 @pytest.mark.parametrize("change", [{}, {"completedAt": None}])
-def test_credit_without_a_date_is_of_now(change: dict[str, None], service: Callers) -> None:
+def test_credit_without_a_date_is_of_now(change: dict[str, Any], service: Callers) -> None:
     for _ in ("new", "enrolled"):
         began = datetime.now(UTC)
         credited = enroll(service(), status="completed", **change)
