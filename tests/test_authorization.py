@@ -37,6 +37,7 @@ UPDATE = {"userId": "lea", "contentId": "sets", "timeSpentSeconds": 1}
 OWN_UPDATE = {"contentId": "sets", "timeSpentSeconds": 1}
 MODULE = {"title": "Algebra", "instructorIds": ["ines"], "contents": [{"id": "sets", "title": "S", "type": "lab"}]}
 RECORD = "/api/progress/{record}/complete"
+CORRECTED = "/api/progress/{record}"
 LESSON = "/api/progress/lea/algebra/sets"
 TIMELINE = "/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"
 ALGEBRA = "/api/catalog/modules/algebra"
@@ -58,7 +59,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/progress/me/algebra/history", None, "     200 200   200 200 200   403 403   200 200   200 200"),
     ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   403 403   204 204"),
     ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   403 403   204 204"),
-    ("PATCH", "/api/progress/{record}", {"position": "1"}, "403 403   403 403 403   403 403   403 403   200 200"),
+    ("PATCH", CORRECTED, {"position": "1"}, "403 403   403 403 403   403 403   403 403   200 200"),
     ("DELETE", LESSON, None, "                              403 403   403 403 403   403 403   403 403   204 204"),
     ("PUT", f"{LESSON}/excuse", None, "                     403 403   403 403 403   403 403   403 403   200 200"),
     ("DELETE", f"{LESSON}/excuse", None, "                  403 403   403 403 403   403 403   403 403   204 204"),
@@ -317,6 +318,9 @@ ORDER: list[tuple[str, str, str, dict[str, Any], int, str]] = [
     (STUDENT, "PUT", ALGEBRA, {"json": {}}, 403, "forbidden"),
     (STUDENT, "GET", "/api/progress/stats/unheard-of?x=1", {}, 403, "forbidden"),
     (token("ines", "instructor"), "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": 1}}, 403, "forbidden"),
+    (STUDENT, "PATCH", CORRECTED, NO_JSON, 403, "forbidden"),
+    (STUDENT, "POST", "/api/progress/lea/merge", {"json": {"into": "me"}}, 403, "forbidden"),
+    (STUDENT, "DELETE", "/api/progress/lea/algebra/.", {}, 403, "forbidden"),
     (token("sam", "nobody"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
     (token(".", "student"), "POST", "/api/progress", BROKEN, 403, "forbidden"),
     # then the shape of the request,
@@ -332,16 +336,37 @@ ORDER: list[tuple[str, str, str, dict[str, Any], int, str]] = [
     (STUDENT, "GET", "/api/progress/lea/unheard-of?x=1", {}, 400, "malformed-request"),
     (token("otto", "instructor"), "GET", "/api/progress/stats/algebra?x=1", {}, 400, "malformed-request"),
     (ADMIN, "PUT", "/api/enrollments/lea/unheard-of", {"json": {"status": "finished"}}, 422, "validation-failed"),
+    (ADMIN, "PATCH", "/api/progress/unheard-of", {"json": {}}, 422, "validation-failed"),
+    (ADMIN, "POST", "/api/progress/lea/merge", {"json": {"into": "me"}}, 422, "validation-failed"),
+    (ADMIN, "PUT", f"{LESSON}/excuse?x=1", {}, 400, "malformed-request"),
     # then whose data it is,
     (STUDENT, "POST", "/api/progress", {"json": UPDATE | {"contentId": "unheard-of"}}, 403, "forbidden"),
     (STUDENT, "POST", "/api/progress", {"json": {"contentId": "unheard-of"} | DATED}, 403, "forbidden"),
     (STUDENT, "GET", "/api/progress/lea/unheard-of", {}, 403, "forbidden"),
     (token("otto", "instructor"), "GET", "/api/progress/stats/unheard-of", {}, 403, "forbidden"),
     (STUDENT, "PUT", RECORD, {"json": {}}, 404, "not-found"),
-    (ADMIN, "PUT", "/api/enrollments/lea/unheard-of", {"json": {}}, 404, "not-found"),
+    (
+        ADMIN,
+        "PUT",
+        "/api/enrollments/lea/unheard-of",
+        {"json": {"completedAt": "2026-01-01T00:00:00Z"}},
+        404,
+        "not-found",
+    ),
+    (ADMIN, "PATCH", "/api/progress/unheard-of", {"json": {"position": None}}, 404, "not-found"),
+    (ADMIN, "PUT", "/api/progress/lea/algebra/cells/excuse", {}, 404, "not-found"),
     # and then its content.
     (STUDENT, "POST", "/api/progress", {"json": {"contentId": "unheard-of"}}, 422, "unknown-content"),
     (ADMIN, "PUT", RECORD, {"json": {}}, 409, "completion-criteria-not-met"),
+    (ADMIN, "POST", "/api/progress/lea/merge", {"json": {"into": "lea"}}, 422, "validation-failed"),
+    (
+        ADMIN,
+        "PUT",
+        "/api/enrollments/lea/algebra",
+        {"json": {"completedAt": DATED["occurredAt"]}},
+        422,
+        "validation-failed",
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ from werkzeug import Response
 from werkzeug.exceptions import InternalServerError
 
 from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
-from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE
+from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE, CorrectionSchema, MergeSchema
 from progress_service.web import problems
 from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
@@ -198,6 +198,12 @@ BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
     (OWN_UPDATE, "Update", None, [], [{"score": 1}, {"maxScore": 1}, {"score": 0, "maxScore": 0}]),
     (OWN_UPDATE, "Update", None, [], [{"score": 0, "maxScore": 0.00001}, {"score": 1, "maxScore": 1_000_000.1}]),
     (OWN_BATCH, "Batch", "updates", [[UPDATE], [UPDATE] * 1000], [[], [UPDATE] * 1001, [{}], {}, None]),
+    (CorrectionSchema(), "Correction", "progressPercentage", [0, 33.7, 100], [-1, 100.5, "1", None]),
+    (CorrectionSchema(), "Correction", "timeSpentSeconds", [0, 1_000_000_000], [-1, 1_000_000_001, 0.5, None]),
+    (CorrectionSchema(), "Correction", "position", ["", "x" * 255, None], ["x" * 256, "\0", 1]),
+    (CorrectionSchema(), "Correction", None, [{"score": None, "maxScore": None}, {"score": 0, "maxScore": 0.0001}], []),
+    (CorrectionSchema(), "Correction", None, [], [{}, {"score": None}, {"maxScore": 1}, {"occurredAt": "2026-01-31"}]),
+    (MergeSchema(), "Merge", "into", ["lea", "-1"], ["", "me", "stats", ".", 1, None]),
     (ModuleSchema(), "Module", "title", ["", "x" * 200], ["x" * 201, None]),
     (ModuleSchema(), "Module", "instructorIds", [[], ["ines", "iris"]], [["ines", "ines"], ["me"], [1], None]),
     (ModuleSchema(), "Module", "contents", [[], [CONTENT]], [[{}], [1], {}, None]),
@@ -206,6 +212,7 @@ BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
     (ModuleSchema(), "Content", "completionThreshold", [1, 100], [0, 101, 1.5]),
     (ModuleSchema(), "Content", "passingScore", [0, 33.33, 0.07, 100, None], [-1, 100.01, "1"]),
     (ChangedEnrollmentSchema(), "ChangedEnrollment", "status", ["active", "completed"], ["finished", "", None]),
+    (ChangedEnrollmentSchema(), "ChangedEnrollment", "completedAt", ["2026-01-31T12:00:00Z", None], ["2026-01-31", 1]),
     (ChangedEnrollmentSchema(), "ChangedEnrollment", "counted", [True, False], [None, 0, "true"]),
 ]
 
