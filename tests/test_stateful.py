@@ -1,5 +1,6 @@
 """Random histories over HTTP, beside a model of the contract in plain Python that knows nothing of the service."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,19 +14,18 @@ from flask import Flask
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from progress_service.store.database import db
+from progress_service.store.models import Change
 from tests.callers import Caller
 from tests.conftest import examples
 
 MODULES = {"algebra": ["sums", "quiz"], "biology": ["cells"]}
-MODULE_OF = {content_id: module_id for module_id, ids in MODULES.items() for content_id in ids}
 TYPES = {"quiz": "quiz"}
 LEARNERS = ["kim", "sam"]
 DAYS = ["2024-02-28", "2024-02-29", "2024-03-01"]
-NOW = "now"
-"""Later than all days, as times are compared here."""
 
 
 # A history is short enough to be read as it is; making it shorter takes minutes.
@@ -34,6 +34,27 @@ FEW = settings(max_examples=examples(8), stateful_step_count=15, phases=(Phase.r
 
 def rounded(value: Fraction) -> float:
     return floor(value * 100) / 100
+
+
+def earliest(*times: str | None) -> str | None:
+    return min(filter(None, times), default=None)
+
+
+def best(*scores: tuple[int, int] | None) -> tuple[int, int] | None:
+    return max(filter(None, scores), key=lambda one: (Fraction(*one), one[1]), default=None)
+
+
+class Recent:
+    """A time of the test's own run."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and other > "2026"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def shown_time(at: str | None) -> Any:
+    return at and (f"{at}T12:00:00Z" if at in DAYS else Recent())
 
 
 def ratio(numerator: Fraction | int, denominator: int) -> float | None:
@@ -52,27 +73,52 @@ class Content:
         return self.passing is None or (score is not None and 100 * Fraction(*score) >= self.passing)
 
 
+def fulfilled(reached: str | None, passed: str | None, content: Content) -> str | None:
+    if reached and (passed or content.passing is None):
+        return max(reached, passed or reached)
+    return None
+
+
 @dataclass
 class Record:
-    started: str
-    latest: str
+    started: str | None = None
+    latest: str | None = None
     furthest: int = 0
     seconds: int = 0
     score: tuple[int, int] | None = None
     reached: str | None = None
     passed: str | None = None
     completed: str | None = None
+    excused: str | None = None
+
+    @property
+    def done(self) -> str | None:
+        return earliest(self.completed, self.excused)
 
     @property
     def percentage(self) -> int:
-        return 100 if self.completed else min(self.furthest, 99)
+        return 100 if self.done else min(self.furthest, 99)
+
+    @property
+    def status(self) -> str:
+        return "excused" if self.excused else "completed" if self.completed else "in_progress"
+
+    def milestones(self, content: Content) -> tuple[str | None, str | None]:
+        """Return since when at the latest the threshold and the passing score are reached, by the rule as it stands."""
+        by_then = self.completed or self.latest or self.excused
+        is_reached = self.completed or self.furthest >= content.threshold
+        has_passed = content.passing is not None and content.passes(self.score)
+        return (self.reached or by_then) if is_reached else None, (self.passed or by_then) if has_passed else None
 
 
 @dataclass
 class Enrollment:
     status: str = "active"
+    enrolled: str = ""
+    is_by_update: bool = False
     is_counted: bool = True
     completed: str | None = None
+    is_credited: bool = False
     latest: str = ""
     last: str = ""
     """The content of the latest update."""
@@ -89,8 +135,17 @@ class Model:
     def __init__(self) -> None:
         self.catalog: dict[str, Content] = {}
         self.order: dict[str, list[str]] = {}
+        self.home = {content_id: module_id for module_id, ids in MODULES.items() for content_id in ids}
+        """The module to which each content belongs."""
         self.records: dict[tuple[str, str], Record] = {}
+        self.sessions: dict[tuple[str, str, str], int] = {}
         self.enrollments: dict[tuple[str, str], Enrollment] = {}
+        self.clock = 0
+
+    @property
+    def now(self) -> str:
+        """The present, later than all days and than every earlier present, as times are compared here."""
+        return f"now {self.clock:03}"
 
     def publish(self, module_id: str, contents: Iterable[Content]) -> None:
         for content in self.of_module(module_id):
@@ -101,13 +156,13 @@ class Model:
             content = self.catalog[content_id]
             is_relaxed = content_id in self.order[module_id] and record.furthest >= content.threshold
             if is_relaxed and content.passes(record.score) and not record.completed:
-                record.completed = NOW
+                record.completed = self.now
         for user_id, enrolled_in in self.enrollments:
             if enrolled_in == module_id:
-                self.settle(user_id, module_id, NOW)
+                self.settle(user_id, module_id, self.now)
 
     def of_module(self, module_id: str) -> list[Content]:
-        return [one for one in self.catalog.values() if MODULE_OF[one.id] == module_id]
+        return [one for one in self.catalog.values() if self.home[one.id] == module_id]
 
     def current(self, module_id: str) -> list[Content]:
         return [self.catalog[content_id] for content_id in self.order[module_id]]
@@ -124,38 +179,38 @@ class Model:
         seconds: int = 0,
         score: tuple[int, int] | None = None,
         completes: bool = False,
+        session: str | None = None,
     ) -> None:
-        content, module_id = self.catalog[content_id], MODULE_OF[content_id]
-        record = self.records.get((user_id, content_id)) or Record(at, at)
-        best = max(filter(None, (record.score, score)), key=lambda one: (Fraction(*one), one[1]), default=None)
-        if completes and not content.passes(best) and not record.completed:
+        content, module_id = self.catalog[content_id], self.home[content_id]
+        record = self.records.get((user_id, content_id)) or Record()
+        if completes and not content.passes(best(record.score, score)) and not record.completed:
             raise CriteriaNotMet
-        # What is reached under the rule as it stands, and since when at the latest.
-        by_then = record.completed or record.latest
-        reached = (record.reached or by_then) if record.completed or record.furthest >= content.threshold else None
-        passed = (record.passed or by_then) if content.passing is not None and content.passes(record.score) else None
-        known = reached, passed
+        if session:
+            total = self.sessions.get((user_id, content_id, session), 0)
+            self.sessions[user_id, content_id, session] = max(total, seconds)
+            seconds = max(0, seconds - total)
+        reached, passed = known = record.milestones(content)
         if completes or percentage >= content.threshold:
-            reached = min(reached or at, at)
+            reached = earliest(reached, at)
         if content.passing is not None and content.passes(score):
-            passed = min(passed or at, at)
+            passed = earliest(passed, at)
         record.reached, record.passed = reached, passed
-        record.started, record.latest = min(record.started, at), max(record.latest, at)
+        record.started, record.latest = earliest(record.started, at), max(record.latest or at, at)
         record.furthest = max(record.furthest, percentage)
         record.seconds += seconds
-        record.score = best
+        record.score = best(record.score, score)
         before = self.last_completion(user_id, module_id)
-        is_news = not record.completed or (reached, passed) != known
-        if reached and (passed or content.passing is None) and is_news:
-            first = max(reached, passed or reached)
-            record.completed = min(record.completed or first, first)
+        if not record.completed or (reached, passed) != known:
+            record.completed = earliest(record.completed, fulfilled(reached, passed, content))
         self.records[user_id, content_id] = record
-        enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment())
+        enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment(enrolled=at, is_by_update=True))
+        if enrollment.is_by_update:
+            enrollment.enrolled = min(enrollment.enrolled, at)
         enrollment.seconds_of_day[at] += seconds
         if at >= enrollment.latest:
             enrollment.latest, enrollment.last = at, content_id
         last = self.last_completion(user_id, module_id)
-        if last and enrollment.completed and enrollment.completed == before:
+        if last and enrollment.completed and enrollment.completed == before and not enrollment.is_credited:
             enrollment.completed = min(last, enrollment.completed)
         self.settle(user_id, module_id, last)
 
@@ -163,7 +218,7 @@ class Model:
         """Return when the last of a learner's counted contents was completed."""
         counted = {one.id for one in self.counted(module_id)}
         ours = (one for (user, content), one in self.records.items() if user == user_id and content in counted)
-        return max((one.completed for one in ours if one.completed), default=None)
+        return max((one.done for one in ours if one.done), default=None)
 
     def settle(self, user_id: str, module_id: str, at: str | None) -> None:
         enrollment = self.enrollments[user_id, module_id]
@@ -171,34 +226,154 @@ class Model:
         if enrollment.status in {"active", "paused"} and counted and self.done(user_id, module_id) == len(counted):
             enrollment.status, enrollment.completed = "completed", at
 
-    def enroll(self, user_id: str, module_id: str, status: str | None, is_counted: bool | None) -> None:
-        enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment())
+    def enroll(
+        self,
+        user_id: str,
+        module_id: str,
+        status: str | None = None,
+        is_counted: bool | None = None,
+        completed: str | None = None,
+    ) -> None:
+        enrollment = self.enrollments.setdefault((user_id, module_id), Enrollment(enrolled=self.now))
         if is_counted is not None:
             enrollment.is_counted = is_counted
-        if status and enrollment.status != "completed":
+        if "completed" in {status, enrollment.status}:
+            credited = completed or enrollment.completed or self.now
+            if credited != enrollment.completed:
+                enrollment.status, enrollment.completed, enrollment.is_credited = "completed", credited, True
+        elif status:
             enrollment.status = status
-        self.settle(user_id, module_id, NOW)
+        self.settle(user_id, module_id, self.now)
 
     def reset(self, user_id: str, module_id: str) -> None:
         for content in self.of_module(module_id):
-            self.records.pop((user_id, content.id), None)
-        if enrollment := self.enrollments.get((user_id, module_id)):
-            status = "active" if enrollment.status == "completed" else enrollment.status
-            self.enrollments[user_id, module_id] = Enrollment(status, enrollment.is_counted)
+            self.forget(user_id, content.id)
+        if one := self.enrollments.get((user_id, module_id)):
+            status = "active" if one.status == "completed" else one.status
+            self.enrollments[user_id, module_id] = Enrollment(status, one.enrolled, one.is_by_update, one.is_counted)
+
+    def withdraw(self, user_id: str, module_id: str) -> None:
+        self.reset(user_id, module_id)
+        self.enrollments.pop((user_id, module_id), None)
 
     def erase(self, user_id: str) -> None:
-        self.records = {key: one for key, one in self.records.items() if key[0] != user_id}
-        self.enrollments = {key: one for key, one in self.enrollments.items() if key[0] != user_id}
+        for module_id in MODULES:
+            self.withdraw(user_id, module_id)
+
+    def forget(self, user_id: str, content_id: str) -> None:
+        self.records.pop((user_id, content_id), None)
+        self.sessions = {key: one for key, one in self.sessions.items() if key[:2] != (user_id, content_id)}
+
+    def remove(self, user_id: str, content_id: str) -> None:
+        self.forget(user_id, content_id)
+        self.refresh(user_id, self.home[content_id])
+
+    def correct(self, user_id: str, content_id: str, given: dict[str, Any]) -> None:
+        record, content = self.records[user_id, content_id], self.catalog[content_id]
+        reached, passed = record.milestones(content)
+        record.furthest = given.get("progressPercentage", record.furthest)
+        record.seconds = given.get("timeSpentSeconds", record.seconds)
+        if "score" in given:
+            record.score = None if given["score"] is None else (given["score"], given["maxScore"])
+        if "progressPercentage" in given or "score" in given:
+            is_reached, has_passed = record.furthest >= content.threshold, content.passes(record.score)
+            record.reached = (reached or self.now) if is_reached else None
+            record.passed = (passed or self.now) if has_passed and content.passing is not None else None
+            record.completed = (record.completed or self.now) if is_reached and has_passed else None
+        self.settle(user_id, self.home[content_id], self.now)
+
+    def excuse(self, user_id: str, content_id: str) -> None:
+        record = self.records.setdefault((user_id, content_id), Record())
+        record.excused = record.excused or self.now
+        self.enroll(user_id, self.home[content_id])
+
+    def withdraw_excuse(self, user_id: str, content_id: str) -> None:
+        if record := self.records.get((user_id, content_id)):
+            record.excused = None
+            if not record.started:
+                self.remove(user_id, content_id)
+
+    def refresh(self, user_id: str, module_id: str) -> None:
+        """Find the latest update under an enrollment again; of several at one time any may have been the last."""
+        if enrollment := self.enrollments.get((user_id, module_id)):
+            latest = {
+                content: one.latest
+                for (user, content), one in self.records.items()
+                if user == user_id and self.home[content] == module_id and one.latest
+            }
+            enrollment.latest = max(latest.values(), default="")
+            last = [content for content, at in latest.items() if at == enrollment.latest]
+            if enrollment.last not in last:
+                enrollment.last = max(last, default="")
+
+    def merge(self, user_id: str, into: str) -> None:
+        """Fold a learner into another, as if every update had been of one learner."""
+        for module_id in [module for user, module in self.enrollments if user == user_id]:
+            was = {one: self.last_completion(one, module_id) for one in (user_id, into)}
+            twice = sum(self.merge_record(user_id, into, one.id) for one in self.of_module(module_id))
+            first = self.enrollments.pop((user_id, module_id))
+            second = self.enrollments.get((into, module_id))
+            for day in sorted(first.seconds_of_day, reverse=True):  # which days lose what was told twice is open
+                left_out = min(twice, first.seconds_of_day[day])
+                first.seconds_of_day[day] -= left_out
+                twice -= left_out
+            if second is None:
+                self.enrollments[into, module_id] = first
+                continue
+            for day, seconds in first.seconds_of_day.items():
+                second.seconds_of_day[day] += seconds
+            if second.is_by_update:
+                by_update = first.is_by_update
+                second.enrolled = min(first.enrolled, second.enrolled) if by_update else first.enrolled
+                second.is_by_update = by_update
+            completed = [(one, was[user]) for one, user in ((second, into), (first, user_id)) if one.completed]
+            last = self.last_completion(into, module_id)
+            if completed:
+                credited = next((one.completed for one, _ in completed if one.is_credited), None)
+                moved = last if any(one.completed == at for one, at in completed) else None
+                dates = [one.completed for one, _ in completed]
+                second.status, second.is_credited = "completed", credited is not None
+                second.completed = credited or earliest(*dates, moved)
+            self.refresh(into, module_id)
+            self.settle(into, module_id, last)
+
+    def merge_record(self, user_id: str, into: str, content_id: str) -> int:
+        """Fold one record into another; return the seconds that both learners told of one session."""
+        twice = 0
+        for _, _, session in [key for key in self.sessions if key[:2] == (user_id, content_id)]:
+            told = self.sessions.pop((user_id, content_id, session))
+            known = self.sessions.get((into, content_id, session), 0)
+            self.sessions[into, content_id, session] = max(told, known)
+            twice += min(told, known)
+        first = self.records.pop((user_id, content_id), None)
+        second = self.records.setdefault((into, content_id), first) if first else None
+        if first is None or second is None or first is second:
+            return 0
+        content = self.catalog[content_id]
+        known_of = [(one.completed, one.milestones(content)) for one in (first, second)]
+        (reached, passed), (other_reached, other_passed) = (milestones for _, milestones in known_of)
+        reached, passed = earliest(reached, other_reached), earliest(passed, other_passed)
+        is_news = not any(completed and one == (reached, passed) for completed, one in known_of)
+        anew = fulfilled(reached, passed, content) if is_news else None
+        second.completed = earliest(first.completed, second.completed, anew)
+        second.reached, second.passed = reached, passed
+        second.started = earliest(first.started, second.started)
+        second.latest = max(filter(None, (first.latest, second.latest)), default=None)
+        second.furthest = max(first.furthest, second.furthest)
+        second.seconds = max(first.seconds + second.seconds - twice, first.seconds, second.seconds)
+        second.score = best(first.score, second.score)
+        second.excused = earliest(first.excused, second.excused)
+        return twice
 
     def done(self, user_id: str, module_id: str) -> int:
         records = (self.records.get((user_id, one.id)) for one in self.counted(module_id))
-        return sum(record is not None and record.completed is not None for record in records)
+        return sum(record is not None and record.done is not None for record in records)
 
     def seconds(self, user_id: str, module_id: str) -> int:
         return sum(
             one.seconds
             for (user, content), one in self.records.items()
-            if (user, MODULE_OF[content]) == (user_id, module_id)
+            if (user, self.home[content]) == (user_id, module_id)
         )
 
     def progress(self, user_id: str, module_id: str) -> Fraction:
@@ -206,6 +381,14 @@ class Model:
         records = {one: self.records.get((user_id, one)) for one in weights}
         reached = sum(weights[one] * record.percentage for one, record in records.items() if record)
         return Fraction(reached, sum(weights.values()) or 1)
+
+    def told(self) -> "Told":
+        """Return what somebody must know who has read the journal."""
+        return Told(
+            {key: (one.status, one.is_counted) for key, one in self.enrollments.items()},
+            {(user, self.home[one], one) for (user, one), record in self.records.items() if record.completed},
+            {(user, self.home[one], one) for (user, one), record in self.records.items() if record.excused},
+        )
 
     # What the documents must say.
 
@@ -223,6 +406,9 @@ class Model:
             "completedContents": self.done(user_id, module_id),
             "totalContents": len(self.counted(module_id)),
             "timeSpentSeconds": self.seconds(user_id, module_id),
+            "enrolledAt": shown_time(enrollment.enrolled),
+            "completedAt": shown_time(enrollment.completed),
+            "lastActivityAt": shown_time(enrollment.latest or None),
         }
 
     def record(self, user_id: str, content_id: str) -> dict[str, Any] | None:
@@ -232,13 +418,16 @@ class Model:
         return {
             "userId": user_id,
             "contentId": content_id,
-            "moduleId": MODULE_OF[content_id],
-            "status": "completed" if record.completed else "in_progress",
+            "moduleId": self.home[content_id],
+            "status": record.status,
             "progressPercentage": record.percentage,
             "timeSpentSeconds": record.seconds,
             "score": record.score and record.score[0],
             "maxScore": record.score and record.score[1],
             "scorePercentage": record.score and rounded(100 * Fraction(*record.score)),
+            "startedAt": shown_time(record.started),
+            "completedAt": shown_time(record.completed),
+            "lastActivityAt": shown_time(record.latest),
         }
 
     def summary(self, user_id: str) -> dict[str, Any]:
@@ -275,7 +464,7 @@ class Model:
         """Return the content of a module on which a learner goes on."""
         enrollment, order = self.enrollments[user_id, module_id], self.order[module_id]
         records = {content: record for (user, content), record in self.records.items() if user == user_id}
-        is_open = {one.id: one.id not in records or not records[one.id].completed for one in self.current(module_id)}
+        is_open = {one.id: one.id not in records or not records[one.id].done for one in self.current(module_id)}
         counted = [one.id for one in self.counted(module_id) if is_open[one.id]]
         optional = [one for one in order if is_open[one] and not self.catalog[one].weight]
         if not counted and enrollment.status == "completed":
@@ -293,7 +482,7 @@ class Model:
 
     def statistics(self, module_id: str) -> dict[str, Any]:
         learners = self.learners(module_id)
-        started = {user for user, content in self.records if MODULE_OF[content] == module_id and user in learners}
+        started = {user for user, one in learners.items() if one.latest}
         statuses = Counter(one.status for one in learners.values())
         staying = [user for user, one in learners.items() if one.status != "dropped"]
         reached = sorted(self.progress(user, module_id) for user in staying) if self.counted(module_id) else []
@@ -317,15 +506,15 @@ class Model:
         return {user: one for (user, module), one in self.enrollments.items() if module == module_id and one.is_counted}
 
     def counting(self, content_ids: Iterable[str]) -> list[Record]:
-        """Return the records of some contents that count in statistics."""
+        """Return the records of some contents that count in statistics, excused ones too."""
         return [
             one
             for (user, content), one in self.records.items()
-            if content in content_ids and user in self.learners(MODULE_OF[content])
+            if content in content_ids and user in self.learners(self.home[content])
         ]
 
     def figures(self, content_ids: Iterable[str]) -> dict[str, Any]:
-        records = self.counting(content_ids)
+        records = [one for one in self.counting(content_ids) if not one.excused]
         completed = sum(one.completed is not None for one in records)
         return {
             "started": len(records),
@@ -335,12 +524,20 @@ class Model:
         }
 
     def average_score(self, content_id: str) -> float | None:
-        scores = [one.score for one in self.counting([content_id]) if one.score]
+        scores = [one.score for one in self.counting([content_id]) if one.score and not one.excused]
         return ratio(sum(Fraction(floor(10_000 * Fraction(*one)), 100) for one in scores), len(scores))
+
+    def stalled(self, content_id: str) -> int:
+        return sum(
+            one.latest in DAYS and one.last == content_id and not self.records[user, content_id].excused
+            for user, one in self.learners(self.home[content_id]).items()
+            if one.status in {"active", "paused"}
+        )
 
     def day(self, module_id: str, day: str) -> dict[str, Any]:
         enrollments = self.learners(module_id).values()
-        records = self.counting(MODULES[module_id])
+        ids = [one.id for one in self.of_module(module_id)]
+        records = [one for one in self.counting(ids) if not one.excused]
         return {
             "date": day,
             "activeLearners": sum(day in one.seconds_of_day for one in enrollments),
@@ -351,6 +548,83 @@ class Model:
         }
 
 
+class Reader:
+    """A reader of the journal who goes on from where it was, and knows nothing but what it is told."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.place = 0
+        self.told = Told()
+
+    def read_on(self) -> None:
+        with self.app.app_context(), db.engine.connect() as connection:
+            # Changes change their learner in a merge, but not their place.
+            changes = connection.execute(select(Change).where(Change.id > self.place).order_by(Change.id)).all()
+        for change in changes:
+            self.place = change.id
+            self.take(change.type, change.user_id, change.module_id, change.content_id, json.loads(change.data))
+
+    def take(self, kind: str, user_id: str, module_id: str, content_id: str, data: dict[str, Any]) -> None:
+        told, key, owner = self.told, (user_id, module_id), (user_id, module_id, content_id)
+        if kind == "enrollment.created":
+            assert key not in told.enrollments
+            told.enrollments[key] = data["status"], data["counted"]
+        elif kind == "enrollment.changed":
+            status, counted = told.enrollments[key]
+            told.enrollments[key] = data["after"].get("status", status), data["after"].get("counted", counted)
+        elif kind == "enrollment.completed":
+            status, counted = told.enrollments[key]
+            assert status != "completed"
+            told.enrollments[key] = "completed", counted
+        elif kind == "content.completed":
+            assert owner not in told.completed
+            told.completed.add(owner)
+        elif kind == "content.excused":
+            told.excused.add(owner)
+        elif kind == "progress.corrected":
+            after = data["after"] or {"completedAt": None, "excusedAt": None}
+            if not after["completedAt"]:
+                told.completed.discard(owner)
+            if not after["excusedAt"]:
+                told.excused.discard(owner)
+        elif kind == "progress.reset":
+            status, counted = told.enrollments[key]
+            told.forget(user_id, module_id)
+            told.enrollments[key] = "active" if status == "completed" else status, counted
+        elif kind == "enrollment.withdrawn":
+            told.forget(user_id, module_id)
+        elif kind == "learner.erased":
+            for one in MODULES:
+                told.forget(user_id, one)
+        elif kind == "learner.merged":
+            told.merge(user_id, data["into"])
+        else:
+            assert kind == "module.published"
+
+
+@dataclass
+class Told:
+    """What a reader of the journal knows: status and `counted` of enrollments, completed and excused contents."""
+
+    enrollments: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
+    completed: set[tuple[str, str, str]] = field(default_factory=set)
+    excused: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def forget(self, user_id: str, module_id: str) -> None:
+        self.enrollments.pop((user_id, module_id), None)
+        for known in (self.completed, self.excused):
+            known -= {one for one in known if one[:2] == (user_id, module_id)}
+
+    def merge(self, user_id: str, into: str) -> None:
+        for module_id in MODULES:
+            if first := self.enrollments.get((user_id, module_id)):
+                status, counted = self.enrollments.get((into, module_id), first)
+                self.enrollments[into, module_id] = "completed" if first[0] == "completed" else status, counted
+            for known in (self.completed, self.excused):
+                known |= {(into, *one[1:]) for one in known if one[:2] == (user_id, module_id)}
+            self.forget(user_id, module_id)
+
+
 learners = st.sampled_from(LEARNERS)
 module_ids = st.sampled_from(list(MODULES))
 efforts = st.fixed_dictionaries(
@@ -358,9 +632,19 @@ efforts = st.fixed_dictionaries(
     optional={
         "percentage": st.sampled_from([0, 33, 60, 99, 100, 100]),
         "score": st.sampled_from([(0, 10), (1, 3), (5, 10), (10, 20), (7, 8)]),
+        "session": st.sampled_from(["monday", "tuesday"]),
     },
 )
-updates = st.tuples(learners, st.sampled_from(list(MODULE_OF)), st.sampled_from(DAYS), efforts)
+corrections = st.fixed_dictionaries(
+    {},
+    optional={
+        "progressPercentage": st.sampled_from([0, 33, 60, 100]),
+        "timeSpentSeconds": st.sampled_from([0, 5, 50]),
+        "score": st.sampled_from([None, (0, 10), (5, 10), (7, 8)]),
+    },
+).filter(bool)
+content_ids = st.sampled_from([content_id for ids in MODULES.values() for content_id in ids])
+updates = st.tuples(learners, content_ids, st.sampled_from(DAYS), efforts)
 rules = st.tuples(st.integers(0, 3), st.sampled_from([60, 100, 100]), st.sampled_from([None, None, 50]))
 
 
@@ -377,10 +661,12 @@ class History(RuleBasedStateMachine):
         self.students = {user_id: Caller(app, "student", user_id) for user_id in LEARNERS}
         self.model = Model()
         self.keys = count()
+        self.reader = Reader(app)
         self.requests: list[tuple[str | None, Caller, tuple[str, str], dict[str, Any], TestResponse]] = []
 
     def send(self, caller: Caller, method: str, path: str, body: Any, learner: str | None = None) -> TestResponse:
         """Send a request with a key, which can be repeated until the learner that its answer names is erased."""
+        self.model.clock += 1
         options = {"json": body, "headers": {"Idempotency-Key": f"key-{next(self.keys)}"}}
         response = caller.call(method, path, **options)
         if response.status_code < 300:
@@ -418,19 +704,19 @@ class History(RuleBasedStateMachine):
     @rule(update=updates, own=st.booleans())
     def update(self, update: tuple[str, str, str, dict[str, Any]], own: bool) -> None:
         user_id, content_id, day, effort = update
-        is_new = (user_id, content_id) not in self.model.records
+        is_new = self.is_new(user_id, content_id)
         body, at = _document(update), day
         if own:  # students tell neither who they are nor when it was
-            body, at = {name: body[name] for name in body if name not in {"userId", "occurredAt"}}, NOW
+            body, at = {name: body[name] for name in body if name not in {"userId", "occurredAt"}}, ""
         caller = self.students[user_id] if own else self.service
         response = self.send(caller, "POST", "/api/progress", body, user_id)
-        self.model.update(user_id, content_id, at, **effort)
+        self.model.update(user_id, content_id, at or self.model.now, **effort)
         assert response.status_code == (201 if is_new else 200), response.text
         self.compare_answer(response, user_id, content_id)
 
     @rule(batch=st.lists(updates, min_size=1, max_size=5))
     def batch(self, batch: list[tuple[str, str, str, dict[str, Any]]]) -> None:
-        started = len({(user_id, content_id) for user_id, content_id, *_ in batch} - self.model.records.keys())
+        started = len({one[:2] for one in batch if self.is_new(*one[:2])})
         completed, enrollments_completed = self.completions()
         body = {"updates": [_document(update) for update in batch]}
         response = self.send(self.service, "POST", "/api/progress/batch", body)
@@ -443,6 +729,11 @@ class History(RuleBasedStateMachine):
             "completed": self.completions()[0] - completed,
             "enrollmentsCompleted": self.completions()[1] - enrollments_completed,
         }
+
+    def is_new(self, user_id: str, content_id: str) -> bool:
+        """Tell whether an update starts the record."""
+        record = self.model.records.get((user_id, content_id))
+        return record is None or record.started is None
 
     @rule(user_id=learners, module_id=module_ids, day=st.sampled_from(DAYS))
     def finish(self, user_id: str, module_id: str, day: str) -> None:
@@ -458,39 +749,95 @@ class History(RuleBasedStateMachine):
 
     @rule(data=st.data(), effort=efforts)
     def complete(self, data: st.DataObject, effort: dict[str, Any]) -> None:
-        if not self.model.records:
+        found = self.draw_record(data)
+        if not found:
             return
-        user_id, content_id = data.draw(st.sampled_from(sorted(self.model.records)))
-        view = self.service.get(f"/api/progress/{user_id}/{MODULE_OF[content_id]}").get_json()
-        found = [one["progress"]["id"] for one in view["contents"] if one["contentId"] == content_id]
-        if not found:  # retired, and in no list
-            return
-        body = _document((user_id, content_id, NOW, effort))
-        body = {name: body[name] for name in body if name in {"timeSpentSeconds", "score", "maxScore"}}
+        user_id, content_id, record_id = found
+        body = _document((user_id, content_id, DAYS[0], effort))
+        body = {name: one for name, one in body.items() if name in {"timeSpentSeconds", "session", "score", "maxScore"}}
         effort = {name: effort[name] for name in effort if name != "percentage"}
-        path = f"/api/progress/{found[0]}/complete"
-        response = self.send(self.students[user_id], "PUT", path, body, user_id)
+        response = self.send(self.students[user_id], "PUT", f"/api/progress/{record_id}/complete", body, user_id)
         try:
-            self.model.update(user_id, content_id, NOW, completes=True, **effort)
+            self.model.update(user_id, content_id, self.model.now, completes=True, **effort)
         except CriteriaNotMet:
             assert response.status_code == 409
         else:
             self.compare_answer(response, user_id, content_id)
 
+    def draw_record(self, data: st.DataObject) -> tuple[str, str, str] | None:
+        """Return some learner and content with the id of the record, but for retired contents, which are in no list."""
+        if not self.model.records:
+            return None
+        user_id, content_id = data.draw(st.sampled_from(sorted(self.model.records)))
+        view = self.service.get(f"/api/progress/{user_id}/{self.model.home[content_id]}").get_json()
+        ids = [one["progress"]["id"] for one in view["contents"] if one["contentId"] == content_id]
+        return (user_id, content_id, ids[0]) if ids else None
+
+    @rule(data=st.data(), given=corrections)
+    def correct(self, data: st.DataObject, given: dict[str, Any]) -> None:
+        found = self.draw_record(data)
+        if not found:
+            return
+        user_id, content_id, record_id = found
+        body = dict(given)
+        if "score" in given:
+            body["score"], body["maxScore"] = given["score"] or (None, None)
+        self.model.clock += 1
+        response = self.service.patch(f"/api/progress/{record_id}", json=body)
+        self.model.correct(user_id, content_id, body)
+        self.compare_answer(response, user_id, content_id)
+
+    @rule(user_id=learners, content_id=content_ids)
+    def remove(self, user_id: str, content_id: str) -> None:
+        if self.delete(user_id, content_id):
+            self.model.remove(user_id, content_id)
+
+    @rule(user_id=learners, content_id=content_ids)
+    def withdraw_excuse(self, user_id: str, content_id: str) -> None:
+        if self.delete(user_id, content_id, "/excuse"):
+            self.model.withdraw_excuse(user_id, content_id)
+
+    def delete(self, user_id: str, content_id: str, of: str = "") -> bool:
+        """Delete something of a record; return whether the content was ever published."""
+        self.model.clock += 1
+        path = f"/api/progress/{user_id}/{self.model.home[content_id]}/{content_id}{of}"
+        response = self.service.delete(path)
+        assert response.status_code == (204 if content_id in self.model.catalog else 404), response.text
+        return content_id in self.model.catalog
+
+    @rule(user_id=learners, content_id=content_ids)
+    def excuse(self, user_id: str, content_id: str) -> None:
+        path = f"/api/progress/{user_id}/{self.model.home[content_id]}/{content_id}/excuse"
+        response = self.send(self.service, "PUT", path, None, user_id)
+        self.model.excuse(user_id, content_id)
+        self.compare_answer(response, user_id, content_id)
+
     @rule(
         user_id=learners,
         module_id=module_ids,
-        status=st.sampled_from([None, "active", "paused", "paused", "dropped"]),
+        status=st.sampled_from([None, "active", "paused", "paused", "dropped", "completed"]),
         counted=st.sampled_from([None, None, True, False]),
+        completed=st.sampled_from([None, None, *DAYS]),
     )
-    def enroll(self, user_id: str, module_id: str, status: str | None, counted: bool | None) -> None:
+    def enroll(
+        self, user_id: str, module_id: str, status: str | None, counted: bool | None, completed: str | None
+    ) -> None:
         is_new = (user_id, module_id) not in self.model.enrollments
-        given = {"status": status, "counted": counted}
+        given = {"status": status, "counted": counted, "completedAt": completed and f"{completed}T12:00:00Z"}
         body = {name: value for name, value in given.items() if value is not None}
+        known = self.model.enrollments.get((user_id, module_id))
         response = self.send(self.service, "PUT", f"/api/enrollments/{user_id}/{module_id}", body, user_id)
-        self.model.enroll(user_id, module_id, status, counted)
+        if completed and "completed" not in {status, known and known.status}:
+            assert response.status_code == 422
+            return
+        self.model.enroll(user_id, module_id, status, counted, completed)
         assert response.status_code == (201 if is_new else 200), response.text
         self.compare(response.get_json(), self.model.enrollment(user_id, module_id))
+
+    @rule(user_id=learners, module_id=module_ids)
+    def withdraw(self, user_id: str, module_id: str) -> None:
+        assert self.service.delete(f"/api/enrollments/{user_id}/{module_id}").status_code == 204
+        self.model.withdraw(user_id, module_id)
 
     @rule(user_id=learners, module_id=module_ids)
     def reset(self, user_id: str, module_id: str) -> None:
@@ -498,9 +845,20 @@ class History(RuleBasedStateMachine):
         self.model.reset(user_id, module_id)
 
     @rule(user_id=learners)
+    def merge(self, user_id: str) -> None:
+        into = next(one for one in LEARNERS if one != user_id)
+        response = self.send(self.service, "POST", f"/api/progress/{user_id}/merge", {"into": into})
+        assert response.status_code == 204, response.text
+        self.model.merge(user_id, into)
+        self.forget_answers(user_id)
+
+    @rule(user_id=learners)
     def erase(self, user_id: str) -> None:
         assert self.service.delete(f"/api/progress/{user_id}").status_code == 204
         self.model.erase(user_id)
+        self.forget_answers(user_id)
+
+    def forget_answers(self, user_id: str) -> None:
         self.requests = [one for one in self.requests if user_id not in {one[0], one[1].sub}]
 
     @rule(data=st.data())
@@ -529,11 +887,13 @@ class History(RuleBasedStateMachine):
                 self.compare_view(user_id, module_id, roster.get(user_id))
         for user_id in LEARNERS:
             self.compare_dashboard(user_id)
+        self.reader.read_on()
+        assert self.reader.told == self.model.told()
 
     def compare_answer(self, response: TestResponse, user_id: str, content_id: str) -> None:
         assert response.status_code in {200, 201}, response.text
         self.compare(response.get_json()["progress"], self.model.record(user_id, content_id))
-        self.compare(response.get_json()["enrollment"], self.model.enrollment(user_id, MODULE_OF[content_id]))
+        self.compare(response.get_json()["enrollment"], self.model.enrollment(user_id, self.model.home[content_id]))
 
     def compare_module(self, module_id: str) -> dict[str, Any]:
         path = f"/api/progress/stats/{module_id}"
@@ -543,6 +903,7 @@ class History(RuleBasedStateMachine):
         for shown, content in zip(statistics["contents"], current, strict=True):
             self.compare(shown, {"contentId": content.id, "weight": content.weight, **self.model.figures([content.id])})
             assert shown["averageScorePercentage"] == self.model.average_score(content.id)
+            assert shown["stalled"] == self.model.stalled(content.id)
         assert {one["type"] for one in statistics["byType"]} == {TYPES.get(one.id, "video") for one in current}
         for shown in statistics["byType"]:
             ids = [one.id for one in current if TYPES.get(one.id, "video") == shown["type"]]
@@ -574,7 +935,7 @@ class History(RuleBasedStateMachine):
             ours = [one for one in view["contents"] if one["type"] == shown["type"]]
             counted = [one for one in ours if one["weight"]]
             assert shown["totalContents"] == len(counted)
-            assert shown["completedContents"] == sum(one["status"] == "completed" for one in counted)
+            assert shown["completedContents"] == sum(one["status"] in {"completed", "excused"} for one in counted)
             assert shown["timeSpentSeconds"] == sum(
                 one["progress"]["timeSpentSeconds"] for one in ours if one["progress"]
             )
@@ -605,6 +966,7 @@ def _document(update: tuple[str, str, str, dict[str, Any]]) -> dict[str, Any]:
         "timeSpentSeconds": effort["seconds"],
         **({"progressPercentage": effort["percentage"]} if "percentage" in effort else {}),
         **({"score": effort["score"][0], "maxScore": effort["score"][1]} if "score" in effort else {}),
+        **({"session": effort["session"]} if "session" in effort else {}),
     }
 
 
