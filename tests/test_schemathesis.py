@@ -92,7 +92,8 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
                 for one in value.get("updates", [value]):
                     del one["occurredAt"], one["userId"]
     parameters = components["parameters"]
-    parameters["recordId"]["example"] = session.record
+    for name in ("recordId", "recordIdForUserId"):
+        parameters[name]["example"] = session.record
     if known:
         update["properties"]["contentId"] = components["schemas"]["Content"]["properties"]["id"] = {"enum": CONTENTS}
         update["properties"]["userId"].setdefault("enum", LEARNERS)

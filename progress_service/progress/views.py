@@ -223,11 +223,11 @@ def correct_record(call: Call, record_id: str) -> Answer:
     If the percentage or the score is given, the completion follows from the content's rule: a record may stop being
     completed. A completed enrollment stays completed.
     """
+    found = _uuid(record_id)
+    if found is None:
+        raise Problem(problems.NOT_FOUND)
     with refused_at():
-        (owner,) = queries.record_keys(call.connection, [found := _uuid(record_id)])
-        if found is None or owner is None:
-            raise NoRecord([0])
-        corrected = corrections.correct(call.connection, found, owner, call.body, by=call.actor, now=call.now)
+        corrected = corrections.correct(call.connection, found, call.body, by=call.actor, now=call.now)
     return Answer(RecordedDocument.of(*corrected))
 
 

@@ -106,18 +106,20 @@ def remove(connection: Connection, key: EnrollmentKey, content_id: str, *, by: A
 
 
 def correct(
-    connection: Connection, record_id: UUID, owner: RecordKey, given: Mapping[str, Any], *, by: Actor, now: datetime
+    connection: Connection, record_id: UUID, given: Mapping[str, Any], *, by: Actor, now: datetime
 ) -> Corrected:
     """Replace values of a record (see `calculations.correct`). Raises NoRecord."""
-    module_of = select(ProgressRecord.module_id).filter_by(id=record_id)
-    module_id = connection.execute(module_of).scalar()
-    held = _hold(connection, [EnrollmentKey(owner.user_id, module_id or "")])
-    if connection.execute(module_of).scalar() != module_id:
-        raise Outdated
-    record = held.before.records.get(owner)
-    if record is None or record.id != record_id:
+    columns = ProgressRecord.user_id, ProgressRecord.module_id, ProgressRecord.content_id
+    place = select(*columns).where(ProgressRecord.id == record_id)
+    found = connection.execute(place).first()
+    if found is None:
         raise NoRecord([0])
-    corrected = calculations.correct(record, given, held.contents[owner.content_id], now)
+    user_id, module_id, content_id = found
+    held = _hold(connection, [EnrollmentKey(user_id, module_id)])
+    if connection.execute(place).first() != found:
+        raise Outdated  # removed, merged into another learner, or moved to another module
+    record = held.before.records[RecordKey(user_id, content_id)]
+    corrected = calculations.correct(record, given, held.contents[content_id], now)
     return Corrected(corrected, *_replace(connection, held, record, corrected, CORRECTED, by, now))
 
 

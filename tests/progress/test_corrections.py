@@ -4,7 +4,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,7 +18,7 @@ from progress_service.store import database, verification
 from progress_service.store.database import db
 from progress_service.store.models import Change, Enrollment
 from tests.callers import Caller
-from tests.conftest import Callers, Publish, stored
+from tests.conftest import Callers, Listen, Publish, engine_of, stored
 from tests.progress.sending import INVALID, instant, moment, refusal, send
 
 SETS, MAPS, CELLS = (
@@ -301,6 +303,30 @@ def test_a_record_that_does_not_exist_is_not_corrected(service: Callers, app: Fl
         response = service().patch(f"/api/progress/{record_id}", json={"timeSpentSeconds": 1})
         assert refusal(response)[:2] == (404, "not-found"), record_id
     assert stored(app) == before
+
+
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(("meanwhile", "status"), [("removed", 404), ("merged", 200)])
+def test_a_correction_finds_a_record_that_was_removed_or_merged_while_it_began(
+    meanwhile: str, status: int, service: Callers, app: Flask, listen: Listen
+) -> None:
+    record = report(service(), "sets", 5, progressPercentage=40)
+    others = [partial(service().delete, SETS), partial(service().post, "/api/progress/sam/merge", json={"into": "kim"})]
+    left = [others[meanwhile == "merged"]]
+
+    def act(statement: str) -> None:
+        if left and "progress_records.id = " in statement:
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(left.pop()).result().status_code == 204
+
+    listen(engine_of(app), "after", act)
+    response = service().patch(f"/api/progress/{record['id']}", json={"progressPercentage": 30})
+
+    assert (response.status_code, left) == (status, [])
+    if meanwhile == "merged":
+        expected = record | {"userId": "kim", "progressPercentage": 30}
+        assert response.get_json()["progress"] == expected
+        assert read(service(), "/api/progress/kim/algebra")["contents"][0]["progress"] == expected
 
 
 # A record is removed.

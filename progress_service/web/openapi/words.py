@@ -9,8 +9,8 @@ Json = dict[str, Any]
 INTRODUCTION = """\
 Keeps each learner's progress in every content of every module, and adds it up.
 
-- **Numbers** mean the decimal that was written; numeric strings and booleans are not numbers. `null` is not a value:
-  leave the field out. Derived percentages, rates and averages are rounded down to two decimals; they are
+- **Numbers** mean the decimal that was written; numeric strings and booleans are not numbers. `null` is not a value of
+  an update: leave the field out. Derived percentages, rates and averages are rounded down to two decimals; they are
   null if there is nobody to count.
 - **Bodies** are JSON objects in UTF-8. If an object gives a name twice, the last one counts.
 - **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
