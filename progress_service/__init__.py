@@ -9,6 +9,7 @@ from flask import Flask
 from progress_service import cli, config
 from progress_service.analytics.views import analytics
 from progress_service.catalog.views import catalog
+from progress_service.changes.views import changes
 from progress_service.operations import logs, metrics
 from progress_service.operations.views import operations
 from progress_service.progress.views import progress
@@ -36,6 +37,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     app.register_blueprint(progress)
     app.register_blueprint(analytics)
     app.register_blueprint(catalog)
+    app.register_blueprint(changes)
     app.register_blueprint(operations)
     cli.register(app)
     return app

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
@@ -16,7 +17,8 @@ from sqlalchemy import Engine, create_engine, event, func, make_url, or_, select
 
 from progress_service import create_app
 from progress_service.store.database import db
-from progress_service.store.models import Tally
+from progress_service.store.functions import first_open
+from progress_service.store.models import Change, Tally
 from progress_service.tallies import Counts, Group
 from tests.callers import KEY, Caller
 from tests.postgres import POOLERS, postgres_server
@@ -87,6 +89,18 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
 def engine_of(app: Flask) -> Engine:
     with app.app_context():
         return db.engine
+
+
+def wait_until_settled(app: Flask) -> None:
+    """Wait until no transaction delays the feed of changes; on PostgreSQL a server has some of its own."""
+    unsettled = select(Change.id).where(Change.settled_after >= first_open()).limit(1)
+    deadline = time.monotonic() + 30
+    while True:
+        with engine_of(app).connect() as connection:
+            if connection.execute(unsettled).first() is None:
+                return
+        assert time.monotonic() < deadline, "the feed is held up"
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -78,6 +78,7 @@ class Operations:
             lambda: self.instructor.get("/api/progress/sam/algebra"),
         )
         yield "GET /api/progress/{userId}/{moduleId}/history", lambda: service.get("/api/progress/sam/algebra/history")
+        yield "GET /api/changes", lambda: service.get("/api/changes?types=content.completed&moduleId=algebra")
         record_id = service.get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]["id"]
         yield "PUT /api/progress/{recordId}/complete", lambda: service.put(f"/api/progress/{record_id}/complete")
         yield "GET /api/progress/stats/{moduleId}", lambda: service.get("/api/progress/stats/algebra")

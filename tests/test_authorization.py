@@ -57,6 +57,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/progress/me/algebra", None, "             200 200   200 200 200   403 403   200 200   200 200"),
     ("GET", "/api/progress/lea/algebra/history", None, "    200 403   200 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/me/algebra/history", None, "     200 200   200 200 200   403 403   200 200   200 200"),
+    ("GET", "/api/changes", None, "                         403 403   403 403 403   403 403   200 200   200 200"),
     ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   403 403   204 204"),
     ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   403 403   204 204"),
     ("PATCH", CORRECTED, {"position": "1"}, "403 403   403 403 403   403 403   403 403   200 200"),

@@ -19,13 +19,13 @@ from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE, CorrectionS
 from progress_service.web import problems
 from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
-from tests.conftest import Callers, application
+from tests.conftest import Callers, application, wait_until_settled
 
 KEPT = Path(__file__).parent.parent / "docs" / "openapi.json"
 EXAMPLES = json.loads(openapi.EXAMPLES.read_bytes())
 RECORD = EXAMPLES["parameters"]["recordId"]
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-CHANGE = re.compile(r'"(id|nextCursor)": "\d+"')
+CHANGE = re.compile(r'"(id|nextCursor|cursor)": "[\d.]+"')
 NOW = re.compile(r'"(completedAt|lastActivityAt|recordedAt|time)": "[^"]*(\.\d+Z|18:00:00Z)"')
 """Times that the service has set, and how the examples write them."""
 OWN_ROUTES = {"/docs/<path:filename>"}
@@ -77,6 +77,7 @@ def play(caller: Caller) -> list[tuple[dict[str, Any], Any]]:
     """Send the examples in their order, and return each with its answer."""
     played, record = [], RECORD
     for call in EXAMPLES["calls"]:
+        wait_until_settled(caller.app)
         answer = caller.call(call["method"], call["path"].replace(RECORD, record), json=call.get("request"))
         if call["operation"] == "sendUpdate" and answer.status_code == 201:
             record = answer.get_json()["progress"]["id"]
@@ -127,6 +128,7 @@ def refused(app: Flask, database_url: str) -> list[Any]:
         Caller(app).get("/api/progress/sam"),
         student.get("/api/progress/tom"),
         service.get("/api/progress/sam/sql-advanced"),
+        service.get("/api/changes?after=0.1.0"),
         service.put(f"/api/progress/{tom}/complete"),
         service.put("/api/catalog/modules/sql-advanced", json=stolen),
         service.post("/api/progress", data=b" " * (1024 * 1024 + 1), content_type="application/json"),

@@ -1826,6 +1826,81 @@ ORDER BY
 COMMIT;
 
 
+-- GET /api/changes
+-- ================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- changes.queries._first_open: Return the first transaction that has not ended; it is the same in all statements of a
+-- snapshot.
+SELECT
+  CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) AS anon_1;
+
+-- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of a module
+-- or of none.
+SELECT
+  changes.settled_after,
+  changes.id,
+  changes.id AS id__1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT CAST(%(param_3)s AS INT)
+  )
+  AND changes.type IN (CAST(%(type_1_1)s AS VARCHAR))
+  AND (
+    changes.module_id = CAST(%(module_id_1)s AS VARCHAR) OR changes.module_id IS NULL
+  )
+ORDER BY
+  changes.settled_after,
+  changes.id
+LIMIT CAST(%(param_4)s AS INT);
+
+-- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of a
+-- module or of none.
+SELECT
+  looked_at.settled_after,
+  looked_at.id,
+  COUNT(*) OVER () AS anon_1
+FROM (
+  SELECT
+    changes.id AS id,
+    changes.settled_after AS settled_after
+  FROM changes
+  WHERE
+    (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+    AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
+  ORDER BY
+    changes.settled_after,
+    changes.id
+  LIMIT CAST(%(param_3)s AS INT)
+) AS looked_at
+ORDER BY
+  looked_at.settled_after DESC,
+  looked_at.id DESC
+LIMIT CAST(%(param_4)s AS INT);
+
+COMMIT;
+
+
 -- PUT /api/progress/{recordId}/complete
 -- =====================================
 
@@ -2949,11 +3024,11 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- statements.find_records, as above
-
 -- store.corrections.correct: Replace values of a record (see `calculations.correct`). Raises NoRecord.
 SELECT
-  progress_records.module_id
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id
 FROM progress_records
 WHERE
   progress_records.id = CAST(%(id_1)s AS UUID);

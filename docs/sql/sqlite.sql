@@ -1365,6 +1365,85 @@ ORDER BY
 COMMIT;
 
 
+-- GET /api/changes
+-- ================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- changes.queries._first_open: Return the first transaction that has not ended; it is the same in all statements of a
+-- snapshot.
+SELECT
+  1 AS anon_1;
+
+-- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of a module
+-- or of none.
+SELECT
+  changes.settled_after,
+  changes.id,
+  changes.id AS id__1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (?, ?) AND changes.settled_after < ?
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT ?
+    OFFSET ?
+  )
+  AND changes.type IN (?)
+  AND (
+    changes.module_id = ? OR changes.module_id IS NULL
+  )
+ORDER BY
+  changes.settled_after,
+  changes.id
+LIMIT ?
+OFFSET ?;
+
+-- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of a
+-- module or of none.
+SELECT
+  looked_at.settled_after,
+  looked_at.id,
+  COUNT(*) OVER () AS anon_1
+FROM (
+  SELECT
+    changes.id AS id,
+    changes.settled_after AS settled_after
+  FROM changes
+  WHERE
+    (changes.settled_after, changes.id) > (?, ?) AND changes.settled_after < ?
+  ORDER BY
+    changes.settled_after,
+    changes.id
+  LIMIT ?
+  OFFSET ?
+) AS looked_at
+ORDER BY
+  looked_at.settled_after DESC,
+  looked_at.id DESC
+LIMIT ?
+OFFSET ?;
+
+COMMIT;
+
+
 -- PUT /api/progress/{recordId}/complete
 -- =====================================
 
@@ -2445,11 +2524,11 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- statements.find_records, as above
-
 -- store.corrections.correct: Replace values of a record (see `calculations.correct`). Raises NoRecord.
 SELECT
-  progress_records.module_id
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id
 FROM progress_records
 WHERE
   progress_records.id = ?;

@@ -34,6 +34,13 @@ class settled_after(FunctionElement[int]):  # noqa: N801
     inherit_cache = True
 
 
+class first_open(FunctionElement[int]):  # noqa: N801
+    """The first transaction that has not ended. On SQLite none is under way that others could see."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
 class json_text(FunctionElement[str]):  # noqa: N801
     """A JSON object of names and values in turn, as text."""
 
@@ -50,6 +57,16 @@ def _postgresql_settled_after(element: settled_after, compiler: Any, **kwargs: A
 @compiles(settled_after, "sqlite")
 def _sqlite_settled_after(element: settled_after, compiler: Any, **kwargs: Any) -> str:
     return "0"
+
+
+@compiles(first_open, "postgresql")
+def _postgresql_first_open(element: first_open, compiler: Any, **kwargs: Any) -> str:
+    return "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT)"
+
+
+@compiles(first_open, "sqlite")
+def _sqlite_first_open(element: first_open, compiler: Any, **kwargs: Any) -> str:
+    return "1"
 
 
 @compiles(json_text, "postgresql")

@@ -56,6 +56,9 @@ NOT_ENROLLED = ProblemType(
 )
 NOT_FOUND = ProblemType("not-found", 404, "nothing is there, or another learner's record", "There is nothing here.")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "the path has other methods, which `Allow` lists")
+GONE = ProblemType(
+    "gone", 410, "the cursor is too old", "Changes behind this cursor may be gone: read all anew, without it."
+)
 COMPLETION_CRITERIA_NOT_MET = ProblemType(
     "completion-criteria-not-met", 409, "the best score does not reach the passing score"
 )
