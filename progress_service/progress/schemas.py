@@ -23,7 +23,7 @@ from progress_service.web.validation import (
 BATCH_LIMIT = 1000
 HIGHEST_SCORE = 1_000_000
 LONGEST_TIME = 1_000_000_000
-"""The most seconds that a correction may give a record: 31 years. Sums over any number of learners remain small."""
+"""The most seconds that a correction may give a record: 31 years. So the sums over all learners fit into 64 bits."""
 MOST_ADDED, LONGEST_SESSION = 14_400, 86_400
 """The most seconds that an update adds, and the most that a session has."""
 SCORE_AND_MAXIMUM = {"score": "maxScore", "maxScore": "score"}
@@ -33,6 +33,8 @@ NEWEST = 10**18
 
 
 class ScoredSchema(StrictSchema):
+    """Values with a score, which comes with its maximum."""
+
     keywords = {"dependentRequired": {given: [missing] for given, missing in SCORE_AND_MAXIMUM.items()}}
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
