@@ -13,7 +13,7 @@ from progress_service.changes.views import changes
 from progress_service.operations import logs, metrics
 from progress_service.operations.views import operations
 from progress_service.progress.views import progress
-from progress_service.store import database
+from progress_service.store import database, housekeeping
 from progress_service.store.database import db, migrate
 from progress_service.web import auth, headers, problems
 
@@ -34,6 +34,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     db.init_app(app)
     migrate.init_app(app, db, directory=str(MIGRATIONS))
     database.prepare(app)
+    housekeeping.prepare(app)
     app.register_blueprint(progress)
     app.register_blueprint(analytics)
     app.register_blueprint(catalog)

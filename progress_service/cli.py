@@ -3,6 +3,7 @@
 import sys
 import zlib
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,18 +26,18 @@ from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.progress.schemas import OTHERS_UPDATE
-from progress_service.store import database, publishing, recorder, verification
+from progress_service.store import database, housekeeping, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange
 from progress_service.store.publishing import ContentElsewhere, PublishedModule
 from progress_service.store.verification import Drift
-from progress_service.web import idempotency
 from progress_service.web.auth import Role
 from progress_service.web.openapi.document import describe
 from progress_service.web.problems import Fault, details
 from progress_service.web.serialization import encode
 from progress_service.web.validation import faults_of, is_user_id, parse_json
 
-REPAIR_CHUNK = 1000
+REPAIR_CHUNK, PURGE_CHUNK = 1000, 1000
+PURGED = {"answers": "stored answers", "sessions": "sessions", "changes": "changes"}
 FILE = click.File("rb")
 
 catalog = AppGroup("catalog", help="The modules and their contents.")
@@ -147,11 +148,17 @@ def verify(repair: bool) -> None:
     sys.exit(bool(found))
 
 
-@progress.command("purge-keys")
-def purge_keys() -> None:
-    """Delete the stored answers of Idempotency-Keys that are older than a day."""
-    purged = database.write(partial(idempotency.purge, now=datetime.now(UTC)))
-    click.echo(f"{purged} stored answers deleted.")
+@progress.command("purge")
+def purge() -> None:
+    """Delete what is kept for some time only, and has been: stored answers, sessions, changes that are no history."""
+    now, deleted = datetime.now(UTC), Counter[str]()
+    while any(step := database.write(partial(housekeeping.purge, now=now, most=PURGE_CHUNK))):
+        deleted.update(step._asdict())
+    kinds = (f"{deleted[kind]} {words}" for kind, words in PURGED.items())
+    click.echo(f"{', '.join(kinds)} deleted.")
+
+
+progress.add_command(click.Command("purge-keys", callback=purge.callback, hidden=True))  # its former name
 
 
 @click.command("openapi")

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "AUTO_ENROLL": True,
     "SESSION_DAYS": 30,
     "CHANGES_DAYS": 365,
+    "PURGE_SECONDS": 60,
     "JWT_DECODE_ISSUER": "",
     "JWT_DECODE_AUDIENCE": "",
     "JWT_DECODE_LEEWAY": 10,

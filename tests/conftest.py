@@ -77,8 +77,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def application(url: str, **settings: Any) -> Iterator[Flask]:
-    """Make the application on a database, with other settings than usual, and close its connections."""
-    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY, "TESTING": True, **settings})
+    """Make the application on a database, with other settings than usual, and close its connections.
+
+    It does not purge now and then, so that each request sends the same statements always.
+    """
+    usual = {"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY, "TESTING": True, "PURGE_SECONDS": 0}
+    app = create_app({**usual, **settings})
     try:
         yield app
     finally:

@@ -134,7 +134,7 @@ class Operations:
         with engine_of(self.app).begin() as connection:
             connection.exec_driver_sql("UPDATE modules SET total_weight = 7")
         yield "flask progress verify --repair, of a module", lambda: run(args=["progress", "verify", "--repair"])
-        yield "flask progress purge-keys", lambda: run(args=["progress", "purge-keys"])
+        yield "flask progress purge", lambda: run(args=["progress", "purge"])
 
 
 def written(app: Flask) -> str:

@@ -73,7 +73,7 @@ def test_every_command_is_in_the_table(app: Flask) -> None:
         if isinstance(command, click.Group):
             for name, inner in command.commands.items():
                 yield from leaves(inner, *path, name)
-        else:
+        elif not command.hidden:
             yield " ".join(path)
 
     told = [re.sub(r" \[?[A-Z]+\]?$", "", code(command)[0]) for command, _ in table(section(OPERATING, "Commands"))]

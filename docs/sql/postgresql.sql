@@ -5017,14 +5017,80 @@ COMMIT;
 COMMIT;
 
 
--- flask progress purge-keys
--- =========================
+-- flask progress purge
+-- ====================
 
 BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
 
--- web.idempotency.purge: Delete the answers that are older than a day, and return their number.
+-- store.housekeeping._delete: Delete the oldest rows of a table up to a time that nobody else holds, and return their
+-- number.
+WITH expired AS (
+  SELECT
+    stored_answers.caller_id AS caller_id,
+    stored_answers.key AS key
+  FROM stored_answers
+  WHERE
+    stored_answers.stored_at <= CAST(%(stored_at_1)s AS TIMESTAMPTZ)
+  ORDER BY
+    stored_answers.stored_at
+  LIMIT CAST(%(param_1)s AS INT)   FOR UPDATE SKIP LOCKED
+)
 DELETE FROM stored_answers
 WHERE
-  stored_answers.stored_at <= CAST(%(stored_at_1)s AS TIMESTAMPTZ);
+  (stored_answers.caller_id, stored_answers.key) IN (
+    SELECT
+      expired.caller_id,
+      expired.key
+    FROM expired
+  )
+RETURNING stored_answers.stored_at;
+
+-- store.housekeeping._delete (2): Delete the oldest rows of a table up to a time that nobody else holds, and return
+-- their number.
+WITH expired AS (
+  SELECT
+    sessions.user_id AS user_id,
+    sessions.content_id AS content_id,
+    sessions.session AS session
+  FROM sessions
+  WHERE
+    sessions.received_at <= CAST(%(received_at_1)s AS TIMESTAMPTZ)
+  ORDER BY
+    sessions.received_at
+  LIMIT CAST(%(param_1)s AS INT)   FOR UPDATE SKIP LOCKED
+)
+DELETE FROM sessions
+WHERE
+  (sessions.user_id, sessions.content_id, sessions.session) IN (
+    SELECT
+      expired.user_id,
+      expired.content_id,
+      expired.session
+    FROM expired
+  )
+RETURNING sessions.received_at;
+
+-- store.housekeeping._delete (3): Delete the oldest rows of a table up to a time that nobody else holds, and return
+-- their number.
+WITH expired AS (
+  SELECT
+    changes.id AS id
+  FROM changes
+  WHERE
+    changes.recorded_at <= CAST(%(recorded_at_1)s AS TIMESTAMPTZ) AND NOT is_history
+  ORDER BY
+    changes.recorded_at
+  LIMIT CAST(%(param_1)s AS INT)   FOR UPDATE SKIP LOCKED
+)
+DELETE FROM changes
+WHERE
+  (
+    changes.id
+  ) IN (
+    SELECT
+      expired.id
+    FROM expired
+  )
+RETURNING changes.recorded_at;
 
 COMMIT;

@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from progress_service.calculations import Actor
 from progress_service.store import database
+from progress_service.store.housekeeping import HOUSEKEEPER
 from progress_service.store.recorder import Refused
 from progress_service.store.together import Together
 from progress_service.web import auth, idempotency
@@ -71,6 +72,7 @@ class Stream(NamedTuple):
 
 
 NOTHING = Answer(None, 204)
+READS = ("GET", "HEAD")
 NO_QUERY = StrictSchema()
 View = Callable[..., Any]
 """Takes a call and the parts of its path, and returns an `Answer` or a `Stream`; see also `together`."""
@@ -131,7 +133,10 @@ def requires_token(policy: Policy) -> Callable[[View], Callable[..., Response]]:
 
         @wraps(view)
         def guarded(**path: str) -> Response:
-            return handle(operation, policy, view, path)
+            response = handle(operation, policy, view, path)
+            if request.method not in READS:
+                response.call_on_close(current_app.extensions[HOUSEKEEPER].tidy)  # when the answer has been sent
+            return response
 
         vars(guarded)["operation"] = operation
         return guarded
@@ -222,7 +227,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     """
     caller = auth.identify()  # 401
     reach = auth.admit(caller, policy)  # 403: the role
-    is_read = request.method in ("GET", "HEAD")
+    is_read = request.method in READS
     if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:
         path["user_id"] = caller.id
     check_path(path)  # 404

@@ -7,19 +7,19 @@ key, which is the first lock that a transaction takes.
 import hashlib
 import re
 from collections.abc import Collection, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from flask import Request, Response
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_
 
+from progress_service.store.housekeeping import ANSWERS_KEPT
 from progress_service.store.models import StoredAnswer
 from progress_service.store.statements import Statements
 from progress_service.web.auth import Caller
 from progress_service.web.problems import IDEMPOTENCY_KEY_REUSED, MALFORMED_REQUEST, Problem
 from progress_service.web.serialization import encode
 
-LIFETIME = timedelta(hours=24)
 ANSWER = [column.name for column in StoredAnswer.__table__.c]
 
 _KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
@@ -76,7 +76,7 @@ def replay(connection: Connection, keys: Collection[Key], now: datetime) -> dict
     for row in sql.find_answers.run(connection, **rows):
         answer = dict(zip(ANSWER, row, strict=True))
         key = given[answer["caller_id"], answer["key"]]
-        if answer["stored_at"] <= now - LIFETIME:
+        if answer["stored_at"] <= now - ANSWERS_KEPT:
             connection.execute(delete(StoredAnswer).filter_by(caller_id=key.caller_id, key=key.key))
         elif answer["fingerprint"] != key.fingerprint:
             found[key] = Problem(IDEMPOTENCY_KEY_REUSED)
@@ -112,8 +112,3 @@ def about(connection: Connection, user_id: str) -> ColumnElement[bool]:
     find = func.pg_catalog.position if connection.dialect.name == "postgresql" else func.instr
     names_them = and_(StoredAnswer.learner_id.is_(None), find(StoredAnswer.body, encode(user_id)) > 0)
     return or_(StoredAnswer.caller_id == user_id, StoredAnswer.learner_id == user_id, names_them)
-
-
-def purge(connection: Connection, now: datetime) -> int:
-    """Delete the answers that are older than a day, and return their number."""
-    return connection.execute(delete(StoredAnswer).where(StoredAnswer.stored_at <= now - LIFETIME)).rowcount
