@@ -127,6 +127,13 @@ class Operations:
         yield "DELETE /api/progress/{userId}/{moduleId}", lambda: service.delete("/api/progress/kim/algebra")
         yield "DELETE /api/progress/{userId}", lambda: service.delete("/api/progress/sam")
         yield "GET /readyz", lambda: Caller(self.app).get("/readyz")
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b'{"userId": "kim", "moduleId": "algebra", "status": "paused"}\n')
+            file.flush()
+            yield (
+                "flask progress import --enrollments",
+                lambda: run(args=["progress", "import", "--enrollments", file.name]),
+            )
         yield "flask progress verify", lambda: run(args=["progress", "verify"])
         with engine_of(self.app).begin() as connection:
             connection.exec_driver_sql("UPDATE enrollments SET time_spent_seconds = 7")

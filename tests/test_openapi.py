@@ -26,7 +26,7 @@ EXAMPLES = json.loads(openapi.EXAMPLES.read_bytes())
 RECORD = EXAMPLES["parameters"]["recordId"]
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CHANGE = re.compile(r'"(id|nextCursor|cursor)": "[\d.]+"')
-NOW = re.compile(r'"(completedAt|lastActivityAt|recordedAt|time)": "[^"]*(\.\d+Z|18:00:00Z)"')
+NOW = re.compile(r'"(completedAt|lastActivityAt|receivedAt|recordedAt|time)": "[^"]*(\.\d+Z|18:00:00Z)"')
 """Times that the service has set, and how the examples write them."""
 OWN_ROUTES = {"/docs/<path:filename>"}
 """What belongs to a page, and is no operation."""

@@ -2611,6 +2611,20 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- progress.queries.dashboard, as above
 
+-- progress.queries.line_dates: List as of when imported lines have told the fields of a learner's enrollments.
+SELECT
+  imported_enrollments.user_id,
+  imported_enrollments.module_id,
+  imported_enrollments.status_told_at,
+  imported_enrollments.enrolled_at_told_at,
+  imported_enrollments.counted_told_at,
+  imported_enrollments.completed_at_told_at
+FROM imported_enrollments
+WHERE
+  imported_enrollments.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  imported_enrollments.module_id;
+
 -- progress.queries.records: List all records of a learner by their start, of retired contents too, each with the
 -- content's title.
 SELECT
@@ -3195,6 +3209,121 @@ WHERE
 UPDATE stored_answers SET fingerprint = CAST(%(fingerprint)s AS VARCHAR)
 WHERE
   FALSE;
+
+COMMIT;
+
+
+-- flask progress import --enrollments
+-- ===================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- importing._begin: Read the file, and begin to store each chunk; if the file cannot be read, the last one fails with
+-- the error.
+SELECT
+  imported_chunks.digest
+FROM imported_chunks;
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- importing._store: Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is not
+-- stored.
+SELECT
+  imported_chunks.lines
+FROM imported_chunks
+WHERE
+  imported_chunks.digest = CAST(%(digest_1)s AS VARCHAR);
+
+-- importing._store (2): Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is
+-- not stored.
+INSERT INTO imported_chunks (
+  digest,
+  lines,
+  imported_at
+)
+VALUES
+  (
+    CAST(%(digest)s AS VARCHAR),
+    CAST(%(lines)s AS BIGINT),
+    CAST(%(imported_at)s AS TIMESTAMPTZ)
+  );
+
+-- statements.lock_modules, as above
+
+-- statements.lock_enrollments, as above
+
+-- statements.read_enrollments, as above
+
+-- statements.read_line_dates: Read as of when imported lines have told the fields of the enrollments of the keys.
+SELECT
+  imported_enrollments.user_id,
+  imported_enrollments.module_id,
+  imported_enrollments.status_told_at,
+  imported_enrollments.enrolled_at_told_at,
+  imported_enrollments.counted_told_at,
+  imported_enrollments.completed_at_told_at
+FROM imported_enrollments
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON imported_enrollments.user_id = enrollment_keys.user_id
+  AND imported_enrollments.module_id = enrollment_keys.module_id;
+
+-- statements.store_line_dates: Store as of when imported lines have told the fields of enrollments.
+INSERT INTO imported_enrollments (
+  user_id,
+  module_id,
+  status_told_at,
+  enrolled_at_told_at,
+  counted_told_at,
+  completed_at_told_at
+)
+SELECT
+  line_dates.user_id,
+  line_dates.module_id,
+  line_dates.status_told_at,
+  line_dates.enrolled_at_told_at,
+  line_dates.counted_told_at,
+  line_dates.completed_at_told_at
+FROM (
+  SELECT
+    (
+      line_dates_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      line_dates_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(line_dates_json.value ->> 2 AS TIMESTAMPTZ) AS status_told_at,
+    CAST(line_dates_json.value ->> 3 AS TIMESTAMPTZ) AS enrolled_at_told_at,
+    CAST(line_dates_json.value ->> 4 AS TIMESTAMPTZ) AS counted_told_at,
+    CAST(line_dates_json.value ->> 5 AS TIMESTAMPTZ) AS completed_at_told_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(line_dates)s AS VARCHAR) AS JSONB)) AS line_dates_json
+) AS line_dates
+WHERE
+  TRUE
+ORDER BY
+  line_dates.user_id,
+  line_dates.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status_told_at = excluded.status_told_at, enrolled_at_told_at = excluded.enrolled_at_told_at, counted_told_at = excluded.counted_told_at, completed_at_told_at = excluded.completed_at_told_at
+WHERE
+  TRUE;
+
+-- statements.store, as above
+
+-- statements.write_changes, as above
 
 COMMIT;
 

@@ -2126,6 +2126,20 @@ BEGIN;
 
 -- progress.queries.dashboard, as above
 
+-- progress.queries.line_dates: List as of when imported lines have told the fields of a learner's enrollments.
+SELECT
+  imported_enrollments.user_id,
+  imported_enrollments.module_id,
+  imported_enrollments.status_told_at,
+  imported_enrollments.enrolled_at_told_at,
+  imported_enrollments.counted_told_at,
+  imported_enrollments.completed_at_told_at
+FROM imported_enrollments
+WHERE
+  imported_enrollments.user_id = ?
+ORDER BY
+  imported_enrollments.module_id;
+
 -- progress.queries.records: List all records of a learner by their start, of retired contents too, each with the
 -- content's title.
 SELECT
@@ -2744,6 +2758,115 @@ WHERE
 UPDATE stored_answers SET fingerprint = ?
 WHERE
   0 = 1;
+
+COMMIT;
+
+
+-- flask progress import --enrollments
+-- ===================================
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- importing._begin: Read the file, and begin to store each chunk; if the file cannot be read, the last one fails with
+-- the error.
+SELECT
+  imported_chunks.digest
+FROM imported_chunks;
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- importing._store: Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is not
+-- stored.
+SELECT
+  imported_chunks.lines
+FROM imported_chunks
+WHERE
+  imported_chunks.digest = ?;
+
+-- importing._store (2): Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is
+-- not stored.
+INSERT INTO imported_chunks (
+  digest,
+  lines,
+  imported_at
+)
+VALUES
+  (?, ?, ?);
+
+-- statements.lock_modules, as above
+
+-- statements.lock_enrollments, as above
+
+-- statements.read_enrollments, as above
+
+-- statements.read_line_dates: Read as of when imported lines have told the fields of the enrollments of the keys.
+SELECT
+  imported_enrollments.user_id,
+  imported_enrollments.module_id,
+  imported_enrollments.status_told_at,
+  imported_enrollments.enrolled_at_told_at,
+  imported_enrollments.counted_told_at,
+  imported_enrollments.completed_at_told_at
+FROM imported_enrollments
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON imported_enrollments.user_id = enrollment_keys.user_id
+  AND imported_enrollments.module_id = enrollment_keys.module_id;
+
+-- statements.store_line_dates: Store as of when imported lines have told the fields of enrollments.
+INSERT INTO imported_enrollments (
+  user_id,
+  module_id,
+  status_told_at,
+  enrolled_at_told_at,
+  counted_told_at,
+  completed_at_told_at
+)
+SELECT
+  line_dates.user_id,
+  line_dates.module_id,
+  line_dates.status_told_at,
+  line_dates.enrolled_at_told_at,
+  line_dates.counted_told_at,
+  line_dates.completed_at_told_at
+FROM (
+  SELECT
+    JSON_EXTRACT(line_dates_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(line_dates_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(line_dates_json.value, '$[2]') AS status_told_at,
+    JSON_EXTRACT(line_dates_json.value, '$[3]') AS enrolled_at_told_at,
+    JSON_EXTRACT(line_dates_json.value, '$[4]') AS counted_told_at,
+    JSON_EXTRACT(line_dates_json.value, '$[5]') AS completed_at_told_at
+  FROM JSON_EACH(?) AS line_dates_json
+) AS line_dates
+WHERE
+  1 = 1
+ORDER BY
+  line_dates.user_id,
+  line_dates.module_id ON CONFLICT(user_id, module_id) DO UPDATE SET status_told_at = excluded.status_told_at, enrolled_at_told_at = excluded.enrolled_at_told_at, counted_told_at = excluded.counted_told_at, completed_at_told_at = excluded.completed_at_told_at
+WHERE
+  1 = 1;
+
+-- statements.store, as above
+
+-- statements.store (2), as above
+
+-- statements.store (3), as above
+
+-- statements.store_tallies, as above
+
+-- statements.write_changes, as above
 
 COMMIT;
 

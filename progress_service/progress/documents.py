@@ -9,7 +9,16 @@ from typing import Annotated, Any, Self
 from msgspec import Meta, Raw, field
 
 from progress_service import calculations
-from progress_service.calculations import COMPLETED, DROPPED, ActivityDay, Denominators, Enrollment, Record, Session
+from progress_service.calculations import (
+    COMPLETED,
+    DROPPED,
+    ActivityDay,
+    Denominators,
+    Enrollment,
+    LineDates,
+    Record,
+    Session,
+)
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
 from progress_service.store.journal import Told
 from progress_service.store.learning import Recorded
@@ -269,6 +278,16 @@ class SessionDocument(Document):
     received_at: Annotated[Time, Meta(description="When the sitting was last reported.")]
 
 
+class ImportedEnrollmentDocument(Document):
+    """As of when imported lines have told the fields of an enrollment; null where no line has told the field."""
+
+    module_id: str
+    status_told_at: Time | None
+    enrolled_at_told_at: Time | None
+    counted_told_at: Time | None
+    completed_at_told_at: Time | None
+
+
 class ExportedAnswerDocument(Document):
     """An answer that is stored for repeats of its request; null if it is about another learner, or about several."""
 
@@ -294,6 +313,7 @@ class ExportDocument(Document):
 
     user_id: str
     enrollments: list[ExportedEnrollmentDocument]
+    imported_enrollments: list[ImportedEnrollmentDocument]
     records: list[ExportedRecordDocument]
     activity_days: list[ActivityDayDocument]
     sessions: list[SessionDocument]
@@ -306,6 +326,7 @@ class ExportDocument(Document):
         cls,
         user_id: str,
         modules: Sequence[EnrolledModule],
+        line_dates: Sequence[LineDates],
         records: Sequence[tuple[str, Record]],
         days: Sequence[ActivityDay],
         sessions: Sequence[Session],
@@ -316,6 +337,7 @@ class ExportDocument(Document):
         return cls(
             user_id=user_id,
             enrollments=[ExportedEnrollmentDocument.titled(*module) for module in modules],
+            imported_enrollments=[ImportedEnrollmentDocument(*dates[1:]) for dates in line_dates],
             records=[ExportedRecordDocument.titled(*record) for record in records],
             activity_days=[ActivityDayDocument(day.module_id, day.day, day.time_spent_seconds) for day in days],
             sessions=[SessionDocument(*session[1:]) for session in sessions],

@@ -20,6 +20,7 @@ from progress_service.store.models import (
     Change,
     Content,
     Enrollment,
+    ImportedEnrollment,
     Module,
     ModuleInstructor,
     ProgressRecord,
@@ -27,7 +28,7 @@ from progress_service.store.models import (
     StoredAnswer,
 )
 from progress_service.store.statements import Statements
-from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, MODULE, RECORD, SESSION, columns, values
+from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, LINE_DATES, MODULE, RECORD, SESSION, columns, values
 from progress_service.web import idempotency
 from progress_service.web.documents import ListedContent
 
@@ -196,6 +197,12 @@ def record_keys(connection: Connection, record_ids: Sequence[UUID | None]) -> li
 def known_contents(connection: Connection, content_ids: Collection[str]) -> set[str]:
     """Return the ids of contents that are in the catalog."""
     return set(connection.execute(select(Content.id).where(Content.id.in_(content_ids))).scalars())
+
+
+def line_dates(connection: Connection, user_id: str) -> list[calculations.LineDates]:
+    """List as of when imported lines have told the fields of a learner's enrollments."""
+    found = select(*LINE_DATES).where(ImportedEnrollment.user_id == user_id).order_by(ImportedEnrollment.module_id)
+    return [calculations.LineDates(*row) for row in connection.execute(found)]
 
 
 def records(connection: Connection, user_id: str) -> list[tuple[str, calculations.Record]]:

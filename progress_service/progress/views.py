@@ -154,13 +154,14 @@ def read_dashboard(call: Call, user_id: str) -> Answer:
 def export_learner(call: Call, user_id: str) -> Answer:
     """Read everything that is stored about a learner."""
     modules, _ = queries.dashboard(call.connection, user_id)
+    line_dates = queries.line_dates(call.connection, user_id)
     records = queries.records(call.connection, user_id)
     days = queries.activity_days(call.connection, user_id)
     sessions = queries.sessions(call.connection, user_id)
     changes = queries.changes(call.connection, user_id)
     taught = queries.taught_modules(call.connection, user_id)
     answers = queries.stored_answers(call.connection, user_id)
-    return Answer(ExportDocument.of(user_id, modules, records, days, sessions, changes, taught, answers))
+    return Answer(ExportDocument.of(user_id, modules, line_dates, records, days, sessions, changes, taught, answers))
 
 
 @progress.get("/<user_id>/<module_id>")
