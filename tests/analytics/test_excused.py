@@ -7,27 +7,20 @@ import pytest
 from flask import Flask
 
 from progress_service.analytics import queries
-from progress_service.calculations import COMMAND
-from progress_service.store import corrections, database
-from progress_service.store.learning import EnrollmentKey
+from progress_service.store import database
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
 
 MONDAY = datetime(2026, 3, 2, 8, tzinfo=UTC)
-KEY = EnrollmentKey("sam", "algebra")
 
 
-def excuse(app: Flask, content_id: str, now: datetime | None = None) -> None:
+def excuse(caller: Caller, content_id: str) -> None:
     """Excuse sam from a content."""
-    at = now or datetime.now(UTC)
-    with app.app_context():
-        database.write(lambda connection: corrections.excuse(connection, KEY, content_id, by=COMMAND, now=at))
+    assert caller.put(f"/api/progress/sam/algebra/{content_id}/excuse").status_code == 200
 
 
-def withdraw_excuse(app: Flask, content_id: str) -> None:
-    now = datetime.now(UTC)
-    with app.app_context():
-        database.write(lambda connection: corrections.withdraw_excuse(connection, KEY, content_id, by=COMMAND, now=now))
+def withdraw_excuse(caller: Caller, content_id: str) -> None:
+    assert caller.delete(f"/api/progress/sam/algebra/{content_id}/excuse").status_code == 204
 
 
 def send(caller: Caller, user_id: str, content_id: str, percentage: float = 100, **fields: Any) -> Any:
@@ -69,7 +62,7 @@ def test_an_excused_learner_leaves_the_figures_of_the_content_and_returns_when_t
     send(service(), "sam", "quiz", 100, timeSpentSeconds=100, score=9, maxScore=10)
     before = figures(service())
 
-    excuse(app, "quiz")
+    excuse(service(), "quiz")
 
     statistics, days = figures(service())
     assert of_content(statistics, "quiz") == of_content(without, "quiz") | {"excused": 1}
@@ -81,13 +74,13 @@ def test_an_excused_learner_leaves_the_figures_of_the_content_and_returns_when_t
     assert (monday["activeLearners"], monday["contentsStarted"], monday["contentsCompleted"]) == (2, 2, 0)
     assert monday["timeSpentSeconds"] == 117
 
-    withdraw_excuse(app, "quiz")
+    withdraw_excuse(service(), "quiz")
     assert figures(service()) == before
     assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
 
 
 def test_who_is_only_excused_counts_as_done_and_not_as_started(app: Flask, service: Callers, publish: Publish) -> None:
-    excuse(app, "quiz")
+    excuse(service(), "quiz")
 
     statistics, days = figures(service())
     assert (statistics["learners"]["enrolled"], statistics["learners"]["started"]) == (1, 0)
@@ -102,7 +95,7 @@ def test_who_is_only_excused_counts_as_done_and_not_as_started(app: Flask, servi
     assert read(service(), "/api/enrollments/sam/algebra")["status"] == "completed"
     assert figures(service())[0]["completionRate"] == 100
 
-    withdraw_excuse(app, "quiz")
+    withdraw_excuse(service(), "quiz")
     statistics = figures(service())[0]
     assert statistics["averageProgressPercentage"] == 0
     assert of_content(statistics, "quiz")["excused"] == 0
@@ -114,7 +107,7 @@ def test_nobody_stalls_on_a_content_from_which_they_are_excused(since: timedelta
     def stalled() -> dict[str, int]:
         with app.app_context():
             found = database.read(lambda connection: queries.statistics(connection, "algebra", MONDAY + since))
-        assert found is not None
+        assert found
         return {content_id: learners for content_id, learners in found.stalled.items() if learners}
 
     send(service(), "sam", "sets", 20, occurredAt=(MONDAY - timedelta(minutes=1)).isoformat())
@@ -122,35 +115,35 @@ def test_nobody_stalls_on_a_content_from_which_they_are_excused(since: timedelta
     send(service(), "kim", "quiz", 20)
     assert stalled() == {"quiz": 2}
 
-    excuse(app, "quiz")
+    excuse(service(), "quiz")
     assert stalled() == {"quiz": 1}
     send(service(), "sam", "quiz", 30, occurredAt=(MONDAY + timedelta(minutes=1)).isoformat())
     assert stalled() == {"quiz": 1}
-    withdraw_excuse(app, "quiz")
+    withdraw_excuse(service(), "quiz")
     assert stalled() == {"quiz": 2}
-    excuse(app, "quiz")
+    excuse(service(), "quiz")
     send(service(), "sam", "sets", 30, occurredAt=(MONDAY + timedelta(minutes=2)).isoformat())
     assert stalled() == {"quiz": 1, "sets": 1}
     assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
 
 
-def test_a_learner_continues_behind_what_they_are_excused_from(app: Flask, service: Callers) -> None:
+def test_a_learner_continues_behind_what_they_are_excused_from(service: Callers) -> None:
     def resume() -> Any:
         found = read(service(), "/api/progress/sam")["continue"]
         return found and found["contentId"]
 
-    excuse(app, "sets")
+    excuse(service(), "sets")
     assert resume() == "maps"
     send(service(), "sam", "maps", 20)
     assert resume() == "maps"
-    excuse(app, "maps")
+    excuse(service(), "maps")
     assert resume() == "rings"
-    excuse(app, "rings")
+    excuse(service(), "rings")
     assert resume() == "quiz"
-    withdraw_excuse(app, "maps")
+    withdraw_excuse(service(), "maps")
     assert resume() == "maps"
-    excuse(app, "maps")
-    excuse(app, "quiz")
+    excuse(service(), "maps")
+    excuse(service(), "quiz")
     assert resume() is None
     assert read(service(), "/api/enrollments/sam/algebra")["status"] == "completed"
     (view,) = [one for one in read(service(), "/api/progress/sam/algebra")["byType"] if one["type"] == "video"]
@@ -162,11 +155,10 @@ def test_an_excuse_and_reports_from_before_it_give_the_same_dates_in_whatever_or
     place: int, app: Flask, service: Callers, publish: Publish
 ) -> None:
     publish("algebra", ["sets", "maps"])
-    excused_at = datetime.now(UTC)
     reports = [("sets", 9), ("maps", 3), ("sets", 5), ("maps", 2)]
     for content_id, day in reports[:place]:
         send(service(), "sam", content_id, occurredAt=(MONDAY + timedelta(days=day)).isoformat())
-    excuse(app, "sets", excused_at)
+    excuse(service(), "sets")
     for content_id, day in reports[place:]:
         send(service(), "sam", content_id, occurredAt=(MONDAY + timedelta(days=day)).isoformat())
 
