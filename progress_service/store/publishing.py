@@ -247,7 +247,8 @@ def _enroll(connection: Connection, target: str, moves: Sequence[Move], now: dat
         .group_by(record.user_id)
         .subquery("learners")
     ).c
-    data = case((learner.counted, '{"counted":true}'), else_='{"counted":false}')
+    told = {counted: f'{{"status":"{ACTIVE}","counted":{counted}}}' for counted in ("true", "false")}
+    data = case((learner.counted, told["true"]), else_=told["false"])
     journal.write_selected(
         connection, journal.ENROLLED, learner, null(), data, [], by, now, rows, time=learner.enrolled_at
     )

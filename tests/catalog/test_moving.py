@@ -151,8 +151,8 @@ def test_learners_of_the_content_are_enrolled_where_it_arrives_as_of_their_start
     told = [(one.type, one.user_id, one.module_id, one.data, one.role) for one in journal(app)[known:]]
     assert told[0] == ("module.published", None, "algebra", {"created": False}, "admin")
     assert sorted(told[1:]) == [
-        ("enrollment.created", "guest", "algebra", {"counted": False}, "admin"),
-        ("enrollment.created", "sam", "algebra", {"counted": True}, "admin"),
+        ("enrollment.created", "guest", "algebra", {"status": "active", "counted": False}, "admin"),
+        ("enrollment.created", "sam", "algebra", {"status": "active", "counted": True}, "admin"),
     ]
     assert {one.user_id: one.time.isoformat()[:10] for one in journal(app)[known + 1 :]} == {
         "guest": "2026-03-04",
