@@ -6,7 +6,28 @@
 -- PUT /api/catalog/modules/{moduleId}, a new module
 -- =================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners: Find the modules of those contents that are in the catalog already.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.retired
+FROM contents
+WHERE
+  contents.id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  );
 
 -- store.locks._lock_table
 LOCK TABLE modules IN ROW EXCLUSIVE MODE;
@@ -16,6 +37,45 @@ SELECT
   PG_ADVISORY_XACT_LOCK(
     HASHTEXTEXTENDED(CAST(%(hashtextextended_1)s AS VARCHAR), CAST(%(hashtextextended_2)s AS INT))
   ) AS pg_advisory_xact_lock_1;
+
+-- store.publishing.published: Read modules as they were last published; ids without a module are left out.
+SELECT
+  module_instructors.module_id,
+  module_instructors.user_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+ORDER BY
+  module_instructors.ordinal;
+
+-- store.publishing.published (2): Read modules as they were last published; ids without a module are left out.
+SELECT
+  contents.module_id,
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+  AND NOT contents.retired
+ORDER BY
+  contents.ordinal;
+
+-- store.publishing.published (3): Read modules as they were last published; ids without a module are left out.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+WHERE
+  modules.id IN (CAST(%(id_1_1)s AS VARCHAR))
+ORDER BY
+  modules.id;
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights
 SELECT
@@ -36,12 +96,14 @@ FROM contents
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
 
--- store.publishing._store: Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store: Store a module with its instructors, and retire its contents; return whether the module is
+-- new.
 UPDATE modules SET title = CAST(%(title)s AS VARCHAR)
 WHERE
   modules.id = CAST(%(id_1)s AS VARCHAR);
 
--- store.publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (2): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 INSERT INTO modules (
   id,
   title,
@@ -56,10 +118,86 @@ VALUES
     CAST(%(total_contents)s AS BIGINT)
   );
 
--- store.publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (3): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 UPDATE contents SET retired = %(retired)s
 WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- store.publishing._store (4): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+DELETE FROM module_instructors
+WHERE
+  module_instructors.module_id = CAST(%(module_id_1)s AS VARCHAR);
+
+-- store.publishing._store (5): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+INSERT INTO module_instructors (
+  module_id,
+  user_id,
+  ordinal
+)
+VALUES
+  (
+    CAST(%(module_id)s AS VARCHAR),
+    CAST(%(user_id)s AS VARCHAR),
+    CAST(%(ordinal)s AS BIGINT)
+  );
+
+-- statements.write_changes: Write changes in the journal, in the order of their places.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS anon_1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data,
+  changes.is_history
+FROM (
+  SELECT
+    changes_json.value ->> 0 AS type,
+    CAST(changes_json.value ->> 1 AS TIMESTAMPTZ) AS time,
+    CAST(changes_json.value ->> 2 AS TIMESTAMPTZ) AS recorded_at,
+    (
+      changes_json.value ->> 3
+    ) COLLATE "C" AS user_id,
+    (
+      changes_json.value ->> 4
+    ) COLLATE "C" AS module_id,
+    (
+      changes_json.value ->> 5
+    ) COLLATE "C" AS content_id,
+    (
+      changes_json.value ->> 6
+    ) COLLATE "C" AS by_sub,
+    changes_json.value ->> 7 AS by_role,
+    changes_json.value ->> 8 AS data,
+    CAST(changes_json.value ->> 9 AS BOOLEAN) AS is_history,
+    CAST(changes_json.value ->> 10 AS BIGINT) AS place
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(changes)s AS VARCHAR) AS JSONB)) AS changes_json
+) AS changes
+ORDER BY
+  changes.place;
 
 -- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
 -- they are.
@@ -112,24 +250,6 @@ WHERE
   contents.module_id = excluded.module_id
 RETURNING contents.id;
 
--- store.publishing._store (4): Store a module with its contents and instructors; return whether it is new.
-DELETE FROM module_instructors
-WHERE
-  module_instructors.module_id = CAST(%(module_id_1)s AS VARCHAR);
-
--- store.publishing._store (5): Store a module with its contents and instructors; return whether it is new.
-INSERT INTO module_instructors (
-  module_id,
-  user_id,
-  ordinal
-)
-VALUES
-  (
-    CAST(%(module_id)s AS VARCHAR),
-    CAST(%(user_id)s AS VARCHAR),
-    CAST(%(ordinal)s AS BIGINT)
-  );
-
 -- store.recount.denominators: Recount the module's current contents and their weights.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
@@ -149,43 +269,6 @@ FROM (
 ) AS denominators
 WHERE
   modules.id = denominators.module_id;
-
--- catalog.queries.published: Read modules as they were last published; ids without a module are left out.
-SELECT
-  module_instructors.module_id,
-  module_instructors.user_id
-FROM module_instructors
-WHERE
-  module_instructors.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
-ORDER BY
-  module_instructors.ordinal;
-
--- catalog.queries.published (2): Read modules as they were last published; ids without a module are left out.
-SELECT
-  contents.module_id,
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight,
-  contents.completion_threshold,
-  contents.passing_score
-FROM contents
-WHERE
-  contents.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
-  AND NOT contents.retired
-ORDER BY
-  contents.ordinal;
-
--- catalog.queries.published (3): Read modules as they were last published; ids without a module are left out.
-SELECT
-  modules.id,
-  modules.title
-FROM modules
-WHERE
-  modules.id IN (CAST(%(id_1_1)s AS VARCHAR))
-ORDER BY
-  modules.id;
 
 COMMIT;
 
@@ -780,57 +863,7 @@ WITH stored_records AS (
 SELECT
   CAST(%(param_1)s AS INT) AS anon_1;
 
--- statements.write_changes: Write changes in the journal, in the order of their places.
-INSERT INTO changes (
-  settled_after,
-  type,
-  time,
-  recorded_at,
-  user_id,
-  module_id,
-  content_id,
-  by_sub,
-  by_role,
-  data,
-  is_history
-)
-SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS anon_1,
-  changes.type,
-  changes.time,
-  changes.recorded_at,
-  changes.user_id,
-  changes.module_id,
-  changes.content_id,
-  changes.by_sub,
-  changes.by_role,
-  changes.data,
-  changes.is_history
-FROM (
-  SELECT
-    changes_json.value ->> 0 AS type,
-    CAST(changes_json.value ->> 1 AS TIMESTAMPTZ) AS time,
-    CAST(changes_json.value ->> 2 AS TIMESTAMPTZ) AS recorded_at,
-    (
-      changes_json.value ->> 3
-    ) COLLATE "C" AS user_id,
-    (
-      changes_json.value ->> 4
-    ) COLLATE "C" AS module_id,
-    (
-      changes_json.value ->> 5
-    ) COLLATE "C" AS content_id,
-    (
-      changes_json.value ->> 6
-    ) COLLATE "C" AS by_sub,
-    changes_json.value ->> 7 AS by_role,
-    changes_json.value ->> 8 AS data,
-    CAST(changes_json.value ->> 9 AS BOOLEAN) AS is_history,
-    CAST(changes_json.value ->> 10 AS BIGINT) AS place
-  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(changes)s AS VARCHAR) AS JSONB)) AS changes_json
-) AS changes
-ORDER BY
-  changes.place;
+-- statements.write_changes, as above
 
 -- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
@@ -884,11 +917,23 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, a content retired
 -- ======================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
 
 -- store.locks._lock_table, as above
 
 -- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights, as above
 
@@ -898,11 +943,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -992,8 +1039,8 @@ WHERE
   )
   AND enrollments.counted;
 
--- store.journal.write_selected: Write a change of a kind, as of now, for each of the enrollments or records that the
--- conditions select.
+-- store.journal.write_selected: Write a change of a kind for each of the enrollments or records that the conditions
+-- select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -1008,7 +1055,10 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -1017,20 +1067,7 @@ SELECT
   NULL AS content_id,
   CAST(%(param_4)s AS VARCHAR) AS by_sub,
   CAST(%(param_5)s AS VARCHAR) AS by_role,
-  CAST(JSON_BUILD_OBJECT(
-    'progressPercentage',
-    (
-      (
-        enrollments.weighted_sum * CAST(%(weighted_sum_1)s AS BIGINT)
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = CAST(%(id_1)s AS VARCHAR)
-      )
-    ) / CAST(100.0 AS DECIMAL)
-  ) AS TEXT) AS data,
+  CAST(JSON_BUILD_OBJECT('progressPercentage', 100.0) AS TEXT) AS data,
   TRUE AS is_history
 FROM enrollments
 WHERE
@@ -1041,7 +1078,7 @@ WHERE
         modules.id
       FROM modules
       WHERE
-        modules.id = CAST(%(id_2)s AS VARCHAR)
+        modules.id = CAST(%(id_1)s AS VARCHAR)
         AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
         AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
         AND enrollments.completed_contents = modules.total_contents
@@ -1471,12 +1508,6 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
-
 COMMIT;
 
 
@@ -1747,6 +1778,129 @@ ORDER BY
 COMMIT;
 
 
+-- GET /api/progress/{userId}/{moduleId}/history
+-- =============================================
+
+-- progress.queries.history: List what happened to a learner in a module before a change, newest first; None if there
+-- is no such module.
+SELECT
+  told.id,
+  told.type,
+  told.time,
+  told.recorded_at,
+  told.user_id,
+  told.module_id,
+  told.content_id,
+  told.by_sub,
+  told.by_role,
+  told.data
+FROM modules
+LEFT OUTER JOIN (
+  SELECT
+    changes.id AS id,
+    changes.type AS type,
+    changes.time AS time,
+    changes.recorded_at AS recorded_at,
+    changes.user_id AS user_id,
+    changes.module_id AS module_id,
+    changes.content_id AS content_id,
+    changes.by_sub AS by_sub,
+    changes.by_role AS by_role,
+    changes.data AS data
+  FROM changes
+  WHERE
+    changes.user_id = CAST(%(user_id)s AS VARCHAR)
+    AND changes.module_id = CAST(%(module_id)s AS VARCHAR)
+    AND changes.is_history
+    AND changes.id < CAST(%(before)s AS BIGINT)
+  ORDER BY
+    changes.id DESC
+  LIMIT CAST(%(limit)s AS INT)
+) AS told
+  ON TRUE
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR)
+ORDER BY
+  told.id DESC;
+
+COMMIT;
+
+
+-- GET /api/changes
+-- ================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- changes.queries._first_open: Return the first transaction that has not ended; it is the same in all statements of a
+-- snapshot.
+SELECT
+  CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) AS anon_1;
+
+-- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of a module
+-- or of none.
+SELECT
+  changes.settled_after,
+  changes.id,
+  changes.id AS id__1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT CAST(%(param_3)s AS INT)
+  )
+  AND changes.type IN (CAST(%(type_1_1)s AS VARCHAR))
+  AND (
+    changes.module_id = CAST(%(module_id_1)s AS VARCHAR) OR changes.module_id IS NULL
+  )
+ORDER BY
+  changes.settled_after,
+  changes.id
+LIMIT CAST(%(param_4)s AS INT);
+
+-- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of a
+-- module or of none.
+SELECT
+  looked_at.settled_after,
+  looked_at.id,
+  COUNT(*) OVER () AS anon_1
+FROM (
+  SELECT
+    changes.id AS id,
+    changes.settled_after AS settled_after
+  FROM changes
+  WHERE
+    (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+    AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
+  ORDER BY
+    changes.settled_after,
+    changes.id
+  LIMIT CAST(%(param_3)s AS INT)
+) AS looked_at
+ORDER BY
+  looked_at.settled_after DESC,
+  looked_at.id DESC
+LIMIT CAST(%(param_4)s AS INT);
+
+COMMIT;
+
+
 -- PUT /api/progress/{recordId}/complete
 -- =====================================
 
@@ -1791,78 +1945,196 @@ COMMIT;
 -- GET /api/progress/stats/{moduleId}
 -- ==================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
--- analytics.queries.module: Find a module.
+-- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
+-- active since an instant.
 SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
+  'found' AS kind,
+  modules.title AS c0,
+  modules.total_weight AS c1,
+  modules.total_contents AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM modules
 WHERE
-  modules.id = CAST(%(module_id)s AS VARCHAR);
-
--- analytics.queries.contents: List a module's current contents in catalog order.
-SELECT
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight
-FROM contents
-WHERE
-  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
-ORDER BY
-  contents.ordinal;
-
--- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
-SELECT
-  tallies.kind,
-  tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind IN ('status', 'percentage', 'content')
-GROUP BY
-  tallies.kind,
-  tallies.item;
-
--- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
--- of their last update.
-SELECT
-  SUBSTRING(tallies.item FROM 12) AS substr_1,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1
-FROM tallies
-WHERE
-  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND (
-    tallies.kind = CAST(%(kind_1)s AS VARCHAR)
-    AND tallies.item < CAST(%(week)s AS VARCHAR)
-    OR tallies.kind = CAST(%(kind_2)s AS VARCHAR)
-    AND tallies.item >= CAST(%(week)s AS VARCHAR)
-    AND tallies.item < CAST(%(day)s AS VARCHAR)
-  )
-GROUP BY
-  1
+  modules.id = CAST(%(module_id)s AS VARCHAR)
 UNION ALL
 SELECT
-  enrollments.last_content_id,
-  COUNT(*) AS count_1
+  'content' AS kind,
+  contents.id AS c0,
+  tallied.started AS c1,
+  tallied.completed AS c2,
+  tallied.time_spent_seconds AS c3,
+  tallied.scored AS c4,
+  tallied.score_hundredths AS c5,
+  CAST(contents.weight AS BIGINT) AS c6,
+  contents.ordinal AS c7,
+  contents.title AS c8,
+  contents.type AS c9,
+  contents.section AS c10
+FROM contents
+LEFT OUTER JOIN (
+  SELECT
+    tallies.item AS item,
+    CAST(SUM(tallies.started) AS BIGINT) AS started,
+    CAST(SUM(tallies.completed) AS BIGINT) AS completed,
+    CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS time_spent_seconds,
+    CAST(SUM(tallies.scored) AS BIGINT) AS scored,
+    CAST(SUM(tallies.score_hundredths) AS BIGINT) AS score_hundredths
+  FROM tallies
+  WHERE
+    tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+    AND tallies.kind IN ('content')
+  GROUP BY
+    tallies.item
+) AS tallied
+  ON tallied.item = contents.id
+WHERE
+  contents.module_id = CAST(%(module_id)s AS VARCHAR) AND NOT contents.retired
+UNION ALL
+SELECT
+  'status' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  CAST(SUM(tallies.started) AS BIGINT) AS c2,
+  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS c3,
+  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR) AND tallies.kind IN ('status')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'percentage' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('percentage')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'excused' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('excused')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('last_week')
+  AND tallies.item < (
+    SELECT
+      CAST(%(week)s AS VARCHAR) AS anon_1
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR) AS c0,
+  CAST(SUM(tallies.learners) AS BIGINT) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = CAST(%(module_id)s AS VARCHAR)
+  AND tallies.kind IN ('last_day')
+  AND tallies.item >= (
+    SELECT
+      CAST(%(week)s AS VARCHAR) AS anon_1
+  )
+  AND tallies.item < (
+    SELECT
+      CAST(%(day)s AS VARCHAR) AS anon_2
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item FROM 12) AS VARCHAR)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  enrollments.last_content_id AS c0,
+  COUNT(*) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM enrollments
 WHERE
   enrollments.module_id = CAST(%(module_id)s AS VARCHAR)
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted
-  AND enrollments.last_activity_at >= CAST(%(midnight)s AS TIMESTAMPTZ)
-  AND enrollments.last_activity_at <= CAST(%(since)s AS TIMESTAMPTZ)
+  AND NOT enrollments.last_is_excused
+  AND enrollments.last_activity_at >= (
+    SELECT
+      CAST(%(midnight)s AS TIMESTAMPTZ) AS anon_3
+  )
+  AND enrollments.last_activity_at <= (
+    SELECT
+      CAST(%(since)s AS TIMESTAMPTZ) AS anon_4
+  )
 GROUP BY
   enrollments.last_content_id;
 
@@ -1874,7 +2146,14 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- analytics.queries.module, as above
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = CAST(%(module_id)s AS VARCHAR);
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -1974,23 +2253,21 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
-  tallies.kind,
   tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), CAST(%(coalesce_8)s AS INT)) AS BIGINT) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), CAST(%(coalesce_10)s AS INT)) AS BIGINT) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_12)s AS INT)) AS BIGINT) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), CAST(%(coalesce_14)s AS INT)) AS BIGINT) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), CAST(%(coalesce_16)s AS INT)) AS BIGINT) AS coalesce_15
+  CAST(SUM(tallies.learners) AS BIGINT) AS sum_1,
+  CAST(SUM(tallies.started) AS BIGINT) AS sum_2,
+  CAST(SUM(tallies.completed) AS BIGINT) AS sum_3,
+  CAST(SUM(tallies.enrollments_completed) AS BIGINT) AS sum_4,
+  CAST(SUM(tallies.time_spent_seconds) AS BIGINT) AS sum_5,
+  CAST(SUM(tallies.weighted_sum) AS BIGINT) AS sum_6,
+  CAST(SUM(tallies.scored) AS BIGINT) AS sum_7,
+  CAST(SUM(tallies.score_hundredths) AS BIGINT) AS sum_8
 FROM tallies
 WHERE
   tallies.module_id = CAST(%(module_id)s AS VARCHAR)
-  AND tallies.kind = CAST(%(kind_1)s AS VARCHAR)
+  AND tallies.kind IN ('day')
   AND tallies.item BETWEEN CAST(%(first)s AS VARCHAR) AND CAST(%(last)s AS VARCHAR)
 GROUP BY
-  tallies.kind,
   tallies.item;
 
 COMMIT;
@@ -2023,11 +2300,11 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- catalog.queries.published, as above
+-- store.publishing.published, as above
 
--- catalog.queries.published (2), as above
+-- store.publishing.published (2), as above
 
--- catalog.queries.published (3), as above
+-- store.publishing.published (3), as above
 
 COMMIT;
 
@@ -2035,11 +2312,23 @@ COMMIT;
 -- PUT /api/catalog/modules/{moduleId}, other weights
 -- ==================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
 
 -- store.locks._lock_table, as above
 
 -- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights, as above
 
@@ -2049,11 +2338,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -2073,23 +2364,29 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- statements.store_tallies, as above
 
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
-
 COMMIT;
 
 
 -- PUT /api/catalog/modules/{moduleId}, a rule relaxed
 -- ===================================================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
 
 -- store.locks._lock_table, as above
 
 -- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
 
 -- store.publishing._counted_weights, as above
 
@@ -2099,11 +2396,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 100; SET LOCAL st
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -2161,8 +2460,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.journal.write_selected (2): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -2177,7 +2476,10 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -2292,6 +2594,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -2303,8 +2606,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -2365,12 +2668,6 @@ WHERE
 -- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
-
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
 
 COMMIT;
 
@@ -2667,6 +2964,41 @@ ORDER BY
   activity_days.day,
   activity_days.module_id;
 
+-- progress.queries.sessions: List the sessions of a learner that are still known.
+SELECT
+  sessions.user_id,
+  sessions.content_id,
+  sessions.session,
+  sessions.time_spent_seconds,
+  sessions.received_at
+FROM sessions
+WHERE
+  sessions.user_id = CAST(%(user_id_1)s AS VARCHAR)
+ORDER BY
+  sessions.received_at,
+  sessions.session;
+
+-- progress.queries.changes: List what happened to a learner, and to those who were merged into the learner, in the
+-- order of recording.
+SELECT
+  changes.id,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
+  OR type = 'learner.merged'
+  AND changes.data = CAST(%(data_1)s AS VARCHAR)
+ORDER BY
+  changes.id;
+
 -- progress.queries.taught_modules: List the modules that a user teaches.
 SELECT
   modules.id,
@@ -2755,34 +3087,6 @@ ORDER BY
   enrollments.user_id,
   enrollments.module_id   FOR UPDATE OF enrollments;
 
--- statements.read_enrollments, as above
-
--- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
-SELECT
-  contents.id,
-  contents.module_id,
-  contents.weight,
-  contents.completion_threshold,
-  contents.passing_score,
-  contents.retired
-FROM contents
-WHERE
-  contents.module_id IN (
-    SELECT
-      enrollment_keys.module_id
-    FROM (
-      SELECT
-        (
-          enrollment_keys_json.value ->> 0
-        ) COLLATE "C" AS user_id,
-        (
-          enrollment_keys_json.value ->> 1
-        ) COLLATE "C" AS module_id,
-        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
-      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
-    ) AS enrollment_keys
-  );
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2812,6 +3116,32 @@ JOIN (
   ON progress_records.user_id = enrollment_keys.user_id
   AND progress_records.module_id = enrollment_keys.module_id;
 
+-- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired
+FROM contents
+WHERE
+  contents.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        (
+          enrollment_keys_json.value ->> 0
+        ) COLLATE "C" AS user_id,
+        (
+          enrollment_keys_json.value ->> 1
+        ) COLLATE "C" AS module_id,
+        CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+    ) AS enrollment_keys
+  );
+
 -- store.corrections.correct, as above
 
 -- statements.store, as above
@@ -2832,13 +3162,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.read_enrollments, as above
 
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.store, as above
 
@@ -2856,15 +3186,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_records: Delete records by their ids, and their sessions with them.
 DELETE FROM progress_records
@@ -2895,15 +3223,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_records, as above
 
@@ -2942,13 +3268,13 @@ WHERE
 
 -- statements.read_enrollments, as above
 
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- store.corrections.merge: Fold one learner into another: they are one person. Returns whether the first had any
 -- enrollments.
@@ -3019,15 +3345,13 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- store.corrections.merge, as above
 
@@ -3045,15 +3369,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_enrollments, as above
 
@@ -3080,15 +3402,13 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_records, as above
 
@@ -3114,22 +3434,37 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
 
--- store.corrections.erase: Delete a learner's enrollments with all that is recorded under them, and what the journal
--- tells of the learner.
+-- statements.read_contents, as above
+
+-- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
+-- keep erasures.
 DELETE FROM changes
 WHERE
   changes.user_id = CAST(%(user_id_1)s AS VARCHAR)
   AND changes.type <> CAST(%(type_1)s AS VARCHAR);
+
+-- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+DELETE FROM changes
+WHERE
+  type = 'learner.merged' AND changes.data = CAST(%(data_1)s AS VARCHAR)
+RETURNING changes.user_id;
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = CAST(%(by_sub)s AS VARCHAR)
+WHERE
+  by_role <> 'service'
+  AND by_sub <> COALESCE(user_id, '')
+  AND changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR);
 
 -- statements.delete_records, as above
 
@@ -3147,17 +3482,19 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
 
--- store.corrections.erase, as above
+-- statements.read_contents, as above
+
+-- store.journal.forget, as above
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3), as above
 
 -- statements.store, as above
 
@@ -3331,7 +3668,9 @@ COMMIT;
 -- flask progress verify
 -- =====================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts: Compare every stored total with its recount, module by module, in the snapshot that the
 -- connection reads.
@@ -3443,6 +3782,7 @@ FROM enrollments, (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3454,8 +3794,8 @@ FROM enrollments, (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -4088,7 +4428,9 @@ COMMIT;
 -- flask progress verify --repair, of a learner
 -- ============================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts, as above
 
@@ -4100,7 +4442,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000
 
 -- store.verification._compare (4), as above
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- statements.lock_modules, as above
 
@@ -4204,6 +4548,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -4215,8 +4560,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -4296,8 +4641,8 @@ WHERE
   )
   AND enrollments.counted;
 
--- store.journal.write_selected (3): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -4312,7 +4657,10 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  CAST(CAST(GREATEST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()), PG_CURRENT_XACT_ID()) AS TEXT) AS BIGINT) AS settled_after,
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -4321,20 +4669,7 @@ SELECT
   NULL AS content_id,
   CAST(%(param_4)s AS VARCHAR) AS by_sub,
   CAST(%(param_5)s AS VARCHAR) AS by_role,
-  CAST(JSON_BUILD_OBJECT(
-    'progressPercentage',
-    (
-      (
-        enrollments.weighted_sum * CAST(%(weighted_sum_1)s AS BIGINT)
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = CAST(%(id_1)s AS VARCHAR)
-      )
-    ) / CAST(100.0 AS DECIMAL)
-  ) AS TEXT) AS data,
+  CAST(JSON_BUILD_OBJECT('progressPercentage', 100.0) AS TEXT) AS data,
   TRUE AS is_history
 FROM enrollments
 WHERE
@@ -4346,7 +4681,7 @@ WHERE
         modules.id
       FROM modules
       WHERE
-        modules.id = CAST(%(id_2)s AS VARCHAR)
+        modules.id = CAST(%(id_1)s AS VARCHAR)
         AND enrollments.status IN (CAST(%(status_1_1)s AS VARCHAR), CAST(%(status_1_2)s AS VARCHAR))
         AND modules.total_contents > CAST(%(total_contents_1)s AS BIGINT)
         AND enrollments.completed_contents = modules.total_contents
@@ -4377,7 +4712,9 @@ WHERE
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.locks._hold, as above
 
@@ -4948,7 +5285,9 @@ COMMIT;
 -- flask progress verify --repair, of a module
 -- ===========================================
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts, as above
 
@@ -4960,7 +5299,9 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = 300000
 
 -- store.verification._compare (4), as above
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.locks._lock_table, as above
 
@@ -5054,6 +5395,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -5065,8 +5407,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -5131,7 +5473,9 @@ WHERE
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.locks._hold, as above
 
@@ -5149,7 +5493,9 @@ COMMIT;
 -- flask progress purge
 -- ====================
 
-BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = 300000; SET LOCAL statement_timeout = 300000; SET LOCAL idle_in_transaction_session_timeout = 600000; SET LOCAL DateStyle = ISO; SET LOCAL TimeZone = 'UTC';
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.housekeeping._delete: Delete the oldest rows of a table up to a time that nobody else holds, and return their
 -- number.

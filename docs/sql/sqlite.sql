@@ -10,6 +10,61 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners: Find the modules of those contents that are in the catalog already.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.retired
+FROM contents
+WHERE
+  contents.id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  );
+
+-- store.publishing.published: Read modules as they were last published; ids without a module are left out.
+SELECT
+  module_instructors.module_id,
+  module_instructors.user_id
+FROM module_instructors
+WHERE
+  module_instructors.module_id IN (?)
+ORDER BY
+  module_instructors.ordinal;
+
+-- store.publishing.published (2): Read modules as they were last published; ids without a module are left out.
+SELECT
+  contents.module_id,
+  contents.id,
+  contents.title,
+  contents.type,
+  contents.section,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score
+FROM contents
+WHERE
+  contents.module_id IN (?) AND contents.retired = 0
+ORDER BY
+  contents.ordinal;
+
+-- store.publishing.published (3): Read modules as they were last published; ids without a module are left out.
+SELECT
+  modules.id,
+  modules.title
+FROM modules
+WHERE
+  modules.id IN (?)
+ORDER BY
+  modules.id;
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights
 SELECT
   contents.id,
@@ -27,12 +82,14 @@ FROM contents
 WHERE
   contents.module_id = ?;
 
--- store.publishing._store: Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store: Store a module with its instructors, and retire its contents; return whether the module is
+-- new.
 UPDATE modules SET title = ?
 WHERE
   modules.id = ?;
 
--- store.publishing._store (2): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (2): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 INSERT INTO modules (
   id,
   title,
@@ -42,10 +99,71 @@ INSERT INTO modules (
 VALUES
   (?, ?, ?, ?);
 
--- store.publishing._store (3): Store a module with its contents and instructors; return whether it is new.
+-- store.publishing._store (3): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
 UPDATE contents SET retired = ?
 WHERE
   contents.module_id = ?;
+
+-- store.publishing._store (4): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+DELETE FROM module_instructors
+WHERE
+  module_instructors.module_id = ?;
+
+-- store.publishing._store (5): Store a module with its instructors, and retire its contents; return whether the
+-- module is new.
+INSERT INTO module_instructors (
+  module_id,
+  user_id,
+  ordinal
+)
+VALUES
+  (?, ?, ?);
+
+-- statements.write_changes: Write changes in the journal, in the order of their places.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS anon_1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data,
+  changes.is_history
+FROM (
+  SELECT
+    JSON_EXTRACT(changes_json.value, '$[0]') AS type,
+    JSON_EXTRACT(changes_json.value, '$[1]') AS time,
+    JSON_EXTRACT(changes_json.value, '$[2]') AS recorded_at,
+    JSON_EXTRACT(changes_json.value, '$[3]') AS user_id,
+    JSON_EXTRACT(changes_json.value, '$[4]') AS module_id,
+    JSON_EXTRACT(changes_json.value, '$[5]') AS content_id,
+    JSON_EXTRACT(changes_json.value, '$[6]') AS by_sub,
+    JSON_EXTRACT(changes_json.value, '$[7]') AS by_role,
+    JSON_EXTRACT(changes_json.value, '$[8]') AS data,
+    JSON_EXTRACT(changes_json.value, '$[9]') AS is_history,
+    JSON_EXTRACT(changes_json.value, '$[10]') AS place
+  FROM JSON_EACH(?) AS changes_json
+) AS changes
+ORDER BY
+  changes.place;
 
 -- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
 -- they are.
@@ -94,20 +212,6 @@ WHERE
   contents.module_id = excluded.module_id
 RETURNING id;
 
--- store.publishing._store (4): Store a module with its contents and instructors; return whether it is new.
-DELETE FROM module_instructors
-WHERE
-  module_instructors.module_id = ?;
-
--- store.publishing._store (5): Store a module with its contents and instructors; return whether it is new.
-INSERT INTO module_instructors (
-  module_id,
-  user_id,
-  ordinal
-)
-VALUES
-  (?, ?, ?);
-
 -- store.recount.denominators: Recount the module's current contents and their weights.
 UPDATE modules SET total_weight = denominators.total_weight, total_contents = denominators.total_contents
 FROM (
@@ -125,42 +229,6 @@ FROM (
 ) AS denominators
 WHERE
   modules.id = denominators.module_id;
-
--- catalog.queries.published: Read modules as they were last published; ids without a module are left out.
-SELECT
-  module_instructors.module_id,
-  module_instructors.user_id
-FROM module_instructors
-WHERE
-  module_instructors.module_id IN (?)
-ORDER BY
-  module_instructors.ordinal;
-
--- catalog.queries.published (2): Read modules as they were last published; ids without a module are left out.
-SELECT
-  contents.module_id,
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight,
-  contents.completion_threshold,
-  contents.passing_score
-FROM contents
-WHERE
-  contents.module_id IN (?) AND contents.retired = 0
-ORDER BY
-  contents.ordinal;
-
--- catalog.queries.published (3): Read modules as they were last published; ids without a module are left out.
-SELECT
-  modules.id,
-  modules.title
-FROM modules
-WHERE
-  modules.id IN (?)
-ORDER BY
-  modules.id;
 
 COMMIT;
 
@@ -573,49 +641,7 @@ ORDER BY
   tallies.score_hundredths + excluded.score_hundredths
 );
 
--- statements.write_changes: Write changes in the journal, in the order of their places.
-INSERT INTO changes (
-  settled_after,
-  type,
-  time,
-  recorded_at,
-  user_id,
-  module_id,
-  content_id,
-  by_sub,
-  by_role,
-  data,
-  is_history
-)
-SELECT
-  0 AS anon_1,
-  changes.type,
-  changes.time,
-  changes.recorded_at,
-  changes.user_id,
-  changes.module_id,
-  changes.content_id,
-  changes.by_sub,
-  changes.by_role,
-  changes.data,
-  changes.is_history
-FROM (
-  SELECT
-    JSON_EXTRACT(changes_json.value, '$[0]') AS type,
-    JSON_EXTRACT(changes_json.value, '$[1]') AS time,
-    JSON_EXTRACT(changes_json.value, '$[2]') AS recorded_at,
-    JSON_EXTRACT(changes_json.value, '$[3]') AS user_id,
-    JSON_EXTRACT(changes_json.value, '$[4]') AS module_id,
-    JSON_EXTRACT(changes_json.value, '$[5]') AS content_id,
-    JSON_EXTRACT(changes_json.value, '$[6]') AS by_sub,
-    JSON_EXTRACT(changes_json.value, '$[7]') AS by_role,
-    JSON_EXTRACT(changes_json.value, '$[8]') AS data,
-    JSON_EXTRACT(changes_json.value, '$[9]') AS is_history,
-    JSON_EXTRACT(changes_json.value, '$[10]') AS place
-  FROM JSON_EACH(?) AS changes_json
-) AS changes
-ORDER BY
-  changes.place;
+-- statements.write_changes, as above
 
 -- statements.keep_answers: Store answers under their request keys.
 INSERT INTO stored_answers (
@@ -669,6 +695,16 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights, as above
 
 -- store.publishing._rules, as above
@@ -677,11 +713,13 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -753,8 +791,8 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- store.journal.write_selected: Write a change of a kind, as of now, for each of the enrollments or records that the
--- conditions select.
+-- store.journal.write_selected: Write a change of a kind for each of the enrollments or records that the conditions
+-- select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -778,21 +816,7 @@ SELECT
   NULL AS content_id,
   ? AS by_sub,
   ? AS by_role,
-  JSON_OBJECT(
-    'progressPercentage', (
-      (
-        enrollments.weighted_sum * ?
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = ?
-      )
-    ) / (
-      100.0 + 0.0
-    )
-  ) AS data,
+  JSON_OBJECT('progressPercentage', 100.0) AS data,
   1 AS is_history
 FROM enrollments
 WHERE
@@ -1022,12 +1046,6 @@ ORDER BY
 );
 
 -- statements.store_tallies, as above
-
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
 
 COMMIT;
 
@@ -1296,6 +1314,136 @@ ORDER BY
 COMMIT;
 
 
+-- GET /api/progress/{userId}/{moduleId}/history
+-- =============================================
+
+PRAGMA busy_timeout = 500;
+
+-- progress.queries.history: List what happened to a learner in a module before a change, newest first; None if there
+-- is no such module.
+SELECT
+  told.id,
+  told.type,
+  told.time,
+  told.recorded_at,
+  told.user_id,
+  told.module_id,
+  told.content_id,
+  told.by_sub,
+  told.by_role,
+  told.data
+FROM modules
+LEFT OUTER JOIN (
+  SELECT
+    changes.id AS id,
+    changes.type AS type,
+    changes.time AS time,
+    changes.recorded_at AS recorded_at,
+    changes.user_id AS user_id,
+    changes.module_id AS module_id,
+    changes.content_id AS content_id,
+    changes.by_sub AS by_sub,
+    changes.by_role AS by_role,
+    changes.data AS data
+  FROM changes
+  WHERE
+    changes.user_id = ?
+    AND changes.module_id = ?
+    AND changes.is_history = 1
+    AND changes.id < ?
+  ORDER BY
+    changes.id DESC
+  LIMIT ?
+  OFFSET ?
+) AS told
+  ON 1 = 1
+WHERE
+  modules.id = ?
+ORDER BY
+  told.id DESC;
+
+COMMIT;
+
+
+-- GET /api/changes
+-- ================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- changes.queries._first_open: Return the first transaction that has not ended; it is the same in all statements of a
+-- snapshot.
+SELECT
+  1 AS anon_1;
+
+-- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of a module
+-- or of none.
+SELECT
+  changes.settled_after,
+  changes.id,
+  changes.id AS id__1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (?, ?) AND changes.settled_after < ?
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT ?
+    OFFSET ?
+  )
+  AND changes.type IN (?)
+  AND (
+    changes.module_id = ? OR changes.module_id IS NULL
+  )
+ORDER BY
+  changes.settled_after,
+  changes.id
+LIMIT ?
+OFFSET ?;
+
+-- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of a
+-- module or of none.
+SELECT
+  looked_at.settled_after,
+  looked_at.id,
+  COUNT(*) OVER () AS anon_1
+FROM (
+  SELECT
+    changes.id AS id,
+    changes.settled_after AS settled_after
+  FROM changes
+  WHERE
+    (changes.settled_after, changes.id) > (?, ?) AND changes.settled_after < ?
+  ORDER BY
+    changes.settled_after,
+    changes.id
+  LIMIT ?
+  OFFSET ?
+) AS looked_at
+ORDER BY
+  looked_at.settled_after DESC,
+  looked_at.id DESC
+LIMIT ?
+OFFSET ?;
+
+COMMIT;
+
+
 -- PUT /api/progress/{recordId}/complete
 -- =====================================
 
@@ -1340,77 +1488,193 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
-BEGIN;
-
--- analytics.queries.module: Find a module.
+-- analytics.queries.statistics: Find the values of a module's statistics by one statement; stalled learners were not
+-- active since an instant.
 SELECT
-  modules.title,
-  modules.total_weight,
-  modules.total_contents
+  'found' AS kind,
+  modules.title AS c0,
+  modules.total_weight AS c1,
+  modules.total_contents AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM modules
 WHERE
-  modules.id = ?;
-
--- analytics.queries.contents: List a module's current contents in catalog order.
+  modules.id = ?
+UNION ALL
 SELECT
-  contents.id,
-  contents.title,
-  contents.type,
-  contents.section,
-  contents.weight
+  'content' AS kind,
+  contents.id AS c0,
+  tallied.started AS c1,
+  tallied.completed AS c2,
+  tallied.time_spent_seconds AS c3,
+  tallied.scored AS c4,
+  tallied.score_hundredths AS c5,
+  CAST(contents.weight AS INTEGER) AS c6,
+  contents.ordinal AS c7,
+  contents.title AS c8,
+  contents.type AS c9,
+  contents.section AS c10
 FROM contents
+LEFT OUTER JOIN (
+  SELECT
+    tallies.item AS item,
+    CAST(SUM(tallies.started) AS INTEGER) AS started,
+    CAST(SUM(tallies.completed) AS INTEGER) AS completed,
+    CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS time_spent_seconds,
+    CAST(SUM(tallies.scored) AS INTEGER) AS scored,
+    CAST(SUM(tallies.score_hundredths) AS INTEGER) AS score_hundredths
+  FROM tallies
+  WHERE
+    tallies.module_id = ? AND tallies.kind IN ('content')
+  GROUP BY
+    tallies.item
+) AS tallied
+  ON tallied.item = contents.id
 WHERE
   contents.module_id = ? AND contents.retired = 0
-ORDER BY
-  contents.ordinal;
-
--- analytics.queries.groups: Add up the tallies of a module by status, percentage and content.
+UNION ALL
 SELECT
-  tallies.kind,
-  tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+  'status' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  CAST(SUM(tallies.started) AS INTEGER) AS c2,
+  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS c3,
+  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind IN ('status', 'percentage', 'content')
+  tallies.module_id = ? AND tallies.kind IN ('status')
 GROUP BY
-  tallies.kind,
-  tallies.item;
-
--- analytics.queries.stalled: Count the active and paused learners without activity since an instant, by the content
--- of their last update.
+  tallies.item
+UNION ALL
 SELECT
-  SUBSTRING(tallies.item, 12) AS substr_1,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1
+  'percentage' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind IN ('percentage')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'excused' AS kind,
+  tallies.item AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ? AND tallies.kind IN ('excused')
+GROUP BY
+  tallies.item
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM tallies
 WHERE
   tallies.module_id = ?
-  AND (
-    tallies.kind = ?
-    AND tallies.item < ?
-    OR tallies.kind = ?
-    AND tallies.item >= ?
-    AND tallies.item < ?
+  AND tallies.kind IN ('last_week')
+  AND tallies.item < (
+    SELECT
+      ? AS anon_1
   )
 GROUP BY
-  1
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
 UNION ALL
 SELECT
-  enrollments.last_content_id,
-  COUNT(*) AS count_1
+  'stalled' AS kind,
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT) AS c0,
+  CAST(SUM(tallies.learners) AS INTEGER) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
+FROM tallies
+WHERE
+  tallies.module_id = ?
+  AND tallies.kind IN ('last_day')
+  AND tallies.item >= (
+    SELECT
+      ? AS anon_1
+  )
+  AND tallies.item < (
+    SELECT
+      ? AS anon_2
+  )
+GROUP BY
+  CAST(SUBSTRING(tallies.item, 12) AS TEXT)
+UNION ALL
+SELECT
+  'stalled' AS kind,
+  enrollments.last_content_id AS c0,
+  COUNT(*) AS c1,
+  NULL AS c2,
+  NULL AS c3,
+  NULL AS c4,
+  NULL AS c5,
+  NULL AS c6,
+  NULL AS c7,
+  NULL AS c8,
+  NULL AS c9,
+  NULL AS c10
 FROM enrollments
 WHERE
   enrollments.module_id = ?
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted = 1
-  AND enrollments.last_activity_at >= ?
-  AND enrollments.last_activity_at <= ?
+  AND enrollments.last_is_excused = 0
+  AND enrollments.last_activity_at >= (
+    SELECT
+      ? AS anon_3
+  )
+  AND enrollments.last_activity_at <= (
+    SELECT
+      ? AS anon_4
+  )
 GROUP BY
   enrollments.last_content_id;
 
@@ -1424,7 +1688,14 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- analytics.queries.module, as above
+-- analytics.queries.module: Find a module.
+SELECT
+  modules.title,
+  modules.total_weight,
+  modules.total_contents
+FROM modules
+WHERE
+  modules.id = ?;
 
 -- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
@@ -1528,21 +1799,19 @@ BEGIN;
 -- analytics.queries.days: Add up the tallies of each day from the first to the last; days without activity are left
 -- out.
 SELECT
-  tallies.kind,
   tallies.item,
-  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
-  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
-  CAST(COALESCE(SUM(tallies.completed), ?) AS INTEGER) AS coalesce_5,
-  CAST(COALESCE(SUM(tallies.enrollments_completed), ?) AS INTEGER) AS coalesce_7,
-  CAST(COALESCE(SUM(tallies.time_spent_seconds), ?) AS INTEGER) AS coalesce_9,
-  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_11,
-  CAST(COALESCE(SUM(tallies.scored), ?) AS INTEGER) AS coalesce_13,
-  CAST(COALESCE(SUM(tallies.score_hundredths), ?) AS INTEGER) AS coalesce_15
+  CAST(SUM(tallies.learners) AS INTEGER) AS sum_1,
+  CAST(SUM(tallies.started) AS INTEGER) AS sum_2,
+  CAST(SUM(tallies.completed) AS INTEGER) AS sum_3,
+  CAST(SUM(tallies.enrollments_completed) AS INTEGER) AS sum_4,
+  CAST(SUM(tallies.time_spent_seconds) AS INTEGER) AS sum_5,
+  CAST(SUM(tallies.weighted_sum) AS INTEGER) AS sum_6,
+  CAST(SUM(tallies.scored) AS INTEGER) AS sum_7,
+  CAST(SUM(tallies.score_hundredths) AS INTEGER) AS sum_8
 FROM tallies
 WHERE
-  tallies.module_id = ? AND tallies.kind = ? AND tallies.item BETWEEN ? AND ?
+  tallies.module_id = ? AND tallies.kind IN ('day') AND tallies.item BETWEEN ? AND ?
 GROUP BY
-  tallies.kind,
   tallies.item;
 
 COMMIT;
@@ -1579,11 +1848,11 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- catalog.queries.published, as above
+-- store.publishing.published, as above
 
--- catalog.queries.published (2), as above
+-- store.publishing.published (2), as above
 
--- catalog.queries.published (3), as above
+-- store.publishing.published (3), as above
 
 COMMIT;
 
@@ -1595,6 +1864,16 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights, as above
 
 -- store.publishing._rules, as above
@@ -1603,11 +1882,13 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -1627,12 +1908,6 @@ BEGIN IMMEDIATE;
 
 -- statements.store_tallies, as above
 
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
-
 COMMIT;
 
 
@@ -1643,6 +1918,16 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
 -- store.publishing._counted_weights, as above
 
 -- store.publishing._rules, as above
@@ -1651,11 +1936,13 @@ BEGIN IMMEDIATE;
 
 -- store.publishing._store (3), as above
 
--- statements.store_contents, as above
-
 -- store.publishing._store (4), as above
 
 -- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- statements.store_contents, as above
 
 -- store.recount.denominators, as above
 
@@ -1711,8 +1998,8 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.journal.write_selected (2): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -1841,6 +2128,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -1852,8 +2140,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -1914,12 +2202,6 @@ WHERE
 -- store.recount.tallies, as above
 
 -- statements.store_tallies, as above
-
--- catalog.queries.published, as above
-
--- catalog.queries.published (2), as above
-
--- catalog.queries.published (3), as above
 
 COMMIT;
 
@@ -2182,6 +2464,39 @@ ORDER BY
   activity_days.day,
   activity_days.module_id;
 
+-- progress.queries.sessions: List the sessions of a learner that are still known.
+SELECT
+  sessions.user_id,
+  sessions.content_id,
+  sessions.session,
+  sessions.time_spent_seconds,
+  sessions.received_at
+FROM sessions
+WHERE
+  sessions.user_id = ?
+ORDER BY
+  sessions.received_at,
+  sessions.session;
+
+-- progress.queries.changes: List what happened to a learner, and to those who were merged into the learner, in the
+-- order of recording.
+SELECT
+  changes.id,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.user_id = ? OR type = 'learner.merged' AND changes.data = ?
+ORDER BY
+  changes.id;
+
 -- progress.queries.taught_modules: List the modules that a user teaches.
 SELECT
   modules.id,
@@ -2268,30 +2583,6 @@ ORDER BY
   enrollments.user_id,
   enrollments.module_id;
 
--- statements.read_enrollments, as above
-
--- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
-SELECT
-  contents.id,
-  contents.module_id,
-  contents.weight,
-  contents.completion_threshold,
-  contents.passing_score,
-  contents.retired
-FROM contents
-WHERE
-  contents.module_id IN (
-    SELECT
-      enrollment_keys.module_id
-    FROM (
-      SELECT
-        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
-        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
-      FROM JSON_EACH(?) AS enrollment_keys_json
-    ) AS enrollment_keys
-  );
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
@@ -2316,6 +2607,28 @@ JOIN (
 ) AS enrollment_keys
   ON progress_records.user_id = enrollment_keys.user_id
   AND progress_records.module_id = enrollment_keys.module_id;
+
+-- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
+SELECT
+  contents.id,
+  contents.module_id,
+  contents.weight,
+  contents.completion_threshold,
+  contents.passing_score,
+  contents.retired
+FROM contents
+WHERE
+  contents.module_id IN (
+    SELECT
+      enrollment_keys.module_id
+    FROM (
+      SELECT
+        JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+        JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+      FROM JSON_EACH(?) AS enrollment_keys_json
+    ) AS enrollment_keys
+  );
 
 -- store.corrections.correct, as above
 
@@ -2345,13 +2658,13 @@ BEGIN IMMEDIATE;
 
 -- statements.read_enrollments, as above
 
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.store, as above
 
@@ -2377,15 +2690,13 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_records: Delete records by their ids, and their sessions with them.
 DELETE FROM progress_records
@@ -2424,15 +2735,13 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_records, as above
 
@@ -2479,13 +2788,13 @@ WHERE
 
 -- statements.read_enrollments, as above
 
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- store.corrections.merge: Fold one learner into another: they are one person. Returns whether the first had any
 -- enrollments.
@@ -2549,15 +2858,13 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- store.corrections.merge, as above
 
@@ -2583,15 +2890,13 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_enrollments, as above
 
@@ -2624,15 +2929,13 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
+
+-- statements.read_contents, as above
 
 -- statements.delete_records, as above
 
@@ -2666,21 +2969,34 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_known_enrollments, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
 
--- store.corrections.erase: Delete a learner's enrollments with all that is recorded under them, and what the journal
--- tells of the learner.
+-- statements.read_contents, as above
+
+-- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
+-- keep erasures.
 DELETE FROM changes
 WHERE
   changes.user_id = ? AND changes.type <> ?;
+
+-- store.journal.forget (2): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+DELETE FROM changes
+WHERE
+  type = 'learner.merged' AND changes.data = ?
+RETURNING user_id;
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = ?
+WHERE
+  by_role <> 'service' AND by_sub <> COALESCE(user_id, '') AND changes.by_sub = ?;
 
 -- statements.delete_records, as above
 
@@ -2704,17 +3020,19 @@ WHERE
 
 -- statements.lock_modules, as above
 
--- statements.read_enrollments, as above
-
--- statements.read_contents, as above
-
 -- statements.read_records, as above
 
 -- statements.read_days, as above
 
 -- statements.read_sessions_of_records, as above
 
--- store.corrections.erase, as above
+-- statements.read_contents, as above
+
+-- store.journal.forget, as above
+
+-- store.journal.forget (2), as above
+
+-- store.journal.forget (3), as above
 
 -- statements.store, as above
 
@@ -2989,6 +3307,7 @@ CROSS JOIN (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3000,8 +3319,8 @@ CROSS JOIN (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -3592,6 +3911,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3603,8 +3923,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
@@ -3684,8 +4004,8 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- store.journal.write_selected (3): Write a change of a kind, as of now, for each of the enrollments or records that
--- the conditions select.
+-- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
   type,
@@ -3709,21 +4029,7 @@ SELECT
   NULL AS content_id,
   ? AS by_sub,
   ? AS by_role,
-  JSON_OBJECT(
-    'progressPercentage', (
-      (
-        enrollments.weighted_sum * ?
-      ) / (
-        SELECT
-          modules.total_weight
-        FROM modules
-        WHERE
-          modules.id = ?
-      )
-    ) / (
-      100.0 + 0.0
-    )
-  ) AS data,
+  JSON_OBJECT('progressPercentage', 100.0) AS data,
   1 AS is_history
 FROM enrollments
 WHERE
@@ -4283,6 +4589,7 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
+              AND progress_records.module_id = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -4294,8 +4601,8 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.last_activity_at = summed.last_activity_at
             AND progress_records.module_id = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
     FROM enrollments
