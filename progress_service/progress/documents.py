@@ -20,8 +20,7 @@ from progress_service.calculations import (
     Session,
 )
 from progress_service.progress.queries import ContentProgress, EnrolledModule, Following, LearnerModule
-from progress_service.store.journal import Told
-from progress_service.store.learning import Recorded
+from progress_service.store.journal import Change, Told
 from progress_service.web.documents import (
     EXCUSED,
     IN_PROGRESS,
@@ -49,6 +48,15 @@ class RecordedDocument(Document):
         return cls(RecordDocument.of(record), EnrollmentDocument.of(enrollment, module))
 
 
+class CompletionDocument(Document):
+    """The completion of a record, or of an enrollment."""
+
+    user_id: str | None
+    module_id: str | None
+    content_id: Annotated[str | None, Meta(description="Null for the completion of an enrollment.")]
+    completed_at: Time
+
+
 class BatchRecordedDocument(Document):
     """The effect of a batch."""
 
@@ -56,10 +64,24 @@ class BatchRecordedDocument(Document):
     started: Annotated[int, Meta(description="How many records were started.")]
     completed: Annotated[int, Meta(description="How many records were completed.")]
     enrollments_completed: int
+    completions: Annotated[
+        list[CompletionDocument], Meta(description="Records in the order of the updates, and then enrollments.")
+    ]
 
     @classmethod
-    def of(cls, received: int, recorded: Recorded) -> Self:
-        return cls(received, recorded.started, recorded.completed, recorded.enrollments_completed)
+    def of(cls, received: int, started: int, completions: Sequence[Change]) -> Self:
+        """Show what a batch has completed, as the journal tells it."""
+        of_enrollments = sum(completion.content_id is None for completion in completions)
+        return cls(
+            received=received,
+            started=started,
+            completed=len(completions) - of_enrollments,
+            enrollments_completed=of_enrollments,
+            completions=[
+                CompletionDocument(completion.user_id, completion.module_id, completion.content_id, completion.time)
+                for completion in completions
+            ],
+        )
 
 
 class SummaryDocument(Document):

@@ -26,7 +26,8 @@ from progress_service.progress.schemas import (
     batch_schema,
     update_schema,
 )
-from progress_service.store import corrections, recorder
+from progress_service.store import corrections, journal, recorder
+from progress_service.store.journal import COMPLETIONS
 from progress_service.store.learning import EnrollmentKey, Recorded
 from progress_service.store.recorder import NoRecord, UnknownContent, refuse
 from progress_service.web import idempotency, problems
@@ -114,7 +115,11 @@ def send_batch(call: Call) -> Answer:
     updates = [_update(call, body) for body in call.body["updates"]]
     with refused_at("/updates/{}"):
         recorded = _record([call], updates)
-    return Answer(BatchRecordedDocument.of(len(updates), recorded), learner=call.caller.id)
+    told = journal.of_updates(recorded.steps, recorded.before, recorded.modules, each_alone=False)
+    completions = [change for change in told if change.type in COMPLETIONS]
+    named = {completion.user_id for completion in completions} or {call.caller.id}
+    document = BatchRecordedDocument.of(len(updates), recorded.started, completions)
+    return Answer(document, learner=named.pop() if len(named) == 1 else None)
 
 
 @progress.put("/<record_id>/complete")

@@ -16,9 +16,8 @@ from progress_service.calculations import ActivityDay, Actor, ContentRule, Denom
 from progress_service.store import journal, locks
 from progress_service.store.database import Outdated
 from progress_service.store.journal import (
-    CONTENT_COMPLETED,
+    COMPLETIONS,
     CORRECTED,
-    ENROLLMENT_COMPLETED,
     ERASED,
     EXCUSED,
     MERGED,
@@ -159,9 +158,7 @@ def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: da
     moved = connection.execute(update(Change).where(*is_told).values(user_id=into, by_sub=by_sub)).rowcount
     changes = [journal.Change(MERGED, now, by, user_id, data=journal.into(into))] if of_first or moved else []
     changes += [
-        change
-        for change in journal.of_difference(known, after, held.modules, by, now)
-        if change.type in (CONTENT_COMPLETED, ENROLLMENT_COMPLETED)
+        change for change in journal.of_difference(known, after, held.modules, by, now) if change.type in COMPLETIONS
     ]
     _finish(connection, held, after, changes, now)
     return bool(of_first)

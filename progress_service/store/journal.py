@@ -32,6 +32,7 @@ from progress_service.store.statements import Statements
     ERASED,
     PUBLISHED,
 ) = CHANGE_TYPES
+COMPLETIONS = (CONTENT_COMPLETED, ENROLLMENT_COMPLETED)
 SETTABLE = {"status": "status", "enrolled_at": "enrolledAt", "completed_at": "completedAt", "counted": "counted"}
 """The fields of an enrollment that the platform may change, with their names in the data of a change."""
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from progress_service import calculations, tallies
+from progress_service import tallies
 from progress_service.calculations import ActivityDay, Denominators, Enrollment, Record, Session, Update
 
 
@@ -145,16 +145,6 @@ class Recorded(NamedTuple):
         """How many enrollments are new."""
         return len(self.after.enrollments) - len(self.before.enrollments)
 
-    @property
-    def completed(self) -> int:
-        """How many records have completed."""
-        return _completions(self.before.records, self.after.records)
-
-    @property
-    def enrollments_completed(self) -> int:
-        """How many enrollments have completed."""
-        return _completions(self.before.enrollments, self.after.enrollments)
-
 
 def _difference(some: dict[Any, Any], others: dict[Any, Any], toggled: Collection[EnrollmentKey]) -> dict[Any, Any]:
     return {
@@ -162,7 +152,3 @@ def _difference(some: dict[Any, Any], others: dict[Any, Any], toggled: Collectio
         for key, value in some.items()
         if others.get(key) != value or (toggled and (value.user_id, value.module_id) in toggled)
     }
-
-
-def _completions(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> int:
-    return sum(calculations.completes(before.get(key), value) for key, value in after.items())

@@ -55,7 +55,19 @@ def test_a_batch_reports_on_several_learners_and_modules_and_counts_what_came_of
         update("quiz", userId="sam", score=3, maxScore=5, progressPercentage=100),
     )
     assert response.status_code == 200
-    assert response.get_json() == {"received": 8, "started": 4, "completed": 4, "enrollmentsCompleted": 2}
+    answer = response.get_json()
+    completions = answer.pop("completions")
+    assert answer == {"received": 8, "started": 4, "completed": 4, "enrollmentsCompleted": 2}
+    assert [(one["userId"], one["moduleId"], one["contentId"]) for one in completions] == [
+        ("sam", "algebra", "intro"),
+        ("nora", "algebra", "intro"),
+        ("sam", "biology", "cells"),
+        ("sam", "algebra", "quiz"),
+        ("sam", "biology", None),
+        ("sam", "algebra", None),
+    ]
+    told = service().get("/api/progress/sam/algebra/history").get_json()["changes"]
+    assert {one["completedAt"] for one in completions} == {told[0]["time"]}
     shown = [read(service(), *key)["progressPercentage"] for key in (("sam", "quiz"), ("tess", "cells"))]
     assert shown == [100, 40]
 
@@ -107,7 +119,8 @@ def test_a_batch_enrolls_as_of_the_earliest_update_of_each_module(service: Calle
 @pytest.mark.parametrize("size", [1, 1000])
 def test_a_batch_has_1_to_1000_updates(student: Callers, size: int) -> None:
     response = batch(student(), *[update(timeSpentSeconds=14_400)] * size)
-    assert response.get_json() == {"received": size, "started": 1, "completed": 0, "enrollmentsCompleted": 0}
+    counts = {"received": size, "started": 1, "completed": 0, "enrollmentsCompleted": 0}
+    assert response.get_json() == {**counts, "completions": []}
     assert read(student(), "sam", "intro")["timeSpentSeconds"] == size * 14_400
 
 
@@ -332,3 +345,19 @@ def test_a_wrong_completion_is_refused_before_it_is_asked_whose_it_is(
     for record in (own, others, {"id": uuid4()}):
         assert refusal(complete(student(), record, json=body)) == (*INVALID, pointers)
     assert stored(app) == before
+
+
+@pytest.mark.parametrize("erased", ["sam", "nora"])
+def test_a_stored_answer_that_names_several_learners_goes_with_each(service: Callers, erased: str) -> None:
+    updates = [update("intro", userId=user_id, progressPercentage=100) for user_id in ("sam", "nora")]
+
+    def send_once() -> TestResponse:
+        key = {"Idempotency-Key": "once"}
+        response: TestResponse = service().post("/api/progress/batch", json={"updates": updates}, headers=key)
+        return response
+
+    named = [completion["userId"] for completion in send_once().get_json()["completions"]]
+    assert named == ["sam", "nora"]
+    assert "Idempotency-Replayed" in send_once().headers
+    assert service().delete(f"/api/progress/{erased}").status_code == 204
+    assert [completion["userId"] for completion in send_once().get_json()["completions"]] == [erased]
