@@ -621,6 +621,17 @@ def test_two_merged_learners_are_as_one_who_reported_everything(
     assert stored(app) == after, "a repeat changes nothing"
 
 
+def test_of_two_records_the_one_of_the_learner_who_remains_keeps_its_id(service: Callers) -> None:
+    kims = [report(service(), content_id, 5, "kim")["id"] for content_id in ("sets", "maps")]
+    sams = report(service(), "maps", 5)["id"]
+
+    service().post("/api/progress/kim/merge", json={"into": "sam"})
+
+    sets, maps, _ = read(service(), "/api/progress/sam/algebra")["contents"]
+    assert (sets["progress"]["id"], maps["progress"]["id"]) == (kims[0], sams)
+    assert service().put(f"/api/progress/{kims[1]}/complete").status_code == 404
+
+
 def test_the_changes_of_a_merged_learner_become_the_others(service: Callers, student: Callers, app: Flask) -> None:
     finish(service(), 5, "kim")
     send(student("kim"), "cells", progressPercentage=100)
