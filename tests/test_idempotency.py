@@ -36,7 +36,7 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
     "a change of an enrollment": ("PUT", "/api/enrollments/sam/algebra", {"status": "dropped"}),
     "a credit": ("PUT", "/api/enrollments/sam/algebra", {"status": "completed"}),
     "an excuse": ("PUT", "/api/progress/sam/algebra/shapes/excuse", None),
-    "a merge": ("POST", "/api/progress/kim/merge", {"into": "lee"}),
+    "a merge": ("POST", "/api/progress/sam/merge", {"into": "lee"}),
 }
 
 
