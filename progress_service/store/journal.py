@@ -161,21 +161,24 @@ def of_updates(
 ) -> Iterator[Change]:
     """Tell what updates have done, request by request: enrolled, completed contents, completed enrollments.
 
-    The updates are of one request, or each is a request of its own. An enrollment that is not in `before` is new.
+    The updates are of one request, or each is a request of its own. An enrollment that is not in `before` is new. The
+    dates are those that the request leaves: a later update in it may have moved them earlier.
     """
     known = {key: enrollment.completed_at is not None for key, enrollment in before.enrollments.items()}
     for request in [[step] for step in steps] if each_alone else [steps]:
         enrolled, completed, enrollments_completed = [], [], []
+        records = {step.record.id: step.record for step in request}
+        enrollments = {step.enrollment_key: step.enrollment for step in request}
         for step in request:
             key, by = step.enrollment_key, step.update.by
             if key not in known:
                 known[key] = False
-                enrolled.append(_enrolled(step.enrollment, by))
+                enrolled.append(_enrolled(enrollments[key], by))
             if calculations.completes(step.before, step.record):
-                completed.append(_content_completed(step.record, by))
+                completed.append(_content_completed(records[step.record.id], by))
             if not known[key] and step.enrollment.completed_at is not None:
                 known[key] = True
-                enrollments_completed.append(_enrollment_completed(step.enrollment, modules[key.module_id], by))
+                enrollments_completed.append(_enrollment_completed(enrollments[key], modules[key.module_id], by))
         yield from (*enrolled, *completed, *enrollments_completed)
 
 
