@@ -1,6 +1,6 @@
 """`session`: the time of a sitting is reported as a total, so that no report is missed and none counts twice."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
@@ -11,16 +11,12 @@ import pytest
 from flask import Flask
 from sqlalchemy import update
 
-from progress_service.calculations import COMMAND
-from progress_service.store import corrections, database
 from progress_service.store.database import db
-from progress_service.store.learning import EnrollmentKey
 from progress_service.store.models import Session
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, stored
 from tests.progress.sending import INVALID, moment, refusal, send
 
-ALGEBRA = EnrollmentKey("sam", "algebra")
 Report: TypeAlias = tuple[str, str, int]
 """A content, the name of a session, and its seconds so far."""
 
@@ -182,32 +178,32 @@ def test_the_days_may_depend_on_the_order_and_the_sum_does_not(order: Sequence[i
     assert service().get("/api/progress/stats/algebra").get_json()["timeSpent"]["totalSeconds"] == 7300
 
 
-def remove_record() -> None:
-    database.write(lambda connection: corrections.remove(connection, ALGEBRA, "intro", by=COMMAND, now=now()))
-
-
-def reset() -> None:
-    database.write(lambda connection: corrections.reset(connection, ALGEBRA, by=COMMAND, now=now()))
-
-
-def withdraw() -> None:
-    database.write(lambda connection: corrections.withdraw(connection, ALGEBRA, by=COMMAND, now=now()))
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-@pytest.mark.parametrize("forget", [remove_record, reset, withdraw])
-def test_a_session_is_forgotten_with_its_record(forget: Callable[[], None], app: Flask, student: Callers) -> None:
+@pytest.mark.parametrize(
+    "forget", ["/api/progress/sam/algebra/intro", "/api/progress/sam/algebra", "/api/enrollments/sam/algebra"]
+)
+def test_a_session_is_forgotten_with_its_record(forget: str, student: Callers, service: Callers) -> None:
     tell(student(), "s", 60)
     tell(student(), "s", 5, "cells")
-    with app.app_context():
-        forget()
+    assert service().delete(forget).status_code == 204
 
     assert [tell(student(), "s", seconds) for seconds in (40, 60, 50)] == [40, 60, 60]
     assert tell(student(), "s", 6, "cells") == 6
     assert tell(student("nora"), "s", 7001) == 7001
+
+
+def test_a_session_goes_on_after_a_corrected_time_and_an_excuse(student: Callers, service: Callers) -> None:
+    record_id = send(student(), "intro", session="s", timeSpentSeconds=60)["progress"]["id"]
+    excuse = "/api/progress/sam/algebra/intro/excuse"
+    assert service().patch(f"/api/progress/{record_id}", json={"timeSpentSeconds": 10}).status_code == 200
+    assert [tell(student(), "s", seconds) for seconds in (60, 75)] == [10, 25]
+    assert service().put(excuse).status_code == 200
+    assert tell(student(), "s", 80) == 30
+    assert service().delete(excuse).status_code == 204
+    assert [tell(student(), "s", seconds) for seconds in (80, 81)] == [30, 31]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 def age(app: Flask, **ago: float) -> None:
