@@ -6,7 +6,7 @@ from typing import Any
 from flask import request
 from marshmallow import ValidationError, fields, missing, post_load, validate, validates_schema
 
-from progress_service.calculations import ACTIVE, COMPLETED, DROPPED, PAUSED, STATUSES
+from progress_service.calculations import COMPLETED, STATUSES
 from progress_service.store.publishing import PublishedContent
 from progress_service.web.documents import COUNTED, EnrollmentDocument
 from progress_service.web.validation import (
@@ -121,17 +121,7 @@ class ModuleSchema(StrictSchema):
 
 
 class EnrollmentChangeSchema(StrictSchema):
-    """A change of an enrollment; `completed` is no status to set."""
-
-    status = fields.String(
-        validate=validate.OneOf([ACTIVE, PAUSED, DROPPED]),
-        metadata={"description": "If left out, a new enrollment is `active`."},
-    )
-    enrolledAt = Instant(description="If left out, a new enrollment begins now.")
-
-
-class ChangedEnrollmentSchema(EnrollmentChangeSchema):
-    """A change of an enrollment. The other fields of an answer may be sent back as they were read."""
+    """What the platform may change of an enrollment."""
 
     status = fields.String(
         validate=validate.OneOf(STATUSES),
@@ -140,11 +130,17 @@ class ChangedEnrollmentSchema(EnrollmentChangeSchema):
             " `completed` gives credit for what was completed elsewhere, whatever the records say."
         },
     )
+    enrolledAt = Instant(description="If left out, a new enrollment begins now.")
+    counted = Truth(description=COUNTED)
+
+
+class ChangedEnrollmentSchema(EnrollmentChangeSchema):
+    """A change of an enrollment. The other fields of an answer may be sent back as they were read."""
+
     completedAt = Instant(
         allow_none=True,
         description="When a completed enrollment was completed; if left out, with the status `completed`, now.",
     )
-    counted = Truth(description=COUNTED)
     userId, moduleId, lastActivityAt = (fields.Raw(allow_none=True, metadata={"readOnly": True}) for _ in range(3))
     progressPercentage, completedContents, totalContents, timeSpentSeconds = (
         fields.Raw(metadata={"readOnly": True}) for _ in range(4)
@@ -170,13 +166,11 @@ class CatalogSchema(StrictSchema):
 
 
 class EnrollmentLineSchema(EnrollmentChangeSchema):
-    """A line of a file of enrollments; the status `completed` gives credit for what was completed elsewhere."""
+    """A line of a file of enrollments."""
 
     userId = UserId(required=True)
     moduleId = ModuleId(required=True)
-    status = fields.String(validate=validate.OneOf(STATUSES))
     completedAt = Instant(description="When the module was completed.")
-    counted = Truth()
     occurredAt = Instant(description="As of when the line tells this; else the later of its other times.")
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
