@@ -661,6 +661,37 @@ def test_imports_of_the_same_file_at_once_count_once(app: Flask, service: Caller
     assert [seconds(service(), learner) for learner in learners] == [20, 20, 20]
 
 
+@pytest.mark.parametrize("turned", [1, -1])
+def test_imports_at_once_of_files_that_overlap_end_as_one_after_the_other(
+    app: Flask, service: Callers, turned: int
+) -> None:
+    learners = ["sam", "zoe", "kim"]
+    updates = [
+        {"userId": learner, "contentId": "intro", "session": "s", "timeSpentSeconds": total}
+        for total in (10, 40, 20)
+        for learner in learners
+    ]
+    changes = [
+        {"userId": learner, "moduleId": "algebra", "status": status, "occurredAt": moment(minute)}
+        for minute, status in ((1, "dropped"), (9, "paused"), (5, "active"))
+        for learner in learners
+    ]
+    both_have_begun = Barrier(2, timeout=30)
+
+    def run(kind: importing.Kind, given: list[dict[str, Any]]) -> int:
+        with app.app_context():
+            source = importing.Source(Slow(lines(list(map(json.dumps, given))), both_have_begun.wait), kind)
+            return sum(importing.run(source, datetime.now(UTC)))
+
+    for kind, first in ((cli.UPDATES, updates), (cli.ENROLLMENTS, changes)):
+        second = first[2:][::turned]
+        with ThreadPoolExecutor(2) as imports:
+            assert list(imports.map(run, [kind, kind], [first, second])) == [len(first), len(second)]
+
+    assert [seconds(service(), learner) for learner in learners] == [40, 40, 40]
+    assert [enrollment(service(), learner)["status"] for learner in learners] == ["paused"] * 3
+
+
 def test_an_import_that_another_one_has_overtaken_adds_nothing(app: Flask, service: Callers) -> None:
     def overtake() -> None:
         fast = importing.Source(BytesIO(lines(TABLE)), cli.UPDATES)
