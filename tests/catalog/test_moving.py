@@ -196,6 +196,21 @@ def test_figures_follow_the_content_and_activity_stays_where_it_was(
     assert verified(app).exit_code == 0
 
 
+def test_the_last_content_of_a_module_is_no_content_that_has_moved_away(
+    app: Flask, service: Callers, publish: Publish
+) -> None:
+    publish("biology", ["cells", "genes"])
+    study(service(), "sam", "genes", 40, occurredAt=DAY_1)
+    study(service(), "sam", "cells", 40, occurredAt=DAY_1)
+    publish("biology", ["genes"])
+
+    publish("algebra", ["cells"])
+
+    (sam,) = read(service(), "/api/progress/stats/biology/learners")["items"]
+    assert (sam["lastContentId"], sam["lastActivityAt"]) == ("genes", DAY_1)
+    assert verified(app).exit_code == 0
+
+
 def test_a_content_that_arrives_completes_what_it_completes_at_that_moment(
     app: Flask, service: Callers, publish: Publish
 ) -> None:
