@@ -10,7 +10,9 @@ from flask import Flask
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import update as sql_update
 
+from progress_service import calculations
 from progress_service.calculations import (
     ACTIVE,
     COMMAND,
@@ -19,12 +21,13 @@ from progress_service.calculations import (
     PAUSED,
     POINT,
     ActivityDay,
+    ContentRule,
     Denominators,
     Enrollment,
     Record,
     Update,
 )
-from progress_service.store import corrections, database, models, publishing, recorder, verification
+from progress_service.store import corrections, database, models, publishing, recorder, recount, verification
 from progress_service.store.database import db
 from progress_service.store.learning import EnrollmentChange, EnrollmentKey
 from progress_service.store.publishing import PublishedContent, PublishedModule
@@ -204,14 +207,46 @@ class Publish(NamedTuple):
     """Of the contents in order; None for one that is left out."""
     rule: tuple[int, int | None] = (100, None)
     """The threshold and the passing score of each content."""
+    moves: bool = False
+    """Whether the contents that are left out move to the other module, until they are published here again."""
 
 
 class Reset(NamedTuple):
     user_id: str
 
 
+class Withdraw(NamedTuple):
+    user_id: str
+
+
 class Erase(NamedTuple):
     user_id: str
+
+
+class Merge(NamedTuple):
+    user_id: str
+    into: str
+
+
+class Remove(NamedTuple):
+    user_id: str
+    content_id: str
+
+
+class Excuse(NamedTuple):
+    user_id: str
+    content_id: str
+
+
+class WithdrawExcuse(NamedTuple):
+    user_id: str
+    content_id: str
+
+
+class Correct(NamedTuple):
+    user_id: str
+    content_id: str
+    given: dict[str, Any]
 
 
 class Send(NamedTuple):
@@ -222,20 +257,22 @@ class Enroll(NamedTuple):
     changes: list[EnrollmentChange]
 
 
-Action: TypeAlias = Send | Enroll | Publish | Reset | Erase
+Action: TypeAlias = (
+    Send | Enroll | Publish | Reset | Withdraw | Erase | Merge | Remove | Excuse | WithdrawExcuse | Correct
+)
 
 LEARNERS, CONTENTS = ["sam", "kim", "lee"], ["sets", "maps"]
 # The first and last instants of days, of weeks and of years, in the past and at the epoch.
 EDGES = [datetime(1970, 1, 1, tzinfo=UTC), datetime(1999, 12, 31, 23, 59, 59, 999_999, UTC), SUNDAY, MONDAY]
 EDGES += [MONDAY + timedelta(days=6, hours=23), datetime(2024, 2, 29, 12, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC)]
-learners, instants = st.sampled_from(LEARNERS), st.sampled_from(EDGES)
+learners, contents, instants = st.sampled_from(LEARNERS), st.sampled_from(CONTENTS), st.sampled_from(EDGES)
 scores = st.sampled_from([(None, None), (0, 1), (1, 7 * POINT), (2 * POINT, 3 * POINT), (10**10, 10**10)])
 updates = st.builds(
     lambda user_id, content_id, at, percentage, seconds, score: Update(
         user_id, content_id, at, percentage, seconds, *score
     ),
     learners,
-    st.sampled_from(CONTENTS),
+    contents,
     instants,
     st.sampled_from([0, 33, 50, 99, 100, 100]),
     st.sampled_from([0, 1, 14_400]),
@@ -245,9 +282,17 @@ enrollments = st.builds(
     EnrollmentChange,
     learners,
     st.just("algebra"),
-    st.sampled_from([None, ACTIVE, PAUSED, DROPPED]),
+    st.sampled_from([None, ACTIVE, PAUSED, DROPPED, COMPLETED]),
     st.none() | instants,
     st.sampled_from([None, None, True, False]),
+    st.none() | instants,
+    st.none(),
+)
+# The same percentages and scores as of updates, no score, and nothing about either.
+corrections_given = st.one_of(
+    st.builds(lambda percentage: {"progress_percentage": percentage}, st.sampled_from([0, 33, 99, 100])),
+    st.builds(lambda score: dict(zip(("score", "max_score"), score, strict=True)), scores),
+    st.sampled_from([{"time_spent_seconds": 0}, {"time_spent_seconds": 7, "position": "p"}]),
 )
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Send, st.lists(updates, min_size=1, max_size=6)),
@@ -257,8 +302,16 @@ actions: st.SearchStrategy[Action] = st.one_of(
         Publish,
         st.lists(st.sampled_from([None, 0, 1, 2, 10_000]), min_size=2, max_size=2),
         st.sampled_from([(100, None), (100, None), (50, None), (33, 6666), (100, 10_000)]),
+        st.booleans(),
     ),
+    st.builds(Correct, learners, contents, corrections_given),
+    st.builds(Remove, learners, contents),
+    st.builds(Excuse, learners, contents),
+    st.builds(Excuse, learners, contents),
+    st.builds(WithdrawExcuse, learners, contents),
+    st.builds(Merge, learners, learners).filter(lambda merge: merge.user_id != merge.into),
     st.builds(Reset, learners),
+    st.builds(Withdraw, learners),
     st.builds(Erase, learners),
 )
 
@@ -272,7 +325,6 @@ class World:
             for table in reversed(db.metadata.sorted_tables):
                 connection.execute(table.delete())
         self.perform(Publish([1, 2]))
-        self.write(lambda connection: publish(connection, "biology", {"cells": 1}))
         self.perform(Send([Update(user_id, "cells", MONDAY, 40, 60) for user_id in ("sam", "noah")]))
 
     def write(self, work: Any) -> None:
@@ -286,15 +338,44 @@ class World:
                 self.write(lambda connection: recorder.record(connection, updates, auto_enroll=True, now=now))
             case Enroll(changes):
                 self.write(lambda connection: recorder.enroll(connection, changes, now=now, by=COMMAND))
-            case Publish(weights, rule):
+            case Publish(weights, rule, moves):
                 given = dict(zip(CONTENTS, weights, strict=True))
                 current = {content_id: weight for content_id, weight in given.items() if weight is not None}
-                self.write(lambda connection: publish(connection, "algebra", current, rule))
+                moved = {content_id: 1 for content_id in given if moves and content_id not in current}
+                modules = [module("algebra", current, rule), module("biology", {"cells": 1, **moved}, rule)]
+                self.write(lambda connection: publishing.publish_all(connection, modules, now=now, by=COMMAND))
             case Reset(user_id):
                 key = EnrollmentKey(user_id, "algebra")
                 self.write(lambda connection: corrections.reset(connection, key, by=COMMAND, now=now))
+            case Withdraw(user_id):
+                key = EnrollmentKey(user_id, "algebra")
+                self.write(lambda connection: corrections.withdraw(connection, key, by=COMMAND, now=now))
             case Erase(user_id):
                 self.write(lambda connection: corrections.erase(connection, user_id, by=COMMAND, now=now))
+            case Merge(user_id, into):
+                self.write(lambda connection: corrections.merge(connection, user_id, into, by=COMMAND, now=now))
+            case Remove(user_id, content_id):
+                key = self.owner(user_id, content_id)
+                self.write(lambda connection: corrections.remove(connection, key, content_id, by=COMMAND, now=now))
+            case Excuse(user_id, content_id):
+                key = self.owner(user_id, content_id)
+                self.write(lambda connection: corrections.excuse(connection, key, content_id, by=COMMAND, now=now))
+            case WithdrawExcuse(user_id, content_id):
+                key = self.owner(user_id, content_id)
+                self.write(
+                    lambda connection: corrections.withdraw_excuse(connection, key, content_id, by=COMMAND, now=now)
+                )
+            case Correct(user_id, content_id, given):
+                record = select(models.ProgressRecord.id).filter_by(user_id=user_id, content_id=content_id)
+                id_ = self.read(lambda connection: connection.execute(record).scalar())
+                if id_ is not None:
+                    self.write(lambda connection: corrections.correct(connection, id_, given, by=COMMAND, now=now))
+
+    def owner(self, user_id: str, content_id: str) -> EnrollmentKey:
+        """Return the enrollment of a learner in the module to which a content belongs now."""
+        owner = select(models.Content.module_id).filter_by(id=content_id)
+        module_id = self.read(lambda connection: connection.execute(owner).scalar())
+        return EnrollmentKey(user_id, module_id or "algebra")
 
     def read(self, work: Any) -> Any:
         with self.app.app_context():
@@ -310,12 +391,9 @@ class World:
         return [response.get_json() for response in found]
 
 
-def publish(
-    connection: Connection, module_id: str, weights: dict[str, int], rule: tuple[int, int | None] = (100, None)
-) -> None:
+def module(module_id: str, weights: dict[str, int], rule: tuple[int, int | None]) -> PublishedModule:
     contents = [PublishedContent(one, one.title(), "video", None, weight, *rule) for one, weight in weights.items()]
-    module = PublishedModule(module_id, module_id.title(), [], contents)
-    publishing.publish(connection, module, now=datetime.now(UTC), by=COMMAND)
+    return PublishedModule(module_id, module_id.title(), [], contents)
 
 
 def stored(connection: Connection) -> dict[Group, Counts]:
@@ -349,6 +427,29 @@ def counted(connection: Connection) -> dict[Group, Counts]:
     return dict(changes)
 
 
+def blanked(connection: Connection) -> list[Enrollment]:
+    """Take the totals out of every enrollment, and return what the rule in Python makes of their records."""
+    nothing = dict.fromkeys(recount.SUMS, 0) | {"last_activity_at": None, "last_content_id": None}
+    connection.execute(sql_update(models.Enrollment).values(**nothing, last_is_excused=False))
+    contents = {
+        content_id: ContentRule(*rule)
+        for content_id, *rule in connection.execute(select(models.Content.id, *columns(models.Content, ContentRule)))
+    }
+    records = [Record(*row) for row in connection.execute(select(*columns(models.ProgressRecord, Record)))]
+    return [
+        calculations.recount(
+            one, [record for record in records if record[1:3] == (one.user_id, one.module_id)], contents
+        )
+        for one in enrollments_of(connection)
+    ]
+
+
+def enrollments_of(connection: Connection) -> list[Enrollment]:
+    by_key = models.Enrollment.user_id, models.Enrollment.module_id
+    found = select(*columns(models.Enrollment, Enrollment)).order_by(*by_key)
+    return [Enrollment(*row) for row in connection.execute(found)]
+
+
 COMPLETED_AND_TAKEN_BACK: list[Action] = [
     Send([Update("sam", content_id, SUNDAY, 100) for content_id in CONTENTS]),
     Send([Update("kim", "sets", MONDAY, 100), Update("lee", "maps", SUNDAY, 100)]),
@@ -366,6 +467,26 @@ RELAXED_FOR_A_VISITOR_TOO: list[Action] = [
 ]
 
 
+WORKED_AND_EXCUSED: list[Action] = [
+    Send([Update(one, "sets", MONDAY, 100, 5, POINT, POINT) for one in LEARNERS]),
+    Excuse("sam", "sets"),
+    Excuse("kim", "maps"),
+    Excuse("lee", "sets"),
+    Publish([1, None], moves=True),
+    Correct("lee", "sets", {"progress_percentage": 33}),
+    WithdrawExcuse("lee", "sets"),
+]
+MOVED_AND_MERGED: list[Action] = [
+    Send([Update("sam", "sets", MONDAY, 50, 5), Update("sam", "maps", MONDAY, 100, 5)]),
+    Enroll([EnrollmentChange("sam", "algebra", counted=False)]),
+    Send([Update("kim", "maps", SUNDAY, 33, 7)]),
+    Publish([2, None], (50, None), moves=True),
+    Merge("sam", "kim"),
+    Publish([1, 2], (100, 10_000)),
+    Remove("kim", "maps"),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.no_cover
 def test_what_every_write_adds_is_what_python_and_sql_count(app: Flask, service: Callers) -> None:
@@ -375,6 +496,8 @@ def test_what_every_write_adds_is_what_python_and_sql_count(app: Flask, service:
     @example(COMPLETED_AND_TAKEN_BACK)
     @example(RELAXED_FOR_A_VISITOR_TOO)
     @example([step for place, step in enumerate(RELAXED_FOR_A_VISITOR_TOO) if place != 1])
+    @example(WORKED_AND_EXCUSED)
+    @example(MOVED_AND_MERGED)
     def check(sequence: list[Action]) -> None:
         world = World(app, service())
         for action in sequence:
@@ -390,5 +513,11 @@ def test_what_every_write_adds_is_what_python_and_sql_count(app: Flask, service:
         assert world.read(stored) == tallies
         assert world.answers() == answers
         assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
+
+        recounted: list[Enrollment] = []
+        world.write(lambda connection: recounted.extend(blanked(connection)))
+        app.test_cli_runner().invoke(args=["progress", "verify", "--repair"])
+        assert world.read(enrollments_of) == recounted
+        assert world.read(stored) == world.read(counted)
 
     check()
