@@ -212,10 +212,8 @@ def reset_module(call: Call, user_id: str, module_id: str) -> Answer:
 @answers(None, 204)
 def erase_learner(call: Call, user_id: str) -> Answer:
     """Erase every trace of a learner, but for one change in the journal that tells of it."""
-    may_have_more = True
-    while may_have_more:
-        idempotency.forget(call.connection, user_id)  # first, so that no request keeps its effect without its answer
-        may_have_more = corrections.erase(call.connection, user_id, by=call.actor, now=call.now)
+    corrections.erase(call.connection, user_id, by=call.actor, now=call.now)
+    idempotency.forget(call.connection, user_id)  # last, so that no request keeps its answer without its effect
     return NOTHING
 
 
@@ -289,10 +287,8 @@ def merge_learner(call: Call, user_id: str) -> Answer:
     into = call.body["into"]
     if into == user_id:
         raise Problem(problems.VALIDATION_FAILED, faults=[Fault("/into", "Must be another learner.")])
-    may_have_more = True
-    while may_have_more:
-        idempotency.forget(call.connection, user_id)  # first, as in an erasure
-        may_have_more = corrections.merge(call.connection, user_id, into, by=call.actor, now=call.now)
+    corrections.merge(call.connection, user_id, into, by=call.actor, now=call.now)
+    idempotency.forget(call.connection, user_id)  # last, as in an erasure
     return NOTHING
 
 

@@ -82,17 +82,12 @@ def withdraw(connection: Connection, key: EnrollmentKey, *, by: Actor, now: date
     connection.execute(update(Change).where(*is_told).values(is_history=False))
 
 
-def erase(connection: Connection, user_id: str, *, by: Actor, now: datetime) -> bool:
-    """Delete a learner's enrollments with all that is recorded under them, and what the journal tells of the learner.
-
-    Returns whether there were any enrollments. The enrollments are listed before they are locked: while this waits, a
-    batch may enroll the learner in more modules. So the caller repeats this until there are none.
-    """
-    held = _hold(connection, _enrollments_of(connection, user_id))
+def erase(connection: Connection, user_id: str, *, by: Actor, now: datetime) -> None:
+    """Delete a learner's enrollments with all that is recorded under them, and what the journal tells of them."""
+    held = _hold_learner(connection, user_id)
     is_told = journal.forget(connection, user_id)
     changes = [journal.Change(ERASED, now, by, user_id)] if held.before.enrollments or is_told else []
     _finish(connection, held, Learning.nothing(), changes, now)
-    return bool(held.before.enrollments)
 
 
 def remove(connection: Connection, key: EnrollmentKey, content_id: str, *, by: Actor, now: datetime) -> None:
@@ -142,13 +137,9 @@ def withdraw_excuse(connection: Connection, key: EnrollmentKey, content_id: str,
         _replace(connection, held, record, after, CORRECTED, by, now)
 
 
-def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: datetime) -> bool:
-    """Fold one learner into another: they are one person. Returns whether the first had any enrollments.
-
-    As for `erase`, the caller repeats this until there are none.
-    """
-    keys = _enrollments_of(connection, user_id)
-    held = _hold(connection, keys, enrolling=[EnrollmentKey(into, key.module_id) for key in keys], now=now)
+def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: datetime) -> None:
+    """Fold one learner into another: they are one person, and nothing of the first remains."""
+    held = _hold_learner(connection, user_id, into, now)
     of_first = [key for key in held.before.enrollments if key.user_id == user_id]
     after, known = held.before.copy(), held.before.copy()
     for key in of_first:
@@ -161,7 +152,6 @@ def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: da
         change for change in journal.of_difference(known, after, held.modules, by, now) if change.type in COMPLETIONS
     ]
     _finish(connection, held, after, changes, now)
-    return bool(of_first)
 
 
 def _merge_enrollment(held: Held, key: EnrollmentKey, into: str, after: Learning, known: Learning) -> None:
@@ -220,9 +210,20 @@ def _merge_sessions(record: Record, into: str, after: Learning) -> int:
     return counted_twice
 
 
+def _hold_learner(connection: Connection, user_id: str, into: str | None = None, now: datetime | None = None) -> Held:
+    """Lock all enrollments of a learner, and those of another learner in the same modules, until nobody makes more."""
+    keys = _enrollments_of(connection, user_id)
+    enrolling = [EnrollmentKey(into, key.module_id) for key in keys] if into else []
+    held = _hold(connection, keys, enrolling=enrolling, now=now)
+    locks.hold_enrolling(connection, filter(None, (user_id, into)))
+    if _enrollments_of(connection, user_id) != sorted(key for key in held.found.enrollments if key.user_id == user_id):
+        raise Outdated  # enrolled since the enrollments were listed
+    return held
+
+
 def _enrollments_of(connection: Connection, user_id: str) -> list[EnrollmentKey]:
     found = Statements.of(connection).enrolled_modules.run(connection, user_id=user_id)
-    return [EnrollmentKey(user_id, module_id) for (module_id,) in found]
+    return sorted(EnrollmentKey(user_id, module_id) for (module_id,) in found)
 
 
 def _hold(
@@ -254,6 +255,7 @@ def _hold(
         modules[enrollment.module_id] = module
         found.enrollments[EnrollmentKey(enrollment.user_id, enrollment.module_id)] = enrollment
     add_learning(found, records(), days(), sessions())
+    found = found.under_enrollments()  # others were deleted and made again while this waited: they come afterwards
     created = {key for locked in locking for key in created_keys(locked())}
     return Held(found, found.without_enrollments(created), contents, modules)
 

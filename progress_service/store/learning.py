@@ -70,6 +70,13 @@ class Learning(NamedTuple):
             enrollments={key: enrollment for key, enrollment in self.enrollments.items() if key not in created}
         )
 
+    def under_enrollments(self) -> "Learning":
+        """Leave out what is under enrollments that are not among these."""
+        records = {key: one for key, one in self.records.items() if (one.user_id, one.module_id) in self.enrollments}
+        days = {key: one for key, one in self.days.items() if key[:2] in self.enrollments}
+        sessions = {key: one for key, one in self.sessions.items() if key[:2] in records}
+        return Learning(self.enrollments, records, days, sessions)
+
     def difference(self, other: "Learning") -> "Learning":
         """Return the values that differ from the other's, and all of learners who count in only one of the two."""
         toggled = {

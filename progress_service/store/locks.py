@@ -1,20 +1,24 @@
 """The locks of writers, in the order in which every transaction takes them (docs/architecture.md, "Locks").
 
-First the Idempotency-Key (`idempotency.replay`), then modules by code point, then enrollments by user and module, and
-last the rows that `Statements.store` writes. So writers queue, and do not deadlock. Every lock ends with its
-transaction. SQLite needs none of them: there a writer holds the only write lock from its begin.
+First the Idempotency-Key (`idempotency.replay`), then modules by code point, then enrollments by user and module, then
+groups of learners, and last the rows that `Statements.store` writes. So writers queue, and do not deadlock. Every lock
+ends with its transaction. SQLite needs none of them: there a writer holds the only write lock from its begin.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
+from zlib import crc32
 
 from sqlalchemy import Connection, func, select, text
 
 from progress_service.store.direct import DirectStatement
 from progress_service.store.models import Base, Enrollment, Module
 
-CHANGES, REPAIRS = 0, 1
-"""The two locks of a module: one between updates and catalog changes, the other between repairs."""
+CHANGES, REPAIRS, ENROLLING = 0, 1, 2
+"""The two locks of a module, between updates and catalog changes and between repairs, and that of learners."""
+
+LEARNER_GROUPS = 16
+"""How many groups of learners there are. A transaction may enroll more learners than it can lock one by one."""
 
 MOST_LOCKS = 50
 """How many modules a transaction locks one by one. PostgreSQL has room for 64 locks of each connection."""
@@ -56,14 +60,31 @@ def hold_catalog(connection: Connection) -> None:
     _lock_table(connection, Module, "SHARE ROW EXCLUSIVE")
 
 
+def share_enrolling(connection: Connection, statement: DirectStatement, rows: Mapping[str, Any]) -> None:
+    """Wait for merges and erasures of the learners who are newly enrolled, so that these come before or after it."""
+    if connection.dialect.name == "postgresql":
+        statement.send(connection, **rows)
+
+
+def hold_enrolling(connection: Connection, user_ids: Iterable[str]) -> None:
+    """Hold off new enrollments of learners until this ends; those that are under way end first."""
+    for group in sorted(map(group_of, user_ids)):
+        _hold(connection, group, ENROLLING)
+
+
+def group_of(user_id: str) -> str:
+    """Return the group of learners to which a learner belongs."""
+    return f"{crc32(user_id.encode()) % LEARNER_GROUPS:02}"
+
+
 def hold_repairs(connection: Connection, module_id: str) -> None:
     """Hold off all other repairs of a module's tallies."""
     _hold(connection, module_id, REPAIRS)
 
 
-def _hold(connection: Connection, module_id: str, purpose: int) -> None:
+def _hold(connection: Connection, name: str, purpose: int) -> None:
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(module_id, purpose))))
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, purpose))))
 
 
 def _lock_table(connection: Connection, table: type[Base], mode: str) -> None:

@@ -323,6 +323,9 @@ def store(connection: Connection, recorded: Recorded) -> None:
     """Write the values that have changed, delete those that are gone, and carry the changes over to the tallies."""
     sql = Statements.of(connection)
     before, after, modules, _ = recorded
+    enrolled = {locks.group_of(key.user_id) for key in after.enrollments.keys() - before.enrollments.keys()}
+    if enrolled:
+        locks.share_enrolling(connection, sql.share_enrolling, sql.ids((group,) for group in enrolled))
     removed, added = before.difference(after), after.difference(before)
     _delete(connection, removed.without(after))
     changes = tallies.Changes()

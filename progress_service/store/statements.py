@@ -15,7 +15,7 @@ from progress_service import calculations
 from progress_service.store import models
 from progress_service.store.direct import DirectStatement
 from progress_service.store.functions import earlier_of, settled_after
-from progress_service.store.locks import CHANGES, MOST_LOCKS
+from progress_service.store.locks import CHANGES, ENROLLING, MOST_LOCKS
 from progress_service.store.models import (
     ActivityDay,
     Change,
@@ -139,6 +139,13 @@ class Statements:
     def store_sessions(self) -> DirectStatement:
         """Store sessions."""
         return DirectStatement(self._upsert(Session, self.sessions, list(self.session_keys.columns)))
+
+    @cached_property
+    def share_enrolling(self) -> DirectStatement:
+        """Share the locks of groups of learners (PostgreSQL)."""
+        ordered = select(self.ids.c.id).order_by(self.ids.c.id).subquery("ordered").c
+        lock = func.pg_advisory_xact_lock_shared(func.hashtextextended(ordered.id, literal_column(str(ENROLLING))))
+        return DirectStatement(select(lock))
 
     @cached_property
     def write_changes(self) -> DirectStatement:
