@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -29,7 +29,7 @@ from progress_service.calculations import COMMAND, Update
 from progress_service.store import corrections, database, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange, EnrollmentKey
 from progress_service.store.locks import MOST_LOCKS
-from progress_service.store.models import Enrollment, ProgressRecord, Tally
+from progress_service.store.models import Change, Enrollment, ProgressRecord, Tally
 from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
@@ -930,6 +930,82 @@ def test_whatever_meets_whatever_every_figure_is_exact_afterwards_and_the_journa
         reader = Reader(app)
         reader.read_on()
         assert reader.told == known(engine)
+
+
+SETTLED = text("""
+    SELECT settled_after, id, user_id FROM changes
+    WHERE settled_after < CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT)
+        AND (settled_after, id) > (:settled_after, :id)
+    ORDER BY settled_after, id LIMIT 20
+""")
+
+
+class Feed:
+    """A reader of all changes who goes on from the last place."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.place = {"settled_after": -1, "id": 0}
+        self.ids: list[int] = []
+        self.ids_of: dict[str, list[int]] = defaultdict(list)
+
+    def read_on(self) -> int:
+        """Read a page, and return how many changes it has."""
+        with self.engine.connect() as connection:
+            page = connection.execute(SETTLED, self.place).all()
+        for settled_after, number, user_id in page:
+            self.place = {"settled_after": settled_after, "id": number}
+            self.ids.append(number)
+            self.ids_of[user_id].append(number)
+        return len(page)
+
+
+@on_postgresql
+def test_who_reads_on_while_others_write_gets_every_change_once_and_those_of_a_learner_in_order(
+    app: Flask, engine: Engine, publish: Publish
+) -> None:
+    learners = [f"u{place}" for place in range(6)]
+    for user_id in learners:  # each has a module, so that the tallies of one do not hold up another
+        publish(f"module-of-{user_id}", [f"{user_id}-{number}" for number in range(60)])
+    feed = Feed(engine)
+    numbers = iter(range(60))
+
+    def write() -> None:
+        # Transactions that overlap in every way: each tells of some learners in turn, and waits for others.
+        for number in numbers:
+            in_transaction(app, partial(complete_in_turn, number=number))
+
+    def complete_in_turn(connection: Connection, number: int) -> None:
+        connection.execute(text("SELECT pg_current_xact_id()"))
+        for user_id in sorted(random.sample(learners, 3)):
+            recorded(user_id, f"{user_id}-{number}", 100)(connection)
+
+    until_done(partial(together, [write] * 5), [feed.read_on])
+    while feed.read_on():
+        pass
+
+    with engine.connect() as connection:
+        written = connection.execute(select(Change.id)).scalars().all()
+    assert sorted(feed.ids) == sorted(written)
+    assert sum(len(feed.ids_of[user_id]) for user_id in learners) == len(learners) + 3 * 60
+    assert all(ids == sorted(ids) for ids in feed.ids_of.values())
+
+
+@on_postgresql
+def test_a_change_can_be_read_once_its_transaction_has_ended_although_nobody_writes_any_more(
+    app: Flask, engine: Engine, publish: Publish
+) -> None:
+    publish("algebra", ["sums", "shapes"])
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_current_xact_id()"))
+        in_transaction(app, recorded("kim", "sums", 100))
+        recorded("sam", "sums", 100)(connection)
+        feed = Feed(engine)
+        feed.read_on()
+        assert not feed.ids_of.keys() & {"kim", "sam"}
+
+    feed.read_on()
+    assert {user_id: len(ids) for user_id, ids in feed.ids_of.items() if user_id} == {"kim": 2, "sam": 2}
 
 
 @contextmanager
