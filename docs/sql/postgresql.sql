@@ -621,6 +621,23 @@ LEFT OUTER JOIN LATERAL (
 ) AS activity_day
   ON TRUE;
 
+-- statements.share_enrolling: Share the locks of groups of learners (PostgreSQL).
+SELECT
+  PG_ADVISORY_XACT_LOCK_SHARED(HASHTEXTEXTENDED(ordered.id, 2)) AS pg_advisory_xact_lock_shared_1
+FROM (
+  SELECT
+    ids.id AS id
+  FROM (
+    SELECT
+      (
+        ids_json.value ->> 0
+      ) COLLATE "C" AS id
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+  ) AS ids
+  ORDER BY
+    ids.id
+) AS ordered;
+
 -- statements.store: Store records, enrollments, days and tallies: in one statement on PostgreSQL, in four on SQLite.
 WITH stored_records AS (
   INSERT INTO progress_records (
@@ -1583,6 +1600,8 @@ FROM (
     CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
   FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
 ) AS enrollment_keys;
+
+-- statements.share_enrolling, as above
 
 -- statements.store, as above
 
@@ -3245,14 +3264,6 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- web.idempotency.forget: Delete the answers to a user, and those that name that user.
-DELETE FROM stored_answers
-WHERE
-  stored_answers.caller_id = CAST(%(caller_id_1)s AS VARCHAR)
-  OR stored_answers.learner_id = CAST(%(learner_id_1)s AS VARCHAR)
-  OR stored_answers.learner_id IS NULL
-  AND pg_catalog.position(stored_answers.body, %(position_1)s) > CAST(%(position_2)s AS INT);
-
 -- statements.enrolled_modules: List the modules in which a learner is enrolled.
 SELECT
   enrollments.module_id
@@ -3276,8 +3287,13 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.corrections.merge: Fold one learner into another: they are one person. Returns whether the first had any
--- enrollments.
+-- store.locks._hold, as above
+
+-- store.locks._hold, as above
+
+-- statements.enrolled_modules, as above
+
+-- store.corrections.merge: Fold one learner into another: they are one person, and nothing of the first remains.
 UPDATE changes SET user_id = CAST(%(user_id)s AS VARCHAR), by_sub = CASE
   WHEN (
     changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR)
@@ -3339,23 +3355,13 @@ WHERE
 
 -- statements.write_changes, as above
 
--- web.idempotency.forget, as above
-
--- statements.enrolled_modules, as above
-
--- statements.lock_modules, as above
-
--- statements.read_records, as above
-
--- statements.read_days, as above
-
--- statements.read_sessions_of_records, as above
-
--- statements.read_contents, as above
-
--- store.corrections.merge, as above
-
--- statements.store, as above
+-- web.idempotency.forget: Delete the answers to a user, and those that name that user.
+DELETE FROM stored_answers
+WHERE
+  stored_answers.caller_id = CAST(%(caller_id_1)s AS VARCHAR)
+  OR stored_answers.learner_id = CAST(%(learner_id_1)s AS VARCHAR)
+  OR stored_answers.learner_id IS NULL
+  AND pg_catalog.position(stored_answers.body, %(position_1)s) > CAST(%(position_2)s AS INT);
 
 COMMIT;
 
@@ -3426,8 +3432,6 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- web.idempotency.forget, as above
-
 -- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
@@ -3441,6 +3445,10 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 -- statements.read_sessions_of_records, as above
 
 -- statements.read_contents, as above
+
+-- store.locks._hold, as above
+
+-- statements.enrolled_modules, as above
 
 -- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
 -- keep erasures.
@@ -3477,26 +3485,6 @@ WHERE
 -- statements.write_changes, as above
 
 -- web.idempotency.forget, as above
-
--- statements.enrolled_modules, as above
-
--- statements.lock_modules, as above
-
--- statements.read_records, as above
-
--- statements.read_days, as above
-
--- statements.read_sessions_of_records, as above
-
--- statements.read_contents, as above
-
--- store.journal.forget, as above
-
--- store.journal.forget (2), as above
-
--- store.journal.forget (3), as above
-
--- statements.store, as above
 
 COMMIT;
 

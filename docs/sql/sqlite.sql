@@ -2765,14 +2765,6 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- web.idempotency.forget: Delete the answers to a user, and those that name that user.
-DELETE FROM stored_answers
-WHERE
-  stored_answers.caller_id = ?
-  OR stored_answers.learner_id = ?
-  OR stored_answers.learner_id IS NULL
-  AND INSTR(stored_answers.body, ?) > ?;
-
 -- statements.enrolled_modules: List the modules in which a learner is enrolled.
 SELECT
   enrollments.module_id
@@ -2796,8 +2788,9 @@ WHERE
 
 -- statements.read_contents, as above
 
--- store.corrections.merge: Fold one learner into another: they are one person. Returns whether the first had any
--- enrollments.
+-- statements.enrolled_modules, as above
+
+-- store.corrections.merge: Fold one learner into another: they are one person, and nothing of the first remains.
 UPDATE changes SET user_id = ?, by_sub = CASE WHEN (
   changes.by_sub = ?
 ) THEN ? ELSE changes.by_sub END
@@ -2852,29 +2845,13 @@ WHERE
 
 -- statements.write_changes, as above
 
--- web.idempotency.forget, as above
-
--- statements.enrolled_modules, as above
-
--- statements.lock_modules, as above
-
--- statements.read_records, as above
-
--- statements.read_days, as above
-
--- statements.read_sessions_of_records, as above
-
--- statements.read_contents, as above
-
--- store.corrections.merge, as above
-
--- statements.store, as above
-
--- statements.store (2), as above
-
--- statements.store (3), as above
-
--- statements.store_tallies, as above
+-- web.idempotency.forget: Delete the answers to a user, and those that name that user.
+DELETE FROM stored_answers
+WHERE
+  stored_answers.caller_id = ?
+  OR stored_answers.learner_id = ?
+  OR stored_answers.learner_id IS NULL
+  AND INSTR(stored_answers.body, ?) > ?;
 
 COMMIT;
 
@@ -2961,8 +2938,6 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- web.idempotency.forget, as above
-
 -- statements.enrolled_modules, as above
 
 -- statements.lock_modules, as above
@@ -2976,6 +2951,8 @@ BEGIN IMMEDIATE;
 -- statements.read_sessions_of_records, as above
 
 -- statements.read_contents, as above
+
+-- statements.enrolled_modules, as above
 
 -- store.journal.forget: Delete what the journal tells of a learner, and of those who were merged into the learner;
 -- keep erasures.
@@ -3015,32 +2992,6 @@ WHERE
 -- statements.write_changes, as above
 
 -- web.idempotency.forget, as above
-
--- statements.enrolled_modules, as above
-
--- statements.lock_modules, as above
-
--- statements.read_records, as above
-
--- statements.read_days, as above
-
--- statements.read_sessions_of_records, as above
-
--- statements.read_contents, as above
-
--- store.journal.forget, as above
-
--- store.journal.forget (2), as above
-
--- store.journal.forget (3), as above
-
--- statements.store, as above
-
--- statements.store (2), as above
-
--- statements.store (3), as above
-
--- statements.store_tallies, as above
 
 COMMIT;
 
