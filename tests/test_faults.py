@@ -283,6 +283,26 @@ def test_a_connection_that_breaks_before_the_commit_leaves_nothing_and_is_not_tr
         assert time_of(service) == 120
 
 
+@pytest.mark.parametrize("times", [1, database.ATTEMPTS + 1])
+def test_what_was_locked_too_early_is_locked_again_a_few_times(
+    times: int, database_url: str, listen: Listen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LONGEST_PAUSE", 0)
+    with school(database_url) as (app, service):
+        left = [database.Outdated()] * times
+
+        def change_the_catalog(statement: str) -> None:
+            if "INSERT INTO tallies" in statement and left:
+                raise left.pop()
+
+        listen(engine_of(app), "before", change_the_catalog)
+        if times > database.ATTEMPTS:
+            assert_unavailable(post(service))
+            assert time_of(service) == 60
+        assert post(service).status_code == 200
+        assert time_of(service) == 120
+
+
 @on_postgresql
 def test_who_waits_too_long_for_a_connection_of_the_pool_is_turned_away(database_url: str) -> None:
     with school(database_url, POOL_SIZE=1, POOL_TIMEOUT=1) as (app, service):

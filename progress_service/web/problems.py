@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from progress_service.store.database import Outdated
 from progress_service.store.publishing import ContentElsewhere
 from progress_service.store.recorder import (
     CriteriaNotMet,
@@ -179,6 +180,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, render)
     app.register_error_handler(DBAPIError, render_database_error)
     app.register_error_handler(TimeoutError, render_database_error)
+    app.register_error_handler(Outdated, render_database_error)
     app.register_error_handler(Exception, render_unexpected)
 
 
@@ -205,10 +207,10 @@ def document(error: HTTPException) -> ProblemDocument:
     )
 
 
-def render_database_error(error: DBAPIError | TimeoutError) -> Response:
+def render_database_error(error: DBAPIError | TimeoutError | Outdated) -> Response:
     """Answer 503 if the database is away, busy or too slow, and 500 for a fault of this service."""
     is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if is_lost or isinstance(error, OperationalError | InterfaceError | TimeoutError):
+    if is_lost or isinstance(error, OperationalError | InterfaceError | TimeoutError | Outdated):
         current_app.logger.warning("database unavailable: %s", type(error.__cause__ or error).__name__)
         return render(unavailable())
     return render_unexpected(error)
