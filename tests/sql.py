@@ -68,6 +68,11 @@ class Operations:
             lambda: service.post("/api/progress", json=update, headers={"Idempotency-Key": "one"}),
         )
         yield "PUT /api/catalog/modules/{moduleId}, a content retired", lambda: service.put(path, json=module)
+        moved = {**CATALOG, "contents": CATALOG["contents"][2:]}
+        yield (
+            "PUT /api/catalog/modules/{moduleId}, a content that moves",
+            lambda: service.put("/api/catalog/modules/geometry", json=moved),
+        )
         yield (
             "POST /api/progress/batch, which completes an enrollment",
             lambda: service.post("/api/progress/batch", json={"updates": done}),

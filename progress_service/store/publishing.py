@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, delete, exists, func, insert, literal, null, select, true, update
+from sqlalchemy import Connection, case, delete, exists, func, insert, literal, null, select, text, true, update
 from sqlalchemy.orm import aliased
 
 from progress_service import tallies
@@ -151,7 +152,8 @@ def _publish(
     created = {module.id for module in modules if _store(connection, module)}
     told = [Change(PUBLISHED, now, by, module_id=id_, data={"created": id_ in created}) for id_ in module_ids]
     journal.write(connection, told, now)
-    _move(connection, moves, now, by)
+    with _many_rows(connection):
+        _move(connection, moves, now, by)
     for module in modules:
         _store_contents(connection, module)
         recount.denominators(connection, module.id)
@@ -261,6 +263,20 @@ def _enroll(connection: Connection, target: str, moves: Sequence[Move], now: dat
     connection.execute(insert(Enrollment).from_select(list(enrolling), select(*enrolling.values())), rows)
 
 
+@contextmanager
+def _many_rows(connection: Connection) -> Iterator[None]:
+    """Let PostgreSQL join as many rows: its statistics do not know yet how many records this transaction has moved.
+
+    It would take them for a few and compare each with each, which takes minutes for 20,000 learners.
+    """
+    is_postgresql = connection.dialect.name == "postgresql"
+    if is_postgresql:
+        connection.execute(text("SET LOCAL enable_nestloop = off"))
+    yield
+    if is_postgresql:
+        connection.execute(text("SET LOCAL enable_nestloop = DEFAULT"))
+
+
 def _store_contents(connection: Connection, module: PublishedModule) -> None:
     """Store the contents of a module."""
     sql = Statements.of(connection)
@@ -276,9 +292,10 @@ def _store_contents(connection: Connection, module: PublishedModule) -> None:
 
 def _recount_all(connection: Connection, module_id: str, rules: Rules, now: datetime, by: Actor) -> None:
     """Recount a module from which contents have moved, or to which they have moved."""
-    _complete_records(connection, module_id, rules, now, by)
-    recount.totals(connection, module_id, now, by)
-    recount.tallies(connection, module_id)
+    with _many_rows(connection):
+        _complete_records(connection, module_id, rules, now, by)
+        recount.totals(connection, module_id, now, by)
+        recount.tallies(connection, module_id)
 
 
 def _recount(

@@ -203,9 +203,10 @@ def recounted_totals(module_id: str) -> sa.Subquery:
     )
     is_earlier = and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at)
     is_inactive = summed.c.last_activity_at.is_(None)
+    # Joined with nothing, the module is in no index: each learner's records are found by the learner.
     latest = (
         record.user_id == Enrollment.user_id,
-        record.module_id == module_id,
+        record.module_id + sa.literal_column("''") == module_id,
         record.last_activity_at == summed.c.last_activity_at,
     )
     # If several contents have the latest time, any of them may have been the last.
