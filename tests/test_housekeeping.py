@@ -26,7 +26,7 @@ MOMENT = timedelta(microseconds=1)
 KEPT = {
     StoredAnswer: timedelta(hours=24),
     Session: timedelta(days=30),
-    Change: timedelta(days=365),
+    Change: timedelta(days=365, hours=1),
 }
 """For how long the rows of each table are kept."""
 
@@ -105,7 +105,7 @@ def test_what_is_as_old_as_it_is_kept_goes_and_what_is_younger_stays(app: Flask)
 
 def test_settings_say_for_how_long_sessions_and_changes_are_kept(database_url: str) -> None:
     with application(database_url, SESSION_DAYS=2, CHANGES_DAYS=3) as app:
-        store(engine_of(app), *(timedelta(days=days) for days in range(5)))
+        store(engine_of(app), *(timedelta(days=days, hours=1) for days in range(5)))
 
         assert purge(app) == Purged(answers=4, sessions=3, changes=2)
 
@@ -332,6 +332,6 @@ def test_changes_of_the_catalog_are_no_history(app: Flask) -> None:
         journal.Change(CONTENT_COMPLETED, NOW, COMMAND, "sam", "algebra", "sets"),
     ]
     with app.app_context():
-        database.write(partial(journal.write, changes=changes, now=NOW - timedelta(days=365)))
+        database.write(partial(journal.write, changes=changes, now=NOW - KEPT[Change]))
 
     assert purge(app).changes == 1

@@ -19,6 +19,8 @@ from progress_service.store.models import IS_NO_HISTORY, Change, Session, Stored
 
 ANSWERS_KEPT = timedelta(hours=24)
 """For how long the answer to a request is kept for its repeats."""
+UNREAD = timedelta(hours=1)
+"""How much longer changes are kept than readers may stay away: some appear only when a long transaction has ended."""
 STEP = 100
 """How many rows of each kind are deleted at most after a write."""
 PAUSE = 0.1
@@ -74,7 +76,7 @@ def purge(connection: Connection, now: datetime, most: int) -> Purged:
     return Purged(
         answers=_delete(connection, StoredAnswer.stored_at, now - ANSWERS_KEPT, most),
         sessions=_delete(connection, Session.received_at, sessions_until, most),
-        changes=_delete(connection, Change.recorded_at, changes_until, most, text(IS_NO_HISTORY)),
+        changes=_delete(connection, Change.recorded_at, changes_until - UNREAD, most, text(IS_NO_HISTORY)),
     )
 
 
