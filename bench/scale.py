@@ -95,6 +95,21 @@ PARTS = """
 INSERT INTO tallies SELECT module_id, kind, item, other, 0, 0, 0, 0, 0, 0, 0, 0
 FROM tallies, generate_series(1, 7) AS other WHERE part = 0
 """
+# What is kept for some time only, and has been.
+EXPIRED = """
+WITH answers AS (
+    INSERT INTO stored_answers (caller_id, key, fingerprint, status, body, stored_at)
+    SELECT 'expired', n, repeat('0', 64), 200, '{}', now() - interval '2 days' FROM generate_series(1, :number) AS n
+), sittings AS (
+    INSERT INTO sessions (user_id, content_id, session, time_spent_seconds, received_at)
+    SELECT user_id, content_id, 'expired', 60, now() - interval '100 days' FROM progress_records LIMIT :number
+)
+INSERT INTO changes (settled_after, type, time, recorded_at, by_role, data, is_history)
+SELECT 0, 'module.published', now(), now() - interval '1000 days', 'command', '{}', false
+FROM generate_series(1, :number)
+"""
+EXPIRED_ROWS = 200_000
+"""Of each kind: more than are purged while it is measured."""
 FILLED = ("progress_records", "enrollments", "activity_days")
 
 
@@ -295,6 +310,23 @@ def measure_writers(service: Service, sizes: Sizes) -> dict[str, list[float]]:
     return {name: taken[1:] for name, taken in rates.items()}
 
 
+def measure_purging(connection: Connection, url: str, sizes: Sizes) -> dict[str, Any]:
+    """Let writers run on a service that purges and on one that does not, in turn; return the updates in a second."""
+    connection.execute(text(EXPIRED), {"number": EXPIRED_ROWS})
+    modules = [small_module(nth) for nth in range(sizes.small_modules)]
+    rates: dict[str, list[float]] = {"purging": [], "not purging": []}
+    with served(url, PROGRESS_PURGE_SECONDS="1") as purging, served(url, PROGRESS_PURGE_SECONDS="0") as other:
+        connections = {
+            name: [service.connect() for _ in range(WRITERS)]
+            for name, service in (("purging", purging), ("not purging", other))
+        }
+        for nth in range(ROUNDS + 1):
+            for name in connections if nth % 2 else reversed(connections):
+                rates[name].append(_write(connections[name], modules, sizes.small))
+    left = connection.execute(text("SELECT count(*) FROM stored_answers WHERE caller_id = 'expired'")).scalar_one()
+    return {"rows": EXPIRED_ROWS - left, **{name: taken[1:] for name, taken in rates.items()}}
+
+
 def _write(connections: Sequence[HTTPConnection], modules: Sequence[str], learners: int) -> float:
     written = [0] * len(connections)
     deadline = time.perf_counter() + WRITING_SECONDS
@@ -408,6 +440,8 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
             rates = measure_writers(service, sizes)
         with timed("catalog changes"):
             changes = measure_changes(service)
+    with engine.connect() as connection, timed("purging"):
+        purging = measure_purging(connection, url, sizes)
     with served(url) as service, timed("memory"):
         publish(service, [small_module(0)])  # so that a worker has loaded everything it needs
         memory = measure_memory(service)
@@ -421,6 +455,7 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
         },
         "memory": memory,
         "updatesPerSecond": rates,
+        "purging": purging,
         "stalled": stalled._asdict(),
         "changes": changes,
     }
@@ -436,12 +471,17 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(f"{name:42}{few!s:>22}{large!s:>22}{ratio:7.2f} {target:6}{_missed(ratio <= target)}")
     one, many = median(rates["one"]), median(rates["many"])
     kept = median(one / many for one, many in zip(rates["one"], rates["many"], strict=True))
+    purging, other = (figures["purging"][name] for name in ("purging", "not purging"))
+    slowed = median(one / another for one, another in zip(purging, other, strict=True))
     stalled = Latency(**figures["stalled"])
     lines += [
         "",
         f"{WRITERS} writers, updates in a second: {one:.0f} in one module ({min(rates['one']):.0f}-"
         f"{max(rates['one']):.0f}), {many:.0f} in {sizes['small_modules']} ({min(rates['many']):.0f}-"
         f"{max(rates['many']):.0f}): ratio {kept:.2f}, target {FREE}{_missed(kept >= FREE)}",
+        f"{WRITERS} writers, updates in a second: {median(purging):.0f} ({min(purging):.0f}-{max(purging):.0f}) while"
+        f" {figures['purging']['rows']:,} rows of each kind are purged, {median(other):.0f} ({min(other):.0f}-"
+        f"{max(other):.0f}) on a service that does not: ratio {slowed:.2f}, target {FREE}{_missed(slowed >= FREE)}",
         f"roster as CSV: {memory['rows']:,} rows in {memory['seconds']:.0f} s, {memory['megabytes']:.1f} MB more,"
         f" target {MEMORY_MEGABYTES:g}{_missed(memory['megabytes'] <= MEMORY_MEGABYTES)}",
         f"stalled, of {sizes['medium']:,} learners: {stalled!s} ms,"

@@ -64,12 +64,12 @@ def call(connection: HTTPConnection, path: str, body: Any = None, method: str = 
 
 
 @contextmanager
-def served(url: str, app: str = "wsgi:app") -> Iterator[Service]:
-    """Serve a database with two workers, as in production."""
+def served(url: str, app: str = "wsgi:app", **settings: str) -> Iterator[Service]:
+    """Serve a database with two workers, as in production, if no settings are given."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving", app]
-    settings = environment(url) | {"PORT": str(port), "WEB_CONCURRENCY": str(WORKERS)}
+    settings = environment(url) | {"PORT": str(port), "WEB_CONCURRENCY": str(WORKERS)} | settings
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=settings, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
