@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, create_engine, text
 
-from bench.serving import CALLERS, ROOT, Service, call, memory, migrate, served, timed, verify
+from bench.serving import CALLERS, ROOT, Service, call, connected, memory, migrate, served, timed, verify
 from progress_service.analytics import queries, roster
 from progress_service.analytics.roster import Filters, Order
 from progress_service.calculations import ACTIVE
@@ -434,8 +434,8 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
         with timed("latencies"):
             requests = measures(connection, sizes)
             latencies = measure_latencies(service, requests)
-        with timed("stalled"):
-            stalled = measure_stalled(connection)
+        with timed("stalled"), connected(url) as own:
+            stalled = measure_stalled(own)
         with timed("writers"):
             rates = measure_writers(service, sizes)
         with timed("catalog changes"):

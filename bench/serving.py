@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flask_migrate import upgrade
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from progress_service import create_app
 from progress_service.store import verification
@@ -114,6 +114,16 @@ def run_command(url: str, *command: str) -> float:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stdout}")
     return time.perf_counter() - start
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Connection]:
+    """Connect to a database as the service does, for statements of its own."""
+    app = create_app({"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY})
+    with app.app_context():
+        with db.engine.connect() as connection:
+            yield connection
+        db.engine.dispose()
 
 
 def migrate(url: str) -> None:
