@@ -199,6 +199,14 @@ FROM (
 ORDER BY
   changes.place;
 
+-- store.publishing._many_rows: Let PostgreSQL join as many rows: its statistics do not know yet how many records this
+-- transaction has moved.
+SET LOCAL enable_nestloop = off;
+
+-- store.publishing._many_rows (2): Let PostgreSQL join as many rows: its statistics do not know yet how many records
+-- this transaction has moved.
+SET LOCAL enable_nestloop = DEFAULT;
+
 -- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
 -- they are.
 INSERT INTO contents (
@@ -966,6 +974,10 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 
 -- statements.write_changes, as above
 
+-- store.publishing._many_rows, as above
+
+-- store.publishing._many_rows (2), as above
+
 -- statements.store_contents, as above
 
 -- store.recount.denominators, as above
@@ -1524,6 +1536,957 @@ ORDER BY
 ), score_hundredths = (
   tallies.score_hundredths + excluded.score_hundredths
 );
+
+COMMIT;
+
+
+-- PUT /api/catalog/modules/{moduleId}, a content that moves
+-- =========================================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.publishing._owners, as above
+
+-- store.locks._lock_table, as above
+
+-- store.locks._hold, as above
+
+-- store.locks._hold, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
+-- store.publishing._counted_weights, as above
+
+-- store.publishing._rules, as above
+
+-- store.publishing._rules, as above
+
+-- store.publishing._store, as above
+
+-- store.publishing._store (2), as above
+
+-- store.publishing._store (3), as above
+
+-- store.publishing._store (4), as above
+
+-- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- store.publishing._many_rows, as above
+
+-- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  GREATEST(
+    CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
+    CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
+  ) AS settled_after,
+  CAST(%(param_1)s AS VARCHAR) AS type,
+  learners.enrolled_at AS time,
+  CAST(%(param_2)s AS TIMESTAMPTZ) AS recorded_at,
+  learners.user_id AS user_id,
+  learners.module_id AS module_id,
+  NULL AS content_id,
+  CAST(%(param_3)s AS VARCHAR) AS by_sub,
+  CAST(%(param_4)s AS VARCHAR) AS by_role,
+  CASE
+    WHEN learners.counted
+    THEN CAST(%(param_5)s AS VARCHAR)
+    ELSE CAST(%(param_6)s AS VARCHAR)
+  END AS data,
+  TRUE AS is_history
+FROM (
+  SELECT
+    progress_record.user_id AS user_id,
+    CAST(%(param_7)s AS VARCHAR) AS module_id,
+    COALESCE(MIN(progress_record.started_at), CAST(%(param_8)s AS TIMESTAMPTZ)) AS enrolled_at,
+    MAX(
+      CASE
+        WHEN enrollment.counted
+        THEN CAST(%(param_9)s AS INT)
+        ELSE CAST(%(param_10)s AS INT)
+      END
+    ) = CAST(%(max_1)s AS INT) AS counted
+  FROM (
+    SELECT
+      (
+        moves_json.value ->> 0
+      ) COLLATE "C" AS id,
+      (
+        moves_json.value ->> 1
+      ) COLLATE "C" AS module_id
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(moves)s AS VARCHAR) AS JSONB)) AS moves_json
+  ) AS moves
+  JOIN LATERAL (
+    SELECT
+      progress_records.user_id AS user_id,
+      progress_records.started_at AS started_at
+    FROM progress_records
+    WHERE
+      progress_records.module_id = moves.module_id
+      AND progress_records.content_id = moves.id
+    LIMIT ALL
+    OFFSET 0
+  ) AS progress_record
+    ON TRUE
+  JOIN LATERAL (
+    SELECT
+      enrollments.counted AS counted
+    FROM enrollments
+    WHERE
+      enrollments.user_id = progress_record.user_id
+      AND enrollments.module_id = moves.module_id
+    LIMIT ALL
+    OFFSET 0
+  ) AS enrollment
+    ON TRUE
+  WHERE
+    NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM enrollments AS enrollments_1
+        WHERE
+          enrollments_1.user_id = progress_record.user_id
+          AND enrollments_1.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      )
+    )
+  GROUP BY
+    progress_record.user_id
+) AS learners
+ORDER BY
+  user_id,
+  content_id;
+
+-- store.publishing._enroll: Enroll the learners of moving contents in the module where these arrive, as of their
+-- start on them.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  enrolled_at,
+  counted,
+  status,
+  enrolled_by_update,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds
+)
+SELECT
+  learners.user_id,
+  learners.module_id,
+  learners.enrolled_at,
+  learners.counted,
+  CAST(%(param_1)s AS VARCHAR) AS anon_1,
+  TRUE AS anon_2,
+  CAST(%(param_2)s AS INT) AS anon_3,
+  CAST(%(param_3)s AS INT) AS anon_4,
+  CAST(%(param_4)s AS INT) AS anon_5
+FROM (
+  SELECT
+    progress_record.user_id AS user_id,
+    CAST(%(param_5)s AS VARCHAR) AS module_id,
+    COALESCE(MIN(progress_record.started_at), CAST(%(param_6)s AS TIMESTAMPTZ)) AS enrolled_at,
+    MAX(
+      CASE
+        WHEN enrollment.counted
+        THEN CAST(%(param_7)s AS INT)
+        ELSE CAST(%(param_8)s AS INT)
+      END
+    ) = CAST(%(max_1)s AS INT) AS counted
+  FROM (
+    SELECT
+      (
+        moves_json.value ->> 0
+      ) COLLATE "C" AS id,
+      (
+        moves_json.value ->> 1
+      ) COLLATE "C" AS module_id
+    FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(moves)s AS VARCHAR) AS JSONB)) AS moves_json
+  ) AS moves
+  JOIN LATERAL (
+    SELECT
+      progress_records.user_id AS user_id,
+      progress_records.started_at AS started_at
+    FROM progress_records
+    WHERE
+      progress_records.module_id = moves.module_id
+      AND progress_records.content_id = moves.id
+    LIMIT ALL
+    OFFSET 0
+  ) AS progress_record
+    ON TRUE
+  JOIN LATERAL (
+    SELECT
+      enrollments.counted AS counted
+    FROM enrollments
+    WHERE
+      enrollments.user_id = progress_record.user_id
+      AND enrollments.module_id = moves.module_id
+    LIMIT ALL
+    OFFSET 0
+  ) AS enrollment
+    ON TRUE
+  WHERE
+    NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM enrollments AS enrollments_1
+        WHERE
+          enrollments_1.user_id = progress_record.user_id
+          AND enrollments_1.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      )
+    )
+  GROUP BY
+    progress_record.user_id
+) AS learners;
+
+-- store.publishing._move: Move retired contents to other modules; their records follow (see `models.ProgressRecord`).
+UPDATE contents SET module_id = CAST(%(module_id)s AS VARCHAR)
+WHERE
+  contents.id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  );
+
+-- store.publishing._many_rows (2), as above
+
+-- statements.store_contents, as above
+
+-- store.recount.denominators, as above
+
+-- store.publishing._many_rows, as above
+
+-- store.publishing._rules, as above
+
+-- store.recount.totals: Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- that are complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
+FROM (
+  SELECT
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND progress_records.excused_at IS NOT NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND (
+                progress_records.module_id || ''
+              ) = CAST(%(param_1)s AS VARCHAR)
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
+          SELECT
+            MAX(progress_records.content_id) AS max_1
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND (
+              progress_records.module_id || ''
+            ) = CAST(%(param_1)s AS VARCHAR)
+            AND progress_records.last_activity_at = summed.last_activity_at
+        )
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN NOT contents.retired
+            THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
+            ELSE CAST(%(param_2)s AS INT)
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              NOT contents.retired
+              AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
+              AND (
+                progress_records.completed_at IS NOT NULL
+                OR progress_records.excused_at IS NOT NULL
+              )
+            )
+            THEN CAST(%(param_3)s AS INT)
+            ELSE CAST(%(param_4)s AS INT)
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+  ) AS dated
+) AS counted
+WHERE
+  enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
+    OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
+    OR enrollments.time_spent_seconds IS DISTINCT FROM counted.time_spent_seconds
+    OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
+    OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
+    OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
+    OR enrollments.last_is_excused IS DISTINCT FROM counted.last_is_excused
+  );
+
+-- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
+
+-- store.recount._complete (2), as above
+
+-- store.recount.tallies (2): Recount the tallies of a module and add the difference.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  CAST(%(param_1)s AS VARCHAR) AS anon_1,
+  compared.kind,
+  compared.item,
+  CAST(%(param_2)s AS INT) AS anon_2,
+  compared.recounted_learners - compared.stored_learners AS anon_3,
+  compared.recounted_started - compared.stored_started AS anon_4,
+  compared.recounted_completed - compared.stored_completed AS anon_5,
+  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
+  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
+  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
+  compared.recounted_scored - compared.stored_scored AS anon_9,
+  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_3)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_1)s AS INT)
+    ) AS BIGINT) AS stored_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_4)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_2)s AS INT)
+    ) AS BIGINT) AS stored_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_5)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_3)s AS INT)
+    ) AS BIGINT) AS stored_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_6)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_4)s AS INT)
+    ) AS BIGINT) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_7)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_5)s AS INT)
+    ) AS BIGINT) AS stored_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_8)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_6)s AS INT)
+    ) AS BIGINT) AS stored_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_9)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_7)s AS INT)
+    ) AS BIGINT) AS stored_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = FALSE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_10)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_8)s AS INT)
+    ) AS BIGINT) AS stored_score_hundredths,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.learners
+          ELSE CAST(%(param_11)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_9)s AS INT)
+    ) AS BIGINT) AS recounted_learners,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.started
+          ELSE CAST(%(param_12)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_10)s AS INT)
+    ) AS BIGINT) AS recounted_started,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.completed
+          ELSE CAST(%(param_13)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_11)s AS INT)
+    ) AS BIGINT) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.enrollments_completed
+          ELSE CAST(%(param_14)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_12)s AS INT)
+    ) AS BIGINT) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.time_spent_seconds
+          ELSE CAST(%(param_15)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_13)s AS INT)
+    ) AS BIGINT) AS recounted_time_spent_seconds,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.weighted_sum
+          ELSE CAST(%(param_16)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_14)s AS INT)
+    ) AS BIGINT) AS recounted_weighted_sum,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.scored
+          ELSE CAST(%(param_17)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_15)s AS INT)
+    ) AS BIGINT) AS recounted_scored,
+    CAST(COALESCE(
+      SUM(
+        CASE
+          WHEN (
+            parts.recounted = TRUE
+          )
+          THEN parts.score_hundredths
+          ELSE CAST(%(param_18)s AS INT)
+        END
+      ),
+      CAST(%(coalesce_16)s AS INT)
+    ) AS BIGINT) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      %(param_19)s AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND tallies.kind IN (
+        CAST(%(kind_1_1)s AS VARCHAR),
+        CAST(%(kind_1_2)s AS VARCHAR),
+        CAST(%(kind_1_3)s AS VARCHAR),
+        CAST(%(kind_1_4)s AS VARCHAR),
+        CAST(%(kind_1_5)s AS VARCHAR),
+        CAST(%(kind_1_6)s AS VARCHAR),
+        CAST(%(kind_1_7)s AS VARCHAR)
+      )
+    UNION ALL
+    SELECT
+      %(param_20)s AS recounted,
+      CAST(%(param_21)s AS VARCHAR) AS kind,
+      CAST(enrollments.status AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      CAST(%(param_22)s AS INT) AS completed,
+      CAST(%(param_23)s AS INT) AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      CAST(%(param_24)s AS INT) AS scored,
+      CAST(%(param_25)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR) AND enrollments.counted
+    GROUP BY
+      CAST(enrollments.status AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_26)s AS recounted,
+      CAST(%(param_27)s AS VARCHAR) AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_28)s AS INT) AS started,
+      CAST(%(param_29)s AS INT) AS completed,
+      CAST(%(param_30)s AS INT) AS enrollments_completed,
+      CAST(%(param_31)s AS INT) AS time_spent_seconds,
+      CAST(%(param_32)s AS INT) AS weighted_sum,
+      CAST(%(param_33)s AS INT) AS scored,
+      CAST(%(param_34)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status <> CAST(%(status_1)s AS VARCHAR)
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(
+            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
+            CAST(%(coalesce_18)s AS INT)
+          ) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = CAST(%(id_1)s AS VARCHAR)
+      ) AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_35)s AS recounted,
+      CAST(%(param_36)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_38)s AS INT) AS started,
+      CAST(%(param_39)s AS INT) AS completed,
+      CAST(%(param_40)s AS INT) AS enrollments_completed,
+      CAST(%(param_41)s AS INT) AS time_spent_seconds,
+      CAST(%(param_42)s AS INT) AS weighted_sum,
+      CAST(%(param_43)s AS INT) AS scored,
+      CAST(%(param_44)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND enrollments.last_activity_at IS NOT NULL
+      AND NOT enrollments.last_is_excused
+    GROUP BY
+      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_45)s AS recounted,
+      CAST(%(param_46)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_48)s AS INT) AS started,
+      CAST(%(param_49)s AS INT) AS completed,
+      CAST(%(param_50)s AS INT) AS enrollments_completed,
+      CAST(%(param_51)s AS INT) AS time_spent_seconds,
+      CAST(%(param_52)s AS INT) AS weighted_sum,
+      CAST(%(param_53)s AS INT) AS scored,
+      CAST(%(param_54)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_5)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
+      AND enrollments.last_activity_at IS NOT NULL
+      AND NOT enrollments.last_is_excused
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_55)s AS recounted,
+      CAST(%(param_56)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_57)s AS INT) AS learners,
+      CAST(%(param_58)s AS INT) AS started,
+      CAST(%(param_59)s AS INT) AS completed,
+      COUNT(*) AS enrollments_completed,
+      CAST(%(param_60)s AS INT) AS time_spent_seconds,
+      CAST(%(param_61)s AS INT) AS weighted_sum,
+      CAST(%(param_62)s AS INT) AS scored,
+      CAST(%(param_63)s AS INT) AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_6)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.completed_at IS NOT NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_64)s AS recounted,
+      CAST(%(param_65)s AS VARCHAR) AS kind,
+      CAST(progress_records.content_id AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_66)s AS INT) AS started,
+      CAST(%(param_67)s AS INT) AS completed,
+      CAST(%(param_68)s AS INT) AS enrollments_completed,
+      CAST(%(param_69)s AS INT) AS time_spent_seconds,
+      CAST(%(param_70)s AS INT) AS weighted_sum,
+      CAST(%(param_71)s AS INT) AS scored,
+      CAST(%(param_72)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_7)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_8)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.excused_at IS NOT NULL
+    GROUP BY
+      CAST(progress_records.content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_73)s AS recounted,
+      CAST(%(param_74)s AS VARCHAR) AS kind,
+      CAST(progress_records.content_id AS VARCHAR) AS item,
+      CAST(%(param_75)s AS INT) AS learners,
+      COUNT(*) AS started,
+      COUNT(progress_records.completed_at) AS completed,
+      CAST(%(param_76)s AS INT) AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_77)s AS INT) AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(
+        SUM(
+          (
+            progress_records.score * CAST(%(score_1)s AS BIGINT)
+          ) / progress_records.max_score
+        ),
+        CAST(%(coalesce_19)s AS INT)
+      ) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_9)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_10)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(progress_records.content_id AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_78)s AS recounted,
+      CAST(%(param_79)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_80)s AS INT) AS learners,
+      COUNT(*) AS started,
+      CAST(%(param_81)s AS INT) AS completed,
+      CAST(%(param_82)s AS INT) AS enrollments_completed,
+      CAST(%(param_83)s AS INT) AS time_spent_seconds,
+      CAST(%(param_84)s AS INT) AS weighted_sum,
+      CAST(%(param_85)s AS INT) AS scored,
+      CAST(%(param_86)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_11)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_12)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_87)s AS recounted,
+      CAST(%(param_88)s AS VARCHAR) AS kind,
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
+      CAST(%(param_89)s AS INT) AS learners,
+      CAST(%(param_90)s AS INT) AS started,
+      COUNT(*) AS completed,
+      CAST(%(param_91)s AS INT) AS enrollments_completed,
+      CAST(%(param_92)s AS INT) AS time_spent_seconds,
+      CAST(%(param_93)s AS INT) AS weighted_sum,
+      CAST(%(param_94)s AS INT) AS scored,
+      CAST(%(param_95)s AS INT) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = CAST(%(module_id_13)s AS VARCHAR)
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+      AND progress_records.completed_at IS NOT NULL
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
+    UNION ALL
+    SELECT
+      %(param_96)s AS recounted,
+      CAST(%(param_97)s AS VARCHAR) AS kind,
+      CAST(activity_days.day AS VARCHAR) AS item,
+      COUNT(*) AS learners,
+      CAST(%(param_98)s AS INT) AS started,
+      CAST(%(param_99)s AS INT) AS completed,
+      CAST(%(param_100)s AS INT) AS enrollments_completed,
+      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
+      CAST(%(param_101)s AS INT) AS weighted_sum,
+      CAST(%(param_102)s AS INT) AS scored,
+      CAST(%(param_103)s AS INT) AS score_hundredths
+    FROM activity_days
+    WHERE
+      activity_days.module_id = CAST(%(module_id_15)s AS VARCHAR)
+      AND (
+        NOT activity_days.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = CAST(%(module_id_16)s AS VARCHAR)
+            AND NOT enrollments.counted
+        )
+      )
+    GROUP BY
+      CAST(activity_days.day AS VARCHAR)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.recounted_learners - compared.stored_learners <> CAST(%(param_104)s AS BIGINT)
+  OR compared.recounted_started - compared.stored_started <> CAST(%(param_105)s AS BIGINT)
+  OR compared.recounted_completed - compared.stored_completed <> CAST(%(param_106)s AS BIGINT)
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> CAST(%(param_107)s AS BIGINT)
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> CAST(%(param_108)s AS BIGINT)
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> CAST(%(param_109)s AS BIGINT)
+  OR compared.recounted_scored - compared.stored_scored <> CAST(%(param_110)s AS BIGINT)
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> CAST(%(param_111)s AS BIGINT)
+ORDER BY
+  compared.kind,
+  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+-- store.publishing._many_rows (2), as above
+
+-- store.publishing._many_rows, as above
+
+-- store.publishing._rules, as above
+
+-- store.recount.totals, as above
+
+-- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
+
+-- store.recount._complete (2), as above
+
+-- store.recount.tallies (2), as above
+
+-- store.publishing._many_rows (2), as above
 
 COMMIT;
 
@@ -2363,6 +3326,10 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 
 -- statements.write_changes, as above
 
+-- store.publishing._many_rows, as above
+
+-- store.publishing._many_rows (2), as above
+
 -- statements.store_contents, as above
 
 -- store.recount.denominators, as above
@@ -2420,6 +3387,10 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 -- store.publishing._store (5), as above
 
 -- statements.write_changes, as above
+
+-- store.publishing._many_rows, as above
+
+-- store.publishing._many_rows (2), as above
 
 -- statements.store_contents, as above
 
@@ -2479,7 +3450,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
 -- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
@@ -2566,7 +3537,7 @@ WHERE
     ) AS ids
   );
 
--- store.recount.totals: Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
@@ -2613,7 +3584,9 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+              AND (
+                progress_records.module_id || ''
+              ) = CAST(%(param_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -2625,7 +3598,9 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND (
+              progress_records.module_id || ''
+            ) = CAST(%(param_1)s AS VARCHAR)
             AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
@@ -2637,7 +3612,7 @@ FROM (
           CASE
             WHEN NOT contents.retired
             THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-            ELSE CAST(%(param_1)s AS INT)
+            ELSE CAST(%(param_2)s AS INT)
           END
         ) AS weighted_sum,
         SUM(
@@ -2650,8 +3625,8 @@ FROM (
                 OR progress_records.excused_at IS NOT NULL
               )
             )
-            THEN CAST(%(param_2)s AS INT)
-            ELSE CAST(%(param_3)s AS INT)
+            THEN CAST(%(param_3)s AS INT)
+            ELSE CAST(%(param_4)s AS INT)
           END
         ) AS completed_contents,
         SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
@@ -2661,17 +3636,17 @@ FROM (
       JOIN contents
         ON contents.id = progress_records.content_id
       WHERE
-        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+        progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
       GROUP BY
         progress_records.user_id
     ) AS summed
       ON summed.user_id = enrollments.user_id
     WHERE
-      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
   ) AS dated
 ) AS counted
 WHERE
-  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
   AND enrollments.user_id = counted.user_id
   AND (
     enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
@@ -3770,7 +4745,9 @@ FROM enrollments, (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+              AND (
+                progress_records.module_id || ''
+              ) = CAST(%(param_3)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3782,7 +4759,9 @@ FROM enrollments, (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND (
+              progress_records.module_id || ''
+            ) = CAST(%(param_3)s AS VARCHAR)
             AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
@@ -3794,7 +4773,7 @@ FROM enrollments, (
           CASE
             WHEN NOT contents.retired
             THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-            ELSE CAST(%(param_3)s AS INT)
+            ELSE CAST(%(param_4)s AS INT)
           END
         ) AS weighted_sum,
         SUM(
@@ -3807,8 +4786,8 @@ FROM enrollments, (
                 OR progress_records.excused_at IS NOT NULL
               )
             )
-            THEN CAST(%(param_4)s AS INT)
-            ELSE CAST(%(param_5)s AS INT)
+            THEN CAST(%(param_5)s AS INT)
+            ELSE CAST(%(param_6)s AS INT)
           END
         ) AS completed_contents,
         SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
@@ -3818,13 +4797,13 @@ FROM enrollments, (
       JOIN contents
         ON contents.id = progress_records.content_id
       WHERE
-        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+        progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
       GROUP BY
         progress_records.user_id
     ) AS summed
       ON summed.user_id = enrollments.user_id
     WHERE
-      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
   ) AS dated
 ) AS counted, (
   SELECT
@@ -3842,7 +4821,7 @@ FROM enrollments, (
     modules.id
 ) AS denominators
 WHERE
-  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
   AND enrollments.user_id = counted.user_id
   AND enrollments.module_id = denominators.module_id
   AND (
@@ -4410,6 +5389,14 @@ WHERE
   OR compared.stored_scored IS DISTINCT FROM compared.recounted_scored
   OR compared.stored_score_hundredths IS DISTINCT FROM compared.recounted_score_hundredths;
 
+-- store.verification._compare, as above
+
+-- store.verification._compare (2), as above
+
+-- store.verification._compare (3), as above
+
+-- store.verification._compare (4), as above
+
 COMMIT;
 
 
@@ -4421,6 +5408,14 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- store.verification.drifts, as above
+
+-- store.verification._compare, as above
+
+-- store.verification._compare (2), as above
+
+-- store.verification._compare (3), as above
+
+-- store.verification._compare (4), as above
 
 -- store.verification._compare, as above
 
@@ -4489,7 +5484,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
 FROM (
@@ -4536,7 +5531,9 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+              AND (
+                progress_records.module_id || ''
+              ) = CAST(%(param_1)s AS VARCHAR)
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -4548,7 +5545,9 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
+            AND (
+              progress_records.module_id || ''
+            ) = CAST(%(param_1)s AS VARCHAR)
             AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
@@ -4560,7 +5559,7 @@ FROM (
           CASE
             WHEN NOT contents.retired
             THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-            ELSE CAST(%(param_1)s AS INT)
+            ELSE CAST(%(param_2)s AS INT)
           END
         ) AS weighted_sum,
         SUM(
@@ -4573,8 +5572,8 @@ FROM (
                 OR progress_records.excused_at IS NOT NULL
               )
             )
-            THEN CAST(%(param_2)s AS INT)
-            ELSE CAST(%(param_3)s AS INT)
+            THEN CAST(%(param_3)s AS INT)
+            ELSE CAST(%(param_4)s AS INT)
           END
         ) AS completed_contents,
         SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
@@ -4584,17 +5583,17 @@ FROM (
       JOIN contents
         ON contents.id = progress_records.content_id
       WHERE
-        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
+        progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
       GROUP BY
         progress_records.user_id
     ) AS summed
       ON summed.user_id = enrollments.user_id
     WHERE
-      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
   ) AS dated
 ) AS counted
 WHERE
-  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+  enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
   AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR))
   AND enrollments.user_id = counted.user_id
   AND (
@@ -4629,7 +5628,7 @@ WHERE
   )
   AND enrollments.counted;
 
--- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
+-- store.journal.write_selected (4): Write a change of a kind for each of the enrollments or records that the
 -- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
@@ -4710,560 +5709,7 @@ SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout
 
 -- store.locks._lock_table (2), as above
 
--- store.recount.tallies (2): Recount the tallies of a module and add the difference.
-INSERT INTO tallies (
-  module_id,
-  kind,
-  item,
-  part,
-  learners,
-  started,
-  completed,
-  enrollments_completed,
-  time_spent_seconds,
-  weighted_sum,
-  scored,
-  score_hundredths
-)
-SELECT
-  CAST(%(param_1)s AS VARCHAR) AS anon_1,
-  compared.kind,
-  compared.item,
-  CAST(%(param_2)s AS INT) AS anon_2,
-  compared.recounted_learners - compared.stored_learners AS anon_3,
-  compared.recounted_started - compared.stored_started AS anon_4,
-  compared.recounted_completed - compared.stored_completed AS anon_5,
-  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
-  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
-  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
-  compared.recounted_scored - compared.stored_scored AS anon_9,
-  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
-FROM (
-  SELECT
-    parts.kind AS kind,
-    parts.item AS item,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.learners
-          ELSE CAST(%(param_3)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_1)s AS INT)
-    ) AS BIGINT) AS stored_learners,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.started
-          ELSE CAST(%(param_4)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_2)s AS INT)
-    ) AS BIGINT) AS stored_started,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.completed
-          ELSE CAST(%(param_5)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_3)s AS INT)
-    ) AS BIGINT) AS stored_completed,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.enrollments_completed
-          ELSE CAST(%(param_6)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_4)s AS INT)
-    ) AS BIGINT) AS stored_enrollments_completed,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.time_spent_seconds
-          ELSE CAST(%(param_7)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_5)s AS INT)
-    ) AS BIGINT) AS stored_time_spent_seconds,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.weighted_sum
-          ELSE CAST(%(param_8)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_6)s AS INT)
-    ) AS BIGINT) AS stored_weighted_sum,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.scored
-          ELSE CAST(%(param_9)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_7)s AS INT)
-    ) AS BIGINT) AS stored_scored,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = FALSE
-          )
-          THEN parts.score_hundredths
-          ELSE CAST(%(param_10)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_8)s AS INT)
-    ) AS BIGINT) AS stored_score_hundredths,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.learners
-          ELSE CAST(%(param_11)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_9)s AS INT)
-    ) AS BIGINT) AS recounted_learners,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.started
-          ELSE CAST(%(param_12)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_10)s AS INT)
-    ) AS BIGINT) AS recounted_started,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.completed
-          ELSE CAST(%(param_13)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_11)s AS INT)
-    ) AS BIGINT) AS recounted_completed,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.enrollments_completed
-          ELSE CAST(%(param_14)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_12)s AS INT)
-    ) AS BIGINT) AS recounted_enrollments_completed,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.time_spent_seconds
-          ELSE CAST(%(param_15)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_13)s AS INT)
-    ) AS BIGINT) AS recounted_time_spent_seconds,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.weighted_sum
-          ELSE CAST(%(param_16)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_14)s AS INT)
-    ) AS BIGINT) AS recounted_weighted_sum,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.scored
-          ELSE CAST(%(param_17)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_15)s AS INT)
-    ) AS BIGINT) AS recounted_scored,
-    CAST(COALESCE(
-      SUM(
-        CASE
-          WHEN (
-            parts.recounted = TRUE
-          )
-          THEN parts.score_hundredths
-          ELSE CAST(%(param_18)s AS INT)
-        END
-      ),
-      CAST(%(coalesce_16)s AS INT)
-    ) AS BIGINT) AS recounted_score_hundredths
-  FROM (
-    SELECT
-      %(param_19)s AS recounted,
-      tallies.kind AS kind,
-      tallies.item AS item,
-      tallies.learners AS learners,
-      tallies.started AS started,
-      tallies.completed AS completed,
-      tallies.enrollments_completed AS enrollments_completed,
-      tallies.time_spent_seconds AS time_spent_seconds,
-      tallies.weighted_sum AS weighted_sum,
-      tallies.scored AS scored,
-      tallies.score_hundredths AS score_hundredths
-    FROM tallies
-    WHERE
-      tallies.module_id = CAST(%(module_id_1)s AS VARCHAR)
-      AND tallies.kind IN (
-        CAST(%(kind_1_1)s AS VARCHAR),
-        CAST(%(kind_1_2)s AS VARCHAR),
-        CAST(%(kind_1_3)s AS VARCHAR),
-        CAST(%(kind_1_4)s AS VARCHAR),
-        CAST(%(kind_1_5)s AS VARCHAR),
-        CAST(%(kind_1_6)s AS VARCHAR),
-        CAST(%(kind_1_7)s AS VARCHAR)
-      )
-    UNION ALL
-    SELECT
-      %(param_20)s AS recounted,
-      CAST(%(param_21)s AS VARCHAR) AS kind,
-      CAST(enrollments.status AS VARCHAR) AS item,
-      COUNT(*) AS learners,
-      COUNT(enrollments.last_activity_at) AS started,
-      CAST(%(param_22)s AS INT) AS completed,
-      CAST(%(param_23)s AS INT) AS enrollments_completed,
-      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
-      SUM(enrollments.weighted_sum) AS weighted_sum,
-      CAST(%(param_24)s AS INT) AS scored,
-      CAST(%(param_25)s AS INT) AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR) AND enrollments.counted
-    GROUP BY
-      CAST(enrollments.status AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_26)s AS recounted,
-      CAST(%(param_27)s AS VARCHAR) AS kind,
-      CAST(enrollments.weighted_sum / (
-        SELECT
-          COALESCE(
-            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
-            CAST(%(coalesce_18)s AS INT)
-          ) AS coalesce_17
-        FROM modules
-        WHERE
-          modules.id = CAST(%(id_1)s AS VARCHAR)
-      ) AS VARCHAR) AS item,
-      COUNT(*) AS learners,
-      CAST(%(param_28)s AS INT) AS started,
-      CAST(%(param_29)s AS INT) AS completed,
-      CAST(%(param_30)s AS INT) AS enrollments_completed,
-      CAST(%(param_31)s AS INT) AS time_spent_seconds,
-      CAST(%(param_32)s AS INT) AS weighted_sum,
-      CAST(%(param_33)s AS INT) AS scored,
-      CAST(%(param_34)s AS INT) AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
-      AND enrollments.counted
-      AND enrollments.status <> CAST(%(status_1)s AS VARCHAR)
-    GROUP BY
-      CAST(enrollments.weighted_sum / (
-        SELECT
-          COALESCE(
-            NULLIF(modules.total_weight, CAST(%(nullif_1)s AS INT)),
-            CAST(%(coalesce_18)s AS INT)
-          ) AS coalesce_17
-        FROM modules
-        WHERE
-          modules.id = CAST(%(id_1)s AS VARCHAR)
-      ) AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_35)s AS recounted,
-      CAST(%(param_36)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
-      COUNT(*) AS learners,
-      CAST(%(param_38)s AS INT) AS started,
-      CAST(%(param_39)s AS INT) AS completed,
-      CAST(%(param_40)s AS INT) AS enrollments_completed,
-      CAST(%(param_41)s AS INT) AS time_spent_seconds,
-      CAST(%(param_42)s AS INT) AS weighted_sum,
-      CAST(%(param_43)s AS INT) AS scored,
-      CAST(%(param_44)s AS INT) AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
-      AND enrollments.counted
-      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
-      AND enrollments.last_activity_at IS NOT NULL
-      AND NOT enrollments.last_is_excused
-    GROUP BY
-      CAST(TO_CHAR(DATE_TRUNC('WEEK', TIMEZONE('UTC', enrollments.last_activity_at)), 'YYYY-MM-DD') || CAST(%(param_37)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_45)s AS recounted,
-      CAST(%(param_46)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR) AS item,
-      COUNT(*) AS learners,
-      CAST(%(param_48)s AS INT) AS started,
-      CAST(%(param_49)s AS INT) AS completed,
-      CAST(%(param_50)s AS INT) AS enrollments_completed,
-      CAST(%(param_51)s AS INT) AS time_spent_seconds,
-      CAST(%(param_52)s AS INT) AS weighted_sum,
-      CAST(%(param_53)s AS INT) AS scored,
-      CAST(%(param_54)s AS INT) AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = CAST(%(module_id_5)s AS VARCHAR)
-      AND enrollments.counted
-      AND enrollments.status IN (CAST(%(status_2_1)s AS VARCHAR), CAST(%(status_2_2)s AS VARCHAR))
-      AND enrollments.last_activity_at IS NOT NULL
-      AND NOT enrollments.last_is_excused
-    GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.last_activity_at), 'YYYY-MM-DD') || CAST(%(param_47)s AS VARCHAR) || enrollments.last_content_id AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_55)s AS recounted,
-      CAST(%(param_56)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
-      CAST(%(param_57)s AS INT) AS learners,
-      CAST(%(param_58)s AS INT) AS started,
-      CAST(%(param_59)s AS INT) AS completed,
-      COUNT(*) AS enrollments_completed,
-      CAST(%(param_60)s AS INT) AS time_spent_seconds,
-      CAST(%(param_61)s AS INT) AS weighted_sum,
-      CAST(%(param_62)s AS INT) AS scored,
-      CAST(%(param_63)s AS INT) AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = CAST(%(module_id_6)s AS VARCHAR)
-      AND enrollments.counted
-      AND enrollments.completed_at IS NOT NULL
-    GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', enrollments.completed_at), 'YYYY-MM-DD') AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_64)s AS recounted,
-      CAST(%(param_65)s AS VARCHAR) AS kind,
-      CAST(progress_records.content_id AS VARCHAR) AS item,
-      COUNT(*) AS learners,
-      CAST(%(param_66)s AS INT) AS started,
-      CAST(%(param_67)s AS INT) AS completed,
-      CAST(%(param_68)s AS INT) AS enrollments_completed,
-      CAST(%(param_69)s AS INT) AS time_spent_seconds,
-      CAST(%(param_70)s AS INT) AS weighted_sum,
-      CAST(%(param_71)s AS INT) AS scored,
-      CAST(%(param_72)s AS INT) AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = CAST(%(module_id_7)s AS VARCHAR)
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_8)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
-      AND progress_records.excused_at IS NOT NULL
-    GROUP BY
-      CAST(progress_records.content_id AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_73)s AS recounted,
-      CAST(%(param_74)s AS VARCHAR) AS kind,
-      CAST(progress_records.content_id AS VARCHAR) AS item,
-      CAST(%(param_75)s AS INT) AS learners,
-      COUNT(*) AS started,
-      COUNT(progress_records.completed_at) AS completed,
-      CAST(%(param_76)s AS INT) AS enrollments_completed,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      CAST(%(param_77)s AS INT) AS weighted_sum,
-      COUNT(progress_records.score) AS scored,
-      COALESCE(
-        SUM(
-          (
-            progress_records.score * CAST(%(score_1)s AS BIGINT)
-          ) / progress_records.max_score
-        ),
-        CAST(%(coalesce_19)s AS INT)
-      ) AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = CAST(%(module_id_9)s AS VARCHAR)
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_10)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
-      AND progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(progress_records.content_id AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_78)s AS recounted,
-      CAST(%(param_79)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
-      CAST(%(param_80)s AS INT) AS learners,
-      COUNT(*) AS started,
-      CAST(%(param_81)s AS INT) AS completed,
-      CAST(%(param_82)s AS INT) AS enrollments_completed,
-      CAST(%(param_83)s AS INT) AS time_spent_seconds,
-      CAST(%(param_84)s AS INT) AS weighted_sum,
-      CAST(%(param_85)s AS INT) AS scored,
-      CAST(%(param_86)s AS INT) AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = CAST(%(module_id_11)s AS VARCHAR)
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_12)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
-      AND progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.started_at), 'YYYY-MM-DD') AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_87)s AS recounted,
-      CAST(%(param_88)s AS VARCHAR) AS kind,
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR) AS item,
-      CAST(%(param_89)s AS INT) AS learners,
-      CAST(%(param_90)s AS INT) AS started,
-      COUNT(*) AS completed,
-      CAST(%(param_91)s AS INT) AS enrollments_completed,
-      CAST(%(param_92)s AS INT) AS time_spent_seconds,
-      CAST(%(param_93)s AS INT) AS weighted_sum,
-      CAST(%(param_94)s AS INT) AS scored,
-      CAST(%(param_95)s AS INT) AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = CAST(%(module_id_13)s AS VARCHAR)
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_14)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
-      AND progress_records.completed_at IS NOT NULL
-      AND progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(TO_CHAR(TIMEZONE('UTC', progress_records.completed_at), 'YYYY-MM-DD') AS VARCHAR)
-    UNION ALL
-    SELECT
-      %(param_96)s AS recounted,
-      CAST(%(param_97)s AS VARCHAR) AS kind,
-      CAST(activity_days.day AS VARCHAR) AS item,
-      COUNT(*) AS learners,
-      CAST(%(param_98)s AS INT) AS started,
-      CAST(%(param_99)s AS INT) AS completed,
-      CAST(%(param_100)s AS INT) AS enrollments_completed,
-      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
-      CAST(%(param_101)s AS INT) AS weighted_sum,
-      CAST(%(param_102)s AS INT) AS scored,
-      CAST(%(param_103)s AS INT) AS score_hundredths
-    FROM activity_days
-    WHERE
-      activity_days.module_id = CAST(%(module_id_15)s AS VARCHAR)
-      AND (
-        NOT activity_days.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_16)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
-    GROUP BY
-      CAST(activity_days.day AS VARCHAR)
-  ) AS parts
-  GROUP BY
-    parts.kind,
-    parts.item
-) AS compared
-WHERE
-  compared.recounted_learners - compared.stored_learners <> CAST(%(param_104)s AS BIGINT)
-  OR compared.recounted_started - compared.stored_started <> CAST(%(param_105)s AS BIGINT)
-  OR compared.recounted_completed - compared.stored_completed <> CAST(%(param_106)s AS BIGINT)
-  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> CAST(%(param_107)s AS BIGINT)
-  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> CAST(%(param_108)s AS BIGINT)
-  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> CAST(%(param_109)s AS BIGINT)
-  OR compared.recounted_scored - compared.stored_scored <> CAST(%(param_110)s AS BIGINT)
-  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> CAST(%(param_111)s AS BIGINT)
-ORDER BY
-  compared.kind,
-  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
-  tallies.learners + excluded.learners
-), started = (
-  tallies.started + excluded.started
-), completed = (
-  tallies.completed + excluded.completed
-), enrollments_completed = (
-  tallies.enrollments_completed + excluded.enrollments_completed
-), time_spent_seconds = (
-  tallies.time_spent_seconds + excluded.time_spent_seconds
-), weighted_sum = (
-  tallies.weighted_sum + excluded.weighted_sum
-), scored = (
-  tallies.scored + excluded.scored
-), score_hundredths = (
-  tallies.score_hundredths + excluded.score_hundredths
-);
+-- store.recount.tallies (2), as above
 
 COMMIT;
 
@@ -5286,6 +5732,8 @@ SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout
 -- store.verification._compare (3), as above
 
 -- store.verification._compare (4), as above
+
+-- store.verification._compare, as above
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
@@ -5336,122 +5784,49 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
--- that are complete.
-UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
-FROM (
-  SELECT
-    dated.user_id AS user_id,
-    dated.weighted_sum AS weighted_sum,
-    dated.completed_contents AS completed_contents,
-    dated.time_spent_seconds AS time_spent_seconds,
-    dated.enrolled_at AS enrolled_at,
-    dated.last_activity_at AS last_activity_at,
-    dated.last_content_id AS last_content_id,
-    EXISTS(
-      SELECT
-        progress_records.id
-      FROM progress_records
-      WHERE
-        progress_records.user_id = dated.user_id
-        AND progress_records.content_id = dated.last_content_id
-        AND progress_records.excused_at IS NOT NULL
-    ) AS last_is_excused
-  FROM (
-    SELECT
-      enrollments.user_id AS user_id,
-      CAST(COALESCE(summed.weighted_sum, CAST(%(coalesce_1)s AS INT)) AS BIGINT) AS weighted_sum,
-      CAST(COALESCE(summed.completed_contents, CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS completed_contents,
-      CAST(COALESCE(summed.time_spent_seconds, CAST(%(coalesce_3)s AS INT)) AS BIGINT) AS time_spent_seconds,
-      CASE
-        WHEN (
-          enrollments.enrolled_by_update AND summed.started_at < enrollments.enrolled_at
-        )
-        THEN summed.started_at
-        ELSE enrollments.enrolled_at
-      END AS enrolled_at,
-      summed.last_activity_at AS last_activity_at,
-      CASE
-        WHEN (
-          summed.last_activity_at IS NULL
-        )
-        THEN NULL
-        WHEN (
-          EXISTS(
-            SELECT
-              progress_records.id
-            FROM progress_records
-            WHERE
-              progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-              AND progress_records.last_activity_at = summed.last_activity_at
-              AND progress_records.content_id = enrollments.last_content_id
-          )
-        )
-        THEN enrollments.last_content_id
-        ELSE (
-          SELECT
-            MAX(progress_records.content_id) AS max_1
-          FROM progress_records
-          WHERE
-            progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = CAST(%(module_id_1)s AS VARCHAR)
-            AND progress_records.last_activity_at = summed.last_activity_at
-        )
-      END AS last_content_id
-    FROM enrollments
-    LEFT OUTER JOIN (
-      SELECT
-        progress_records.user_id AS user_id,
-        SUM(
-          CASE
-            WHEN NOT contents.retired
-            THEN CAST(contents.weight AS BIGINT) * progress_records.progress_percentage
-            ELSE CAST(%(param_1)s AS INT)
-          END
-        ) AS weighted_sum,
-        SUM(
-          CASE
-            WHEN (
-              NOT contents.retired
-              AND contents.weight > CAST(%(weight_1)s AS SMALLINT)
-              AND (
-                progress_records.completed_at IS NOT NULL
-                OR progress_records.excused_at IS NOT NULL
-              )
-            )
-            THEN CAST(%(param_2)s AS INT)
-            ELSE CAST(%(param_3)s AS INT)
-          END
-        ) AS completed_contents,
-        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-        MIN(progress_records.started_at) AS started_at,
-        MAX(progress_records.last_activity_at) AS last_activity_at
-      FROM progress_records
-      JOIN contents
-        ON contents.id = progress_records.content_id
-      WHERE
-        progress_records.module_id = CAST(%(module_id_2)s AS VARCHAR)
-      GROUP BY
-        progress_records.user_id
-    ) AS summed
-      ON summed.user_id = enrollments.user_id
-    WHERE
-      enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
-  ) AS dated
-) AS counted
-WHERE
-  enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
-  AND enrollments.user_id = counted.user_id
-  AND (
-    enrollments.weighted_sum IS DISTINCT FROM counted.weighted_sum
-    OR enrollments.completed_contents IS DISTINCT FROM counted.completed_contents
-    OR enrollments.time_spent_seconds IS DISTINCT FROM counted.time_spent_seconds
-    OR enrollments.enrolled_at IS DISTINCT FROM counted.enrolled_at
-    OR enrollments.last_activity_at IS DISTINCT FROM counted.last_activity_at
-    OR enrollments.last_content_id IS DISTINCT FROM counted.last_content_id
-    OR enrollments.last_is_excused IS DISTINCT FROM counted.last_is_excused
-  );
+-- store.recount.totals, as above
+
+-- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
+
+-- store.recount._complete (2), as above
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.locks._hold, as above
+
+-- statements.lock_modules, as above
+
+-- store.locks._lock_table (2), as above
+
+-- store.recount.tallies (2), as above
+
+COMMIT;
+
+-- store.verification._compare (2), as above
+
+-- store.verification._compare (3), as above
+
+-- store.verification._compare (4), as above
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.locks._lock_table, as above
+
+-- store.locks._hold, as above
+
+-- store.recount.denominators, as above
+
+-- store.recount.completions (4), as above
+
+-- store.recount.totals, as above
 
 -- store.recount._complete, as above
 

@@ -1050,6 +1050,716 @@ ORDER BY
 COMMIT;
 
 
+-- PUT /api/catalog/modules/{moduleId}, a content that moves
+-- =========================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- store.publishing._owners, as above
+
+-- store.publishing.published, as above
+
+-- store.publishing.published (2), as above
+
+-- store.publishing.published (3), as above
+
+-- store.publishing._owners, as above
+
+-- store.publishing._counted_weights, as above
+
+-- store.publishing._rules, as above
+
+-- store.publishing._rules, as above
+
+-- store.publishing._store, as above
+
+-- store.publishing._store (2), as above
+
+-- store.publishing._store (3), as above
+
+-- store.publishing._store (4), as above
+
+-- store.publishing._store (5), as above
+
+-- statements.write_changes, as above
+
+-- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- conditions select, as of now.
+INSERT INTO changes (
+  settled_after,
+  type,
+  time,
+  recorded_at,
+  user_id,
+  module_id,
+  content_id,
+  by_sub,
+  by_role,
+  data,
+  is_history
+)
+SELECT
+  0 AS settled_after,
+  ? AS type,
+  learners.enrolled_at AS time,
+  ? AS recorded_at,
+  learners.user_id AS user_id,
+  learners.module_id AS module_id,
+  NULL AS content_id,
+  ? AS by_sub,
+  ? AS by_role,
+  CASE WHEN learners.counted THEN ? ELSE ? END AS data,
+  1 AS is_history
+FROM (
+  SELECT
+    progress_records.user_id AS user_id,
+    ? AS module_id,
+    COALESCE(MIN(progress_records.started_at), ?) AS enrolled_at,
+    MAX(CASE WHEN enrollments.counted THEN ? ELSE ? END) = ? AS counted
+  FROM (
+    SELECT
+      JSON_EXTRACT(moves_json.value, '$[0]') AS id,
+      JSON_EXTRACT(moves_json.value, '$[1]') AS module_id
+    FROM JSON_EACH(?) AS moves_json
+  ) AS moves
+  JOIN progress_records
+    ON progress_records.module_id = moves.module_id
+    AND progress_records.content_id = moves.id
+  JOIN enrollments
+    ON enrollments.user_id = progress_records.user_id
+    AND enrollments.module_id = moves.module_id
+  WHERE
+    NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM enrollments AS enrollments_1
+        WHERE
+          enrollments_1.user_id = progress_records.user_id AND enrollments_1.module_id = ?
+      )
+    )
+  GROUP BY
+    progress_records.user_id
+) AS learners
+ORDER BY
+  user_id,
+  content_id;
+
+-- store.publishing._enroll: Enroll the learners of moving contents in the module where these arrive, as of their
+-- start on them.
+INSERT INTO enrollments (
+  user_id,
+  module_id,
+  enrolled_at,
+  counted,
+  status,
+  enrolled_by_update,
+  weighted_sum,
+  completed_contents,
+  time_spent_seconds
+)
+SELECT
+  learners.user_id,
+  learners.module_id,
+  learners.enrolled_at,
+  learners.counted,
+  ? AS anon_1,
+  1 AS anon_2,
+  ? AS anon_3,
+  ? AS anon_4,
+  ? AS anon_5
+FROM (
+  SELECT
+    progress_records.user_id AS user_id,
+    ? AS module_id,
+    COALESCE(MIN(progress_records.started_at), ?) AS enrolled_at,
+    MAX(CASE WHEN enrollments.counted THEN ? ELSE ? END) = ? AS counted
+  FROM (
+    SELECT
+      JSON_EXTRACT(moves_json.value, '$[0]') AS id,
+      JSON_EXTRACT(moves_json.value, '$[1]') AS module_id
+    FROM JSON_EACH(?) AS moves_json
+  ) AS moves
+  JOIN progress_records
+    ON progress_records.module_id = moves.module_id
+    AND progress_records.content_id = moves.id
+  JOIN enrollments
+    ON enrollments.user_id = progress_records.user_id
+    AND enrollments.module_id = moves.module_id
+  WHERE
+    NOT (
+      EXISTS(
+        SELECT
+          *
+        FROM enrollments AS enrollments_1
+        WHERE
+          enrollments_1.user_id = progress_records.user_id AND enrollments_1.module_id = ?
+      )
+    )
+  GROUP BY
+    progress_records.user_id
+) AS learners;
+
+-- store.publishing._move: Move retired contents to other modules; their records follow (see `models.ProgressRecord`).
+UPDATE contents SET module_id = ?
+WHERE
+  contents.id IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  );
+
+-- statements.store_contents, as above
+
+-- store.recount.denominators, as above
+
+-- store.publishing._rules, as above
+
+-- store.recount.totals: Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- that are complete.
+UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
+FROM (
+  SELECT
+    dated.user_id AS user_id,
+    dated.weighted_sum AS weighted_sum,
+    dated.completed_contents AS completed_contents,
+    dated.time_spent_seconds AS time_spent_seconds,
+    dated.enrolled_at AS enrolled_at,
+    dated.last_activity_at AS last_activity_at,
+    dated.last_content_id AS last_content_id,
+    EXISTS(
+      SELECT
+        progress_records.id
+      FROM progress_records
+      WHERE
+        progress_records.user_id = dated.user_id
+        AND progress_records.content_id = dated.last_content_id
+        AND NOT progress_records.excused_at IS NULL
+    ) AS last_is_excused
+  FROM (
+    SELECT
+      enrollments.user_id AS user_id,
+      CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
+      CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
+      CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
+      CASE
+        WHEN (
+          enrollments.enrolled_by_update = 1
+          AND summed.started_at < enrollments.enrolled_at
+        )
+        THEN summed.started_at
+        ELSE enrollments.enrolled_at
+      END AS enrolled_at,
+      summed.last_activity_at AS last_activity_at,
+      CASE
+        WHEN (
+          summed.last_activity_at IS NULL
+        )
+        THEN NULL
+        WHEN (
+          EXISTS(
+            SELECT
+              progress_records.id
+            FROM progress_records
+            WHERE
+              progress_records.user_id = enrollments.user_id
+              AND (
+                progress_records.module_id || ''
+              ) = ?
+              AND progress_records.last_activity_at = summed.last_activity_at
+              AND progress_records.content_id = enrollments.last_content_id
+          )
+        )
+        THEN enrollments.last_content_id
+        ELSE (
+          SELECT
+            MAX(progress_records.content_id) AS max_1
+          FROM progress_records
+          WHERE
+            progress_records.user_id = enrollments.user_id
+            AND (
+              progress_records.module_id || ''
+            ) = ?
+            AND progress_records.last_activity_at = summed.last_activity_at
+        )
+      END AS last_content_id
+    FROM enrollments
+    LEFT OUTER JOIN (
+      SELECT
+        progress_records.user_id AS user_id,
+        SUM(
+          CASE
+            WHEN contents.retired = 0
+            THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
+            ELSE ?
+          END
+        ) AS weighted_sum,
+        SUM(
+          CASE
+            WHEN (
+              contents.retired = 0
+              AND contents.weight > ?
+              AND (
+                NOT progress_records.completed_at IS NULL
+                OR NOT progress_records.excused_at IS NULL
+              )
+            )
+            THEN ?
+            ELSE ?
+          END
+        ) AS completed_contents,
+        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+        MIN(progress_records.started_at) AS started_at,
+        MAX(progress_records.last_activity_at) AS last_activity_at
+      FROM progress_records
+      JOIN contents
+        ON contents.id = progress_records.content_id
+      WHERE
+        progress_records.module_id = ?
+      GROUP BY
+        progress_records.user_id
+    ) AS summed
+      ON summed.user_id = enrollments.user_id
+    WHERE
+      enrollments.module_id = ?
+  ) AS dated
+) AS counted
+WHERE
+  enrollments.module_id = ?
+  AND enrollments.user_id = counted.user_id
+  AND (
+    enrollments.weighted_sum IS NOT counted.weighted_sum
+    OR enrollments.completed_contents IS NOT counted.completed_contents
+    OR enrollments.time_spent_seconds IS NOT counted.time_spent_seconds
+    OR enrollments.enrolled_at IS NOT counted.enrolled_at
+    OR enrollments.last_activity_at IS NOT counted.last_activity_at
+    OR enrollments.last_content_id IS NOT counted.last_content_id
+    OR enrollments.last_is_excused IS NOT counted.last_is_excused
+  );
+
+-- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
+
+-- store.recount._complete (2), as above
+
+-- store.recount.tallies (2): Recount the tallies of a module and add the difference.
+INSERT INTO tallies (
+  module_id,
+  kind,
+  item,
+  part,
+  learners,
+  started,
+  completed,
+  enrollments_completed,
+  time_spent_seconds,
+  weighted_sum,
+  scored,
+  score_hundredths
+)
+SELECT
+  ? AS anon_1,
+  compared.kind,
+  compared.item,
+  ? AS anon_2,
+  compared.recounted_learners - compared.stored_learners AS anon_3,
+  compared.recounted_started - compared.stored_started AS anon_4,
+  compared.recounted_completed - compared.stored_completed AS anon_5,
+  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
+  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
+  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
+  compared.recounted_scored - compared.stored_scored AS anon_9,
+  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
+FROM (
+  SELECT
+    parts.kind AS kind,
+    parts.item AS item,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS stored_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS stored_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS stored_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 0
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS stored_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS stored_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS stored_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 0
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS stored_score_hundredths,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS recounted_learners,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS recounted_started,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS recounted_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.enrollments_completed ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_enrollments_completed,
+    CAST(COALESCE(
+      SUM(CASE WHEN (
+        parts.recounted = 1
+      ) THEN parts.time_spent_seconds ELSE ? END),
+      ?
+    ) AS INTEGER) AS recounted_time_spent_seconds,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS recounted_weighted_sum,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS recounted_scored,
+    CAST(COALESCE(SUM(CASE WHEN (
+      parts.recounted = 1
+    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS recounted_score_hundredths
+  FROM (
+    SELECT
+      ? AS recounted,
+      tallies.kind AS kind,
+      tallies.item AS item,
+      tallies.learners AS learners,
+      tallies.started AS started,
+      tallies.completed AS completed,
+      tallies.enrollments_completed AS enrollments_completed,
+      tallies.time_spent_seconds AS time_spent_seconds,
+      tallies.weighted_sum AS weighted_sum,
+      tallies.scored AS scored,
+      tallies.score_hundredths AS score_hundredths
+    FROM tallies
+    WHERE
+      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?, ?)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.status AS TEXT) AS item,
+      COUNT(*) AS learners,
+      COUNT(enrollments.last_activity_at) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
+      SUM(enrollments.weighted_sum) AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1
+    GROUP BY
+      CAST(enrollments.status AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ? AND enrollments.counted = 1 AND enrollments.status <> ?
+    GROUP BY
+      CAST(enrollments.weighted_sum / (
+        SELECT
+          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
+        FROM modules
+        WHERE
+          modules.id = ?
+      ) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.status IN (?, ?)
+      AND NOT enrollments.last_activity_at IS NULL
+      AND enrollments.last_is_excused = 0
+    GROUP BY
+      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.status IN (?, ?)
+      AND NOT enrollments.last_activity_at IS NULL
+      AND enrollments.last_is_excused = 0
+    GROUP BY
+      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      ? AS started,
+      ? AS completed,
+      COUNT(*) AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM enrollments
+    WHERE
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND NOT enrollments.completed_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(progress_records.content_id AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND NOT progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(progress_records.content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(progress_records.content_id AS TEXT) AS item,
+      ? AS learners,
+      COUNT(*) AS started,
+      COUNT(progress_records.completed_at) AS completed,
+      ? AS enrollments_completed,
+      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
+      ? AS weighted_sum,
+      COUNT(progress_records.score) AS scored,
+      COALESCE(SUM((
+        progress_records.score * ?
+      ) / progress_records.max_score), ?) AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(progress_records.content_id AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      COUNT(*) AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT) AS item,
+      ? AS learners,
+      ? AS started,
+      COUNT(*) AS completed,
+      ? AS enrollments_completed,
+      ? AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM progress_records
+    WHERE
+      progress_records.module_id = ?
+      AND (
+        NOT progress_records.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+      AND NOT progress_records.completed_at IS NULL
+      AND progress_records.excused_at IS NULL
+    GROUP BY
+      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT)
+    UNION ALL
+    SELECT
+      ? AS recounted,
+      ? AS kind,
+      CAST(activity_days.day AS TEXT) AS item,
+      COUNT(*) AS learners,
+      ? AS started,
+      ? AS completed,
+      ? AS enrollments_completed,
+      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
+      ? AS weighted_sum,
+      ? AS scored,
+      ? AS score_hundredths
+    FROM activity_days
+    WHERE
+      activity_days.module_id = ?
+      AND (
+        NOT activity_days.user_id IN (
+          SELECT
+            enrollments.user_id
+          FROM enrollments
+          WHERE
+            enrollments.module_id = ? AND enrollments.counted = 0
+        )
+      )
+    GROUP BY
+      CAST(activity_days.day AS TEXT)
+  ) AS parts
+  GROUP BY
+    parts.kind,
+    parts.item
+) AS compared
+WHERE
+  compared.recounted_learners - compared.stored_learners <> ?
+  OR compared.recounted_started - compared.stored_started <> ?
+  OR compared.recounted_completed - compared.stored_completed <> ?
+  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> ?
+  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> ?
+  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> ?
+  OR compared.recounted_scored - compared.stored_scored <> ?
+  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> ?
+ORDER BY
+  compared.kind,
+  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
+  tallies.learners + excluded.learners
+), started = (
+  tallies.started + excluded.started
+), completed = (
+  tallies.completed + excluded.completed
+), enrollments_completed = (
+  tallies.enrollments_completed + excluded.enrollments_completed
+), time_spent_seconds = (
+  tallies.time_spent_seconds + excluded.time_spent_seconds
+), weighted_sum = (
+  tallies.weighted_sum + excluded.weighted_sum
+), scored = (
+  tallies.scored + excluded.scored
+), score_hundredths = (
+  tallies.score_hundredths + excluded.score_hundredths
+);
+
+-- store.publishing._rules, as above
+
+-- store.recount.totals, as above
+
+-- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
+
+-- store.recount._complete (2), as above
+
+-- store.recount.tallies (2), as above
+
+COMMIT;
+
+
 -- POST /api/progress/batch, which completes an enrollment
 -- =======================================================
 
@@ -1998,7 +2708,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
+-- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
 -- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
@@ -2080,7 +2790,7 @@ WHERE
     ) AS ids
   );
 
--- store.recount.totals: Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents
 FROM (
@@ -2128,7 +2838,9 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = ?
+              AND (
+                progress_records.module_id || ''
+              ) = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -2140,7 +2852,9 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = ?
+            AND (
+              progress_records.module_id || ''
+            ) = ?
             AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
@@ -3258,7 +3972,9 @@ CROSS JOIN (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = ?
+              AND (
+                progress_records.module_id || ''
+              ) = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3270,7 +3986,9 @@ CROSS JOIN (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = ?
+            AND (
+              progress_records.module_id || ''
+            ) = ?
             AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
@@ -3739,6 +4457,14 @@ WHERE
   OR compared.stored_scored IS NOT compared.recounted_scored
   OR compared.stored_score_hundredths IS NOT compared.recounted_score_hundredths;
 
+-- store.verification._compare, as above
+
+-- store.verification._compare (2), as above
+
+-- store.verification._compare (3), as above
+
+-- store.verification._compare (4), as above
+
 COMMIT;
 
 
@@ -3750,6 +4476,14 @@ PRAGMA busy_timeout = 300000;
 BEGIN;
 
 -- store.verification.drifts, as above
+
+-- store.verification._compare, as above
+
+-- store.verification._compare (2), as above
+
+-- store.verification._compare (3), as above
+
+-- store.verification._compare (4), as above
 
 -- store.verification._compare, as above
 
@@ -3814,7 +4548,7 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.totals (2): Recount the totals of all or some of a module's enrollments, and complete the enrollments
+-- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
 -- that are complete.
 UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
 FROM (
@@ -3862,7 +4596,9 @@ FROM (
             FROM progress_records
             WHERE
               progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = ?
+              AND (
+                progress_records.module_id || ''
+              ) = ?
               AND progress_records.last_activity_at = summed.last_activity_at
               AND progress_records.content_id = enrollments.last_content_id
           )
@@ -3874,7 +4610,9 @@ FROM (
           FROM progress_records
           WHERE
             progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = ?
+            AND (
+              progress_records.module_id || ''
+            ) = ?
             AND progress_records.last_activity_at = summed.last_activity_at
         )
       END AS last_content_id
@@ -3955,7 +4693,7 @@ WHERE
   )
   AND enrollments.counted = 1;
 
--- store.journal.write_selected (3): Write a change of a kind for each of the enrollments or records that the
+-- store.journal.write_selected (4): Write a change of a kind for each of the enrollments or records that the
 -- conditions select, as of now.
 INSERT INTO changes (
   settled_after,
@@ -4029,401 +4767,7 @@ BEGIN IMMEDIATE;
 
 -- statements.lock_modules, as above
 
--- store.recount.tallies (2): Recount the tallies of a module and add the difference.
-INSERT INTO tallies (
-  module_id,
-  kind,
-  item,
-  part,
-  learners,
-  started,
-  completed,
-  enrollments_completed,
-  time_spent_seconds,
-  weighted_sum,
-  scored,
-  score_hundredths
-)
-SELECT
-  ? AS anon_1,
-  compared.kind,
-  compared.item,
-  ? AS anon_2,
-  compared.recounted_learners - compared.stored_learners AS anon_3,
-  compared.recounted_started - compared.stored_started AS anon_4,
-  compared.recounted_completed - compared.stored_completed AS anon_5,
-  compared.recounted_enrollments_completed - compared.stored_enrollments_completed AS anon_6,
-  compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds AS anon_7,
-  compared.recounted_weighted_sum - compared.stored_weighted_sum AS anon_8,
-  compared.recounted_scored - compared.stored_scored AS anon_9,
-  compared.recounted_score_hundredths - compared.stored_score_hundredths AS anon_10
-FROM (
-  SELECT
-    parts.kind AS kind,
-    parts.item AS item,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 0
-    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS stored_learners,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 0
-    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS stored_started,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 0
-    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS stored_completed,
-    CAST(COALESCE(
-      SUM(CASE WHEN (
-        parts.recounted = 0
-      ) THEN parts.enrollments_completed ELSE ? END),
-      ?
-    ) AS INTEGER) AS stored_enrollments_completed,
-    CAST(COALESCE(
-      SUM(CASE WHEN (
-        parts.recounted = 0
-      ) THEN parts.time_spent_seconds ELSE ? END),
-      ?
-    ) AS INTEGER) AS stored_time_spent_seconds,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 0
-    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS stored_weighted_sum,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 0
-    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS stored_scored,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 0
-    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS stored_score_hundredths,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 1
-    ) THEN parts.learners ELSE ? END), ?) AS INTEGER) AS recounted_learners,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 1
-    ) THEN parts.started ELSE ? END), ?) AS INTEGER) AS recounted_started,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 1
-    ) THEN parts.completed ELSE ? END), ?) AS INTEGER) AS recounted_completed,
-    CAST(COALESCE(
-      SUM(CASE WHEN (
-        parts.recounted = 1
-      ) THEN parts.enrollments_completed ELSE ? END),
-      ?
-    ) AS INTEGER) AS recounted_enrollments_completed,
-    CAST(COALESCE(
-      SUM(CASE WHEN (
-        parts.recounted = 1
-      ) THEN parts.time_spent_seconds ELSE ? END),
-      ?
-    ) AS INTEGER) AS recounted_time_spent_seconds,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 1
-    ) THEN parts.weighted_sum ELSE ? END), ?) AS INTEGER) AS recounted_weighted_sum,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 1
-    ) THEN parts.scored ELSE ? END), ?) AS INTEGER) AS recounted_scored,
-    CAST(COALESCE(SUM(CASE WHEN (
-      parts.recounted = 1
-    ) THEN parts.score_hundredths ELSE ? END), ?) AS INTEGER) AS recounted_score_hundredths
-  FROM (
-    SELECT
-      ? AS recounted,
-      tallies.kind AS kind,
-      tallies.item AS item,
-      tallies.learners AS learners,
-      tallies.started AS started,
-      tallies.completed AS completed,
-      tallies.enrollments_completed AS enrollments_completed,
-      tallies.time_spent_seconds AS time_spent_seconds,
-      tallies.weighted_sum AS weighted_sum,
-      tallies.scored AS scored,
-      tallies.score_hundredths AS score_hundredths
-    FROM tallies
-    WHERE
-      tallies.module_id = ? AND tallies.kind IN (?, ?, ?, ?, ?, ?, ?)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(enrollments.status AS TEXT) AS item,
-      COUNT(*) AS learners,
-      COUNT(enrollments.last_activity_at) AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      SUM(enrollments.time_spent_seconds) AS time_spent_seconds,
-      SUM(enrollments.weighted_sum) AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = ? AND enrollments.counted = 1
-    GROUP BY
-      CAST(enrollments.status AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(enrollments.weighted_sum / (
-        SELECT
-          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
-        FROM modules
-        WHERE
-          modules.id = ?
-      ) AS TEXT) AS item,
-      COUNT(*) AS learners,
-      ? AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = ? AND enrollments.counted = 1 AND enrollments.status <> ?
-    GROUP BY
-      CAST(enrollments.weighted_sum / (
-        SELECT
-          COALESCE(NULLIF(modules.total_weight, ?), ?) AS coalesce_17
-        FROM modules
-        WHERE
-          modules.id = ?
-      ) AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT) AS item,
-      COUNT(*) AS learners,
-      ? AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = ?
-      AND enrollments.counted = 1
-      AND enrollments.status IN (?, ?)
-      AND NOT enrollments.last_activity_at IS NULL
-      AND enrollments.last_is_excused = 0
-    GROUP BY
-      CAST(DATE(SUBSTRING(enrollments.last_activity_at, 1, 10), 'weekday 0', '-6 days') || ? || enrollments.last_content_id AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT) AS item,
-      COUNT(*) AS learners,
-      ? AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = ?
-      AND enrollments.counted = 1
-      AND enrollments.status IN (?, ?)
-      AND NOT enrollments.last_activity_at IS NULL
-      AND enrollments.last_is_excused = 0
-    GROUP BY
-      CAST(SUBSTRING(enrollments.last_activity_at, 1, 10) || ? || enrollments.last_content_id AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT) AS item,
-      ? AS learners,
-      ? AS started,
-      ? AS completed,
-      COUNT(*) AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM enrollments
-    WHERE
-      enrollments.module_id = ?
-      AND enrollments.counted = 1
-      AND NOT enrollments.completed_at IS NULL
-    GROUP BY
-      CAST(SUBSTRING(enrollments.completed_at, 1, 10) AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(progress_records.content_id AS TEXT) AS item,
-      COUNT(*) AS learners,
-      ? AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = ?
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
-      AND NOT progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(progress_records.content_id AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(progress_records.content_id AS TEXT) AS item,
-      ? AS learners,
-      COUNT(*) AS started,
-      COUNT(progress_records.completed_at) AS completed,
-      ? AS enrollments_completed,
-      SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-      ? AS weighted_sum,
-      COUNT(progress_records.score) AS scored,
-      COALESCE(SUM((
-        progress_records.score * ?
-      ) / progress_records.max_score), ?) AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = ?
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
-      AND progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(progress_records.content_id AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT) AS item,
-      ? AS learners,
-      COUNT(*) AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = ?
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
-      AND progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(SUBSTRING(progress_records.started_at, 1, 10) AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT) AS item,
-      ? AS learners,
-      ? AS started,
-      COUNT(*) AS completed,
-      ? AS enrollments_completed,
-      ? AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM progress_records
-    WHERE
-      progress_records.module_id = ?
-      AND (
-        NOT progress_records.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
-      AND NOT progress_records.completed_at IS NULL
-      AND progress_records.excused_at IS NULL
-    GROUP BY
-      CAST(SUBSTRING(progress_records.completed_at, 1, 10) AS TEXT)
-    UNION ALL
-    SELECT
-      ? AS recounted,
-      ? AS kind,
-      CAST(activity_days.day AS TEXT) AS item,
-      COUNT(*) AS learners,
-      ? AS started,
-      ? AS completed,
-      ? AS enrollments_completed,
-      SUM(activity_days.time_spent_seconds) AS time_spent_seconds,
-      ? AS weighted_sum,
-      ? AS scored,
-      ? AS score_hundredths
-    FROM activity_days
-    WHERE
-      activity_days.module_id = ?
-      AND (
-        NOT activity_days.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
-    GROUP BY
-      CAST(activity_days.day AS TEXT)
-  ) AS parts
-  GROUP BY
-    parts.kind,
-    parts.item
-) AS compared
-WHERE
-  compared.recounted_learners - compared.stored_learners <> ?
-  OR compared.recounted_started - compared.stored_started <> ?
-  OR compared.recounted_completed - compared.stored_completed <> ?
-  OR compared.recounted_enrollments_completed - compared.stored_enrollments_completed <> ?
-  OR compared.recounted_time_spent_seconds - compared.stored_time_spent_seconds <> ?
-  OR compared.recounted_weighted_sum - compared.stored_weighted_sum <> ?
-  OR compared.recounted_scored - compared.stored_scored <> ?
-  OR compared.recounted_score_hundredths - compared.stored_score_hundredths <> ?
-ORDER BY
-  compared.kind,
-  compared.item ON CONFLICT(module_id, kind, item, part) DO UPDATE SET learners = (
-  tallies.learners + excluded.learners
-), started = (
-  tallies.started + excluded.started
-), completed = (
-  tallies.completed + excluded.completed
-), enrollments_completed = (
-  tallies.enrollments_completed + excluded.enrollments_completed
-), time_spent_seconds = (
-  tallies.time_spent_seconds + excluded.time_spent_seconds
-), weighted_sum = (
-  tallies.weighted_sum + excluded.weighted_sum
-), scored = (
-  tallies.scored + excluded.scored
-), score_hundredths = (
-  tallies.score_hundredths + excluded.score_hundredths
-);
+-- store.recount.tallies (2), as above
 
 COMMIT;
 
@@ -4446,6 +4790,8 @@ BEGIN;
 -- store.verification._compare (3), as above
 
 -- store.verification._compare (4), as above
+
+-- store.verification._compare, as above
 
 PRAGMA busy_timeout = 300000;
 
@@ -4492,123 +4838,41 @@ WHERE
 GROUP BY
   progress_records.content_id;
 
--- store.recount.totals (3): Recount the totals of all or some of a module's enrollments, and complete the enrollments
--- that are complete.
-UPDATE enrollments SET weighted_sum = counted.weighted_sum, completed_contents = counted.completed_contents, time_spent_seconds = counted.time_spent_seconds, enrolled_at = counted.enrolled_at, last_activity_at = counted.last_activity_at, last_content_id = counted.last_content_id, last_is_excused = counted.last_is_excused
-FROM (
-  SELECT
-    dated.user_id AS user_id,
-    dated.weighted_sum AS weighted_sum,
-    dated.completed_contents AS completed_contents,
-    dated.time_spent_seconds AS time_spent_seconds,
-    dated.enrolled_at AS enrolled_at,
-    dated.last_activity_at AS last_activity_at,
-    dated.last_content_id AS last_content_id,
-    EXISTS(
-      SELECT
-        progress_records.id
-      FROM progress_records
-      WHERE
-        progress_records.user_id = dated.user_id
-        AND progress_records.content_id = dated.last_content_id
-        AND NOT progress_records.excused_at IS NULL
-    ) AS last_is_excused
-  FROM (
-    SELECT
-      enrollments.user_id AS user_id,
-      CAST(COALESCE(summed.weighted_sum, ?) AS INTEGER) AS weighted_sum,
-      CAST(COALESCE(summed.completed_contents, ?) AS INTEGER) AS completed_contents,
-      CAST(COALESCE(summed.time_spent_seconds, ?) AS INTEGER) AS time_spent_seconds,
-      CASE
-        WHEN (
-          enrollments.enrolled_by_update = 1
-          AND summed.started_at < enrollments.enrolled_at
-        )
-        THEN summed.started_at
-        ELSE enrollments.enrolled_at
-      END AS enrolled_at,
-      summed.last_activity_at AS last_activity_at,
-      CASE
-        WHEN (
-          summed.last_activity_at IS NULL
-        )
-        THEN NULL
-        WHEN (
-          EXISTS(
-            SELECT
-              progress_records.id
-            FROM progress_records
-            WHERE
-              progress_records.user_id = enrollments.user_id
-              AND progress_records.module_id = ?
-              AND progress_records.last_activity_at = summed.last_activity_at
-              AND progress_records.content_id = enrollments.last_content_id
-          )
-        )
-        THEN enrollments.last_content_id
-        ELSE (
-          SELECT
-            MAX(progress_records.content_id) AS max_1
-          FROM progress_records
-          WHERE
-            progress_records.user_id = enrollments.user_id
-            AND progress_records.module_id = ?
-            AND progress_records.last_activity_at = summed.last_activity_at
-        )
-      END AS last_content_id
-    FROM enrollments
-    LEFT OUTER JOIN (
-      SELECT
-        progress_records.user_id AS user_id,
-        SUM(
-          CASE
-            WHEN contents.retired = 0
-            THEN CAST(contents.weight AS INTEGER) * progress_records.progress_percentage
-            ELSE ?
-          END
-        ) AS weighted_sum,
-        SUM(
-          CASE
-            WHEN (
-              contents.retired = 0
-              AND contents.weight > ?
-              AND (
-                NOT progress_records.completed_at IS NULL
-                OR NOT progress_records.excused_at IS NULL
-              )
-            )
-            THEN ?
-            ELSE ?
-          END
-        ) AS completed_contents,
-        SUM(progress_records.time_spent_seconds) AS time_spent_seconds,
-        MIN(progress_records.started_at) AS started_at,
-        MAX(progress_records.last_activity_at) AS last_activity_at
-      FROM progress_records
-      JOIN contents
-        ON contents.id = progress_records.content_id
-      WHERE
-        progress_records.module_id = ?
-      GROUP BY
-        progress_records.user_id
-    ) AS summed
-      ON summed.user_id = enrollments.user_id
-    WHERE
-      enrollments.module_id = ?
-  ) AS dated
-) AS counted
-WHERE
-  enrollments.module_id = ?
-  AND enrollments.user_id = counted.user_id
-  AND (
-    enrollments.weighted_sum IS NOT counted.weighted_sum
-    OR enrollments.completed_contents IS NOT counted.completed_contents
-    OR enrollments.time_spent_seconds IS NOT counted.time_spent_seconds
-    OR enrollments.enrolled_at IS NOT counted.enrolled_at
-    OR enrollments.last_activity_at IS NOT counted.last_activity_at
-    OR enrollments.last_content_id IS NOT counted.last_content_id
-    OR enrollments.last_is_excused IS NOT counted.last_is_excused
-  );
+-- store.recount.totals, as above
+
+-- store.recount._complete, as above
+
+-- store.journal.write_selected, as above
+
+-- store.recount._complete (2), as above
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- statements.lock_modules, as above
+
+-- store.recount.tallies (2), as above
+
+COMMIT;
+
+-- store.verification._compare (2), as above
+
+-- store.verification._compare (3), as above
+
+-- store.verification._compare (4), as above
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- store.recount.denominators, as above
+
+-- store.recount.completions (4), as above
+
+-- store.recount.totals, as above
 
 -- store.recount._complete, as above
 
