@@ -1,8 +1,7 @@
 """The ceiling: the cost of a route that does everything except use the database. `gunicorn bench.ceiling:app`.
 
 Plain Flask, with the service's own schema and encoder, inside the service's own application. Each token is verified in
-full, as Flask-JWT-Extended does it, although the service remembers tokens: so ratios to the ceiling can be compared over
-versions.
+full, although the service remembers tokens, so that ratios to the ceiling can be compared over versions.
 """
 
 from datetime import UTC, datetime
