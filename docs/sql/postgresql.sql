@@ -199,14 +199,6 @@ FROM (
 ORDER BY
   changes.place;
 
--- store.publishing._many_rows: Let PostgreSQL join as many rows: its statistics do not know yet how many records this
--- transaction has moved.
-SET LOCAL enable_nestloop = off;
-
--- store.publishing._many_rows (2): Let PostgreSQL join as many rows: its statistics do not know yet how many records
--- this transaction has moved.
-SET LOCAL enable_nestloop = DEFAULT;
-
 -- statements.store_contents: Store contents, and return the ids of those that belong to the module; others stay as
 -- they are.
 INSERT INTO contents (
@@ -974,10 +966,6 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 
 -- statements.write_changes, as above
 
--- store.publishing._many_rows, as above
-
--- store.publishing._many_rows (2), as above
-
 -- statements.store_contents, as above
 
 -- store.recount.denominators, as above
@@ -1581,7 +1569,9 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 
 -- statements.write_changes, as above
 
--- store.publishing._many_rows, as above
+-- store.publishing._many_rows: Let PostgreSQL join as many rows: its statistics do not know yet how many records this
+-- transaction has moved.
+SET LOCAL enable_nestloop = off;
 
 -- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
 -- conditions select, as of now.
@@ -1778,7 +1768,9 @@ WHERE
     ) AS ids
   );
 
--- store.publishing._many_rows (2), as above
+-- store.publishing._many_rows (2): Let PostgreSQL join as many rows: its statistics do not know yet how many records
+-- this transaction has moved.
+SET LOCAL enable_nestloop = DEFAULT;
 
 -- statements.store_contents, as above
 
@@ -3326,10 +3318,6 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 
 -- statements.write_changes, as above
 
--- store.publishing._many_rows, as above
-
--- store.publishing._many_rows (2), as above
-
 -- statements.store_contents, as above
 
 -- store.recount.denominators, as above
@@ -3387,10 +3375,6 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 -- store.publishing._store (5), as above
 
 -- statements.write_changes, as above
-
--- store.publishing._many_rows, as above
-
--- store.publishing._many_rows (2), as above
 
 -- statements.store_contents, as above
 

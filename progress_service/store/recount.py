@@ -203,7 +203,7 @@ def recounted_totals(module_id: str) -> sa.Subquery:
     )
     is_earlier = and_(Enrollment.enrolled_by_update, summed.c.started_at < Enrollment.enrolled_at)
     is_inactive = summed.c.last_activity_at.is_(None)
-    # Joined with nothing, the module is in no index: each learner's records are found by the learner.
+    # With an empty text behind it, the module's id is in no index, so that records are found by their learner.
     latest = (
         record.user_id == Enrollment.user_id,
         record.module_id + sa.literal_column("''") == module_id,
