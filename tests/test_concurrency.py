@@ -826,15 +826,15 @@ def test_repairs_at_once_repair_once(
 def known(engine: Engine) -> Told:
     """Return what a reader of the journal must know."""
     record = ProgressRecord
-    owner = record.user_id, record.module_id, record.content_id
+    owner = record.user_id, record.content_id
     with engine.connect() as connection:
         enrollments = connection.execute(select(Enrollment)).all()
         completed = connection.execute(select(*owner).where(record.completed_at.is_not(None))).all()
         excused = connection.execute(select(*owner).where(record.excused_at.is_not(None))).all()
     return Told(
         {(one.user_id, one.module_id): (one.status, one.counted) for one in enrollments},
-        {(one.user_id, one.module_id, one.content_id) for one in completed},
-        {(one.user_id, one.module_id, one.content_id) for one in excused},
+        {(one.user_id, one.content_id) for one in completed},
+        {(one.user_id, one.content_id) for one in excused},
     )
 
 
@@ -903,11 +903,12 @@ def perform(kind: str, app: Flask, service: Caller) -> None:
         assert operation == "publish"
         contents = [
             {"id": one, "title": one, "type": "video", "completionThreshold": random.choice([60, 100])}
-            for one in random.sample(CONTENTS[module_id], 2)
+            for one in random.sample("abcxy", 2)
         ]
         response = service.put(f"/api/catalog/modules/{module_id}", json={"title": "A", "contents": contents})
-    allowed = {200, 201, 204, 404} if operation in ("complete", "correct") else {200, 201, 204}
-    assert response.status_code in allowed, (operation, response.text)
+    # A content may have moved, or be current elsewhere; a record may be gone.
+    refusals = {"report": 404, "excuse": 404, "correct": 404, "publish": 409}
+    assert response.status_code in {200, 201, 204, refusals.get(kind)}, (operation, response.text)
 
 
 @pytest.mark.slow

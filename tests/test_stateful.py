@@ -150,6 +150,7 @@ class Model:
     def publish(self, module_id: str, contents: Iterable[Content]) -> None:
         for content in self.of_module(module_id):
             content.is_current = False
+        touched = {module_id, *(self.move(content.id, module_id) for content in contents)}
         self.order[module_id] = [content.id for content in contents]
         self.catalog |= {content.id: content for content in contents}
         for (_, content_id), record in self.records.items():
@@ -158,8 +159,22 @@ class Model:
             if is_relaxed and content.passes(record.score) and not record.completed:
                 record.completed = self.now
         for user_id, enrolled_in in self.enrollments:
+            if enrolled_in in touched:
+                self.refresh(user_id, enrolled_in)
             if enrolled_in == module_id:
                 self.settle(user_id, module_id, self.now)
+
+    def move(self, content_id: str, module_id: str) -> str:
+        """Move a content with its records to a module, where it may be already; return the module it comes from."""
+        origin, self.home[content_id] = self.home[content_id], module_id
+        for (user_id, content), record in self.records.items():
+            if content == content_id and origin != module_id:
+                is_counted, started = self.enrollments[user_id, origin].is_counted, record.started or self.now
+                arriving = Enrollment(enrolled=started, is_by_update=True, is_counted=is_counted)
+                enrollment = self.enrollments.setdefault((user_id, module_id), arriving)
+                if enrollment.is_by_update:
+                    enrollment.enrolled = min(enrollment.enrolled, started)
+        return origin
 
     def of_module(self, module_id: str) -> list[Content]:
         return [one for one in self.catalog.values() if self.home[one.id] == module_id]
@@ -386,8 +401,8 @@ class Model:
         """Return what somebody must know who has read the journal."""
         return Told(
             {key: (one.status, one.is_counted) for key, one in self.enrollments.items()},
-            {(user, self.home[one], one) for (user, one), record in self.records.items() if record.completed},
-            {(user, self.home[one], one) for (user, one), record in self.records.items() if record.excused},
+            {key for key, record in self.records.items() if record.completed},
+            {key for key, record in self.records.items() if record.excused},
         )
 
     # What the documents must say.
@@ -565,7 +580,7 @@ class Reader:
             self.take(change.type, change.user_id, change.module_id, change.content_id, json.loads(change.data))
 
     def take(self, kind: str, user_id: str, module_id: str, content_id: str, data: dict[str, Any]) -> None:
-        told, key, owner = self.told, (user_id, module_id), (user_id, module_id, content_id)
+        told, key, owner = self.told, (user_id, module_id), (user_id, content_id)
         if kind == "enrollment.created":
             assert key not in told.enrollments
             told.enrollments[key] = data["status"], data["counted"]
@@ -589,13 +604,13 @@ class Reader:
                 told.excused.discard(owner)
         elif kind == "progress.reset":
             status, counted = told.enrollments[key]
-            told.forget(user_id, module_id)
             told.enrollments[key] = "active" if status == "completed" else status, counted
+            told.forget(user_id, [one["contentId"] for one in data["contents"]])
         elif kind == "enrollment.withdrawn":
-            told.forget(user_id, module_id)
+            del told.enrollments[key]
+            told.forget(user_id, [one["contentId"] for one in data["contents"]])
         elif kind == "learner.erased":
-            for one in MODULES:
-                told.forget(user_id, one)
+            told.erase(user_id)
         elif kind == "learner.merged":
             told.merge(user_id, data["into"])
         else:
@@ -607,22 +622,28 @@ class Told:
     """What a reader of the journal knows: status and `counted` of enrollments, completed and excused contents."""
 
     enrollments: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)
-    completed: set[tuple[str, str, str]] = field(default_factory=set)
-    excused: set[tuple[str, str, str]] = field(default_factory=set)
+    completed: set[tuple[str, str]] = field(default_factory=set)
+    excused: set[tuple[str, str]] = field(default_factory=set)
 
-    def forget(self, user_id: str, module_id: str) -> None:
-        self.enrollments.pop((user_id, module_id), None)
-        for known in (self.completed, self.excused):
-            known -= {one for one in known if one[:2] == (user_id, module_id)}
+    def forget(self, user_id: str, content_ids: Iterable[str]) -> None:
+        gone = {(user_id, content_id) for content_id in content_ids}
+        self.completed -= gone
+        self.excused -= gone
+
+    def erase(self, user_id: str) -> None:
+        self.enrollments = {key: one for key, one in self.enrollments.items() if key[0] != user_id}
+        self.completed, self.excused = (
+            {key for key in of if key[0] != user_id} for of in (self.completed, self.excused)
+        )
 
     def merge(self, user_id: str, into: str) -> None:
-        for module_id in MODULES:
-            if first := self.enrollments.get((user_id, module_id)):
+        for (user, module_id), first in list(self.enrollments.items()):
+            if user == user_id:
                 status, counted = self.enrollments.get((into, module_id), first)
                 self.enrollments[into, module_id] = "completed" if first[0] == "completed" else status, counted
-            for known in (self.completed, self.excused):
-                known |= {(into, *one[1:]) for one in known if one[:2] == (user_id, module_id)}
-            self.forget(user_id, module_id)
+        for known in (self.completed, self.excused):
+            known |= {(into, content_id) for user, content_id in known if user == user_id}
+        self.erase(user_id)
 
 
 learners = st.sampled_from(LEARNERS)
@@ -662,15 +683,15 @@ class History(RuleBasedStateMachine):
         self.model = Model()
         self.keys = count()
         self.reader = Reader(app)
-        self.requests: list[tuple[str | None, Caller, tuple[str, str], dict[str, Any], TestResponse]] = []
+        self.requests: list[tuple[Caller, tuple[str, str], dict[str, Any], TestResponse]] = []
 
-    def send(self, caller: Caller, method: str, path: str, body: Any, learner: str | None = None) -> TestResponse:
-        """Send a request with a key, which can be repeated until the learner that its answer names is erased."""
+    def send(self, caller: Caller, method: str, path: str, body: Any) -> TestResponse:
+        """Send a request with a key, which can be repeated until a learner whom its answer names is erased."""
         self.model.clock += 1
         options = {"json": body, "headers": {"Idempotency-Key": f"key-{next(self.keys)}"}}
         response = caller.call(method, path, **options)
         if response.status_code < 300:
-            self.requests.append((learner, caller, (method, path), options, response))
+            self.requests.append((caller, (method, path), options, response))
         return response
 
     @initialize(data=st.data())
@@ -680,7 +701,9 @@ class History(RuleBasedStateMachine):
 
     @rule(data=st.data(), module_id=module_ids)
     def republish(self, data: st.DataObject, module_id: str) -> None:
-        ids = data.draw(st.lists(st.sampled_from(MODULES[module_id]), unique=True))
+        model = self.model
+        free = [one.id for one in model.catalog.values() if model.home[one.id] == module_id or not one.is_current]
+        ids = data.draw(st.lists(st.sampled_from(free), unique=True)) if free else []
         self.publish(module_id, {content_id: data.draw(rules) for content_id in ids})
 
     def publish(self, module_id: str, contents: dict[str, tuple[int, int, int | None]]) -> None:
@@ -709,7 +732,7 @@ class History(RuleBasedStateMachine):
         if own:  # students tell neither who they are nor when it was
             body, at = {name: body[name] for name in body if name not in {"userId", "occurredAt"}}, ""
         caller = self.students[user_id] if own else self.service
-        response = self.send(caller, "POST", "/api/progress", body, user_id)
+        response = self.send(caller, "POST", "/api/progress", body)
         self.model.update(user_id, content_id, at or self.model.now, **effort)
         assert response.status_code == (201 if is_new else 200), response.text
         self.compare_answer(response, user_id, content_id)
@@ -759,7 +782,7 @@ class History(RuleBasedStateMachine):
         body = _document((user_id, content_id, DAYS[0], effort))
         body = {name: one for name, one in body.items() if name in {"timeSpentSeconds", "session", "score", "maxScore"}}
         effort = {name: effort[name] for name in effort if name != "percentage"}
-        response = self.send(self.students[user_id], "PUT", f"/api/progress/{record_id}/complete", body, user_id)
+        response = self.send(self.students[user_id], "PUT", f"/api/progress/{record_id}/complete", body)
         try:
             self.model.update(user_id, content_id, self.model.now, completes=True, **effort)
         except CriteriaNotMet:
@@ -811,7 +834,7 @@ class History(RuleBasedStateMachine):
     @rule(user_id=learners, content_id=content_ids)
     def excuse(self, user_id: str, content_id: str) -> None:
         path = f"/api/progress/{user_id}/{self.model.home[content_id]}/{content_id}/excuse"
-        response = self.send(self.service, "PUT", path, None, user_id)
+        response = self.send(self.service, "PUT", path, None)
         self.model.excuse(user_id, content_id)
         self.compare_answer(response, user_id, content_id)
 
@@ -829,7 +852,7 @@ class History(RuleBasedStateMachine):
         given = {"status": status, "counted": counted, "completedAt": completed and f"{completed}T12:00:00Z"}
         body = {name: value for name, value in given.items() if value is not None}
         known = self.model.enrollments.get((user_id, module_id))
-        response = self.send(self.service, "PUT", f"/api/enrollments/{user_id}/{module_id}", body, user_id)
+        response = self.send(self.service, "PUT", f"/api/enrollments/{user_id}/{module_id}", body)
         if completed and "completed" not in {status, known and known.status}:
             assert response.status_code == 422
             return
@@ -862,12 +885,13 @@ class History(RuleBasedStateMachine):
         self.forget_answers(user_id)
 
     def forget_answers(self, user_id: str) -> None:
-        self.requests = [one for one in self.requests if user_id not in {one[0], one[1].sub}]
+        name = f'"{user_id}"'.encode()
+        self.requests = [one for one in self.requests if one[0].sub != user_id and name not in one[-1].data]
 
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
         if self.requests:
-            _, caller, request, options, first = data.draw(st.sampled_from(self.requests))
+            caller, request, options, first = data.draw(st.sampled_from(self.requests))
             again = caller.call(*request, **options)
             assert (again.status_code, again.data) == (first.status_code, first.data)
             assert again.headers["Idempotency-Replayed"] == "true"
@@ -907,6 +931,7 @@ class History(RuleBasedStateMachine):
             self.compare(shown, {"contentId": content.id, "weight": content.weight, **self.model.figures([content.id])})
             assert shown["averageScorePercentage"] == self.model.average_score(content.id)
             assert shown["stalled"] == self.model.stalled(content.id)
+            assert shown["excused"] == sum(one.excused is not None for one in self.model.counting([content.id]))
         assert {one["type"] for one in statistics["byType"]} == {TYPES.get(one.id, "video") for one in current}
         for shown in statistics["byType"]:
             ids = [one.id for one in current if TYPES.get(one.id, "video") == shown["type"]]
