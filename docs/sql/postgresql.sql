@@ -1573,6 +1573,8 @@ SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', 
 -- transaction has moved.
 SET LOCAL enable_nestloop = off;
 
+-- statements.share_enrolling, as above
+
 -- store.journal.write_selected (2): Write a change of a kind for each of the enrollments or records that the
 -- conditions select, as of now.
 INSERT INTO changes (

@@ -17,8 +17,8 @@ from progress_service.store.models import Base, Enrollment, Module
 CHANGES, REPAIRS, ENROLLING = 0, 1, 2
 """The two locks of a module, between updates and catalog changes and between repairs, and that of learners."""
 
-LEARNER_GROUPS = 16
-"""How many groups of learners there are. A transaction may enroll more learners than it can lock one by one."""
+LEARNER_GROUPS = [f"{number:02}" for number in range(16)]
+"""The groups of learners. A transaction may enroll more learners than it can lock one by one."""
 
 MOST_LOCKS = 50
 """How many modules a transaction locks one by one. PostgreSQL has room for 64 locks of each connection."""
@@ -74,7 +74,7 @@ def hold_enrolling(connection: Connection, user_ids: Iterable[str]) -> None:
 
 def group_of(user_id: str) -> str:
     """Return the group of learners to which a learner belongs."""
-    return f"{crc32(user_id.encode()) % LEARNER_GROUPS:02}"
+    return LEARNER_GROUPS[crc32(user_id.encode()) % len(LEARNER_GROUPS)]
 
 
 def hold_repairs(connection: Connection, module_id: str) -> None:

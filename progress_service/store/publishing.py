@@ -232,6 +232,7 @@ def _enroll(connection: Connection, target: str, moves: Sequence[Move], now: dat
     A learner who counts in none of the modules that they come from does not count here either.
     """
     sql = Statements.of(connection)
+    locks.share_enrolling(connection, sql.share_enrolling, sql.ids((group,) for group in locks.LEARNER_GROUPS))
     rows, move = sql.moves((move.content_id, move.origin) for move in moves), sql.moves.c
     names = ["user_id", "started_at"]
     source, record = sql.look_up(sql.moves.table, ProgressRecord, names, module_id=move.module_id, content_id=move.id)
