@@ -375,7 +375,7 @@ def statistics_figures(facts: Facts, module_id: str) -> Document:
         "contents": [
             {name: getattr(one, name) for name in ("title", "type", "section", "weight")}
             | {"contentId": one.id, **outcome(of_contents([one])), "averageScorePercentage": shown(mean(scores(one)))}
-            | {"stalled": sum(is_stalled(facts, learner, one.id) for learner in enrollments)}
+            | {"excused": 0, "stalled": sum(is_stalled(facts, learner, one.id) for learner in enrollments)}
             for one in current
         ],
         "byType": [
