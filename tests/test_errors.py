@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 
 from progress_service.analytics import queries as analytics_queries
 from progress_service.catalog import queries as catalog_queries
+from progress_service.store import recount
 from progress_service.web import problems
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, stored
@@ -271,14 +272,14 @@ SECRET = "SELECT password FROM /work/service.py at 10.0.0.1"
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch, publish: Publish) -> None:
-    """Let two queries fail as no query should."""
+    """Let two queries and a part of a publication fail as nothing should."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError(SECRET)
 
     publish("algebra", ["sets"])
     monkeypatch.setattr(catalog_queries, "modules", fail)
-    monkeypatch.setattr(catalog_queries, "published", fail)
+    monkeypatch.setattr(recount, "denominators", fail)
     monkeypatch.setattr(analytics_queries, "statistics", fail)
 
 

@@ -335,7 +335,8 @@ def test_the_journal_tells_as_of_when_a_line_has_changed_an_enrollment(
         assert imported(written, "--enrollments").exit_code == 0
 
     with app.app_context(), db.engine.connect() as connection:
-        told = connection.execute(select(Change.type, Change.time, Change.by_role).filter_by(user_id="sam"))
+        changes = select(Change.type, Change.time, Change.by_role).filter_by(user_id="sam").order_by(Change.id)
+        told = connection.execute(changes)
         found = [(kind, time.isoformat().replace("+00:00", "Z"), role) for kind, time, role in told]
     assert found == [
         ("enrollment.created", moment(), "service"),

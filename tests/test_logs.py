@@ -88,7 +88,7 @@ def test_a_fault_is_logged_in_one_line_that_tells_where_it_was_and_quotes_nobody
     lines = output.splitlines()
     assert [line.split()[2] for line in lines] == ["ERROR", "INFO", "WARNING", "INFO", "INFO", "ERROR", "INFO"]
     assert re.search(r"RuntimeError at .*catalog/views.py:\d+ > tests/test_logs.py:\d+; caused by KeyError", lines[0])
-    assert re.search(r"IntegrityError at .*store/recorder.py:\d+ > .*; caused by ", lines[5])
+    assert re.search(r"IntegrityError at .*store/(recorder|pipeline).py:\d+.*; caused by ", lines[5])
     assert_tells_nothing(output, service)
 
 

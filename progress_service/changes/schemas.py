@@ -9,7 +9,7 @@ _TYPE = f"(?:{'|'.join(name.replace('.', '[.]') for name in CHANGE_TYPES)})"
 
 class ChangesQuery(StrictSchema):
     after = Pattern(
-        rf"{NOW}|[0-9]{{1,18}}[.][0-9]{{1,18}}[.][0-9]{{1,11}}",
+        rf"(?:{NOW}|[0-9]{{1,18}}[.][0-9]{{1,18}}[.][0-9]{{1,11}})",
         description="The `cursor` of the answer before, or `now` to begin with what happens from here on.",
     )
     limit = QueryInteger(1, 1000, load_default=100, description="The most changes of an answer.")
