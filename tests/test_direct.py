@@ -107,6 +107,15 @@ def test_after_an_error_the_same_statements_serve(app: Flask) -> None:
             transaction.rollback()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Heed interruptions, which programs in the background do not."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
 def test_a_connection_that_is_interrupted_while_it_waits_is_not_used_again(app: Flask, database_url: str) -> None:
     sleeping = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg\\_sleep(%'"
