@@ -383,6 +383,11 @@ def statistics_figures(facts: Facts, module_id: str) -> Document:
             for kind in dict.fromkeys(one.type for one in current)
             if (ours := [one for one in current if one.type == kind])
         ],
+        "bySection": [
+            {"section": section, "contents": len(ours), **outcome(of_contents(ours))}
+            for section in dict.fromkeys(one.section for one in current)
+            if (ours := [one for one in current if one.section == section])
+        ],
     }
 
 

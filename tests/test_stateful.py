@@ -23,7 +23,8 @@ from tests.callers import Caller
 from tests.conftest import examples
 
 MODULES = {"algebra": ["sums", "quiz"], "biology": ["cells"]}
-TYPES = {"quiz": "quiz"}
+TYPES = {"sums": "video", "quiz": "quiz", "cells": "video"}
+SECTIONS = {"sums": "One", "quiz": None, "cells": "One"}
 LEARNERS = ["kim", "sam"]
 DAYS = ["2024-02-28", "2024-02-29", "2024-03-01"]
 
@@ -712,7 +713,8 @@ class History(RuleBasedStateMachine):
             {
                 "id": one.id,
                 "title": one.id,
-                "type": TYPES.get(one.id, "video"),
+                "type": TYPES[one.id],
+                "section": SECTIONS[one.id],
                 "weight": one.weight,
                 "completionThreshold": one.threshold,
                 **({} if one.passing is None else {"passingScore": one.passing}),
@@ -932,10 +934,12 @@ class History(RuleBasedStateMachine):
             assert shown["averageScorePercentage"] == self.model.average_score(content.id)
             assert shown["stalled"] == self.model.stalled(content.id)
             assert shown["excused"] == sum(one.excused is not None for one in self.model.counting([content.id]))
-        assert {one["type"] for one in statistics["byType"]} == {TYPES.get(one.id, "video") for one in current}
-        for shown in statistics["byType"]:
-            ids = [one.id for one in current if TYPES.get(one.id, "video") == shown["type"]]
-            self.compare(shown, {"contents": len(ids), **self.model.figures(ids)})
+        for group, groups in (("type", TYPES), ("section", SECTIONS)):
+            by_group = statistics[f"by{group.title()}"]
+            assert [one[group] for one in by_group] == list(dict.fromkeys(groups[one.id] for one in current))
+            for shown in by_group:
+                ids = [one.id for one in current if groups[one.id] == shown[group]]
+                self.compare(shown, {"contents": len(ids), **self.model.figures(ids)})
 
         days = self.instructor.get(path + "/timeline", query_string={"from": DAYS[0], "to": DAYS[-1]}).get_json()[
             "days"
@@ -959,14 +963,17 @@ class History(RuleBasedStateMachine):
             assert shown["contentId"] == content.id
             self.compare(shown["progress"], self.model.record(user_id, content.id))
             assert shown["status"] == (shown["progress"] or {"status": "not_started"})["status"]
-        for shown in view["byType"]:
-            ours = [one for one in view["contents"] if one["type"] == shown["type"]]
-            counted = [one for one in ours if one["weight"]]
-            assert shown["totalContents"] == len(counted)
-            assert shown["completedContents"] == sum(one["status"] in {"completed", "excused"} for one in counted)
-            assert shown["timeSpentSeconds"] == sum(
-                one["progress"]["timeSpentSeconds"] for one in ours if one["progress"]
-            )
+        for group in ("type", "section"):
+            by_group = view[f"by{group.title()}"]
+            assert [one[group] for one in by_group] == list(dict.fromkeys(one[group] for one in view["contents"]))
+            for shown in by_group:
+                ours = [one for one in view["contents"] if one[group] == shown[group]]
+                counted = [one for one in ours if one["weight"]]
+                assert shown["totalContents"] == len(counted)
+                assert shown["completedContents"] == sum(one["status"] in {"completed", "excused"} for one in counted)
+                assert shown["timeSpentSeconds"] == sum(
+                    one["progress"]["timeSpentSeconds"] for one in ours if one["progress"]
+                )
 
     def compare_dashboard(self, user_id: str) -> None:
         dashboard = self.students[user_id].get("/api/progress/me").get_json()

@@ -13,7 +13,14 @@ from msgspec.structs import astuple
 from progress_service.analytics.queries import Statistics
 from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, rounded_down
 from progress_service.tallies import NOTHING, Counts
-from progress_service.web.documents import Counted, EnrollmentDocument, ListedContent, ListedContentDocument, grouped
+from progress_service.web.documents import (
+    Counted,
+    EnrollmentDocument,
+    ListedContent,
+    ListedContentDocument,
+    Section,
+    grouped,
+)
 from progress_service.web.serialization import Document
 
 
@@ -36,10 +43,9 @@ class TimeSpentDocument(Document):
     average_seconds_per_learner: float | None
 
 
-class TypeStatisticsDocument(Document):
-    """The statistics of a type's contents, over the learners who started them."""
+class GroupStatisticsDocument(Document, kw_only=True):
+    """The statistics of a group of contents, over the learners who started them."""
 
-    type: str
     contents: int
     started: int
     completed: int
@@ -47,16 +53,29 @@ class TypeStatisticsDocument(Document):
     average_time_spent_seconds: float | None
 
     @classmethod
-    def of(cls, name: str, contents: Sequence[Counts]) -> Self:
-        counts = _sum(contents)
+    def of(cls, contents: Sequence[tuple[ListedContent, Counts]], **group: Any) -> Self:
+        """Add up the contents of a group, whose name is the field that the class adds."""
+        counts = _sum(counts for _, counts in contents)
         return cls(
-            type=name,
+            **group,
             contents=len(contents),
             started=counts.started,
             completed=counts.completed,
             completion_rate=_completion_rate(counts),
             average_time_spent_seconds=_average_time(counts),
         )
+
+
+class TypeStatisticsDocument(GroupStatisticsDocument):
+    """The statistics of a type's contents, over the learners who started them."""
+
+    type: str
+
+
+class SectionStatisticsDocument(GroupStatisticsDocument):
+    """The statistics of a section's contents, over the learners who started them."""
+
+    section: Section
 
 
 class ContentStatisticsDocument(ListedContentDocument):
@@ -112,6 +131,7 @@ class StatisticsDocument(Document):
     time_spent: TimeSpentDocument
     contents: list[ContentStatisticsDocument]
     by_type: list[TypeStatisticsDocument]
+    by_section: list[SectionStatisticsDocument]
 
     @classmethod
     def of(cls, found: Statistics) -> Self:
@@ -123,6 +143,7 @@ class StatisticsDocument(Document):
         by_percentage = percentages if titled.module.total_weight else {}
         reached = [by_percentage.get(str(percentage), 0) for percentage in range(101)]
         by_type = grouped(contents, lambda content_counts: content_counts[0].type)
+        by_section = grouped(contents, lambda content_counts: content_counts[0].section)
         return cls(
             module_id=titled.id,
             title=titled.title,
@@ -143,9 +164,8 @@ class StatisticsDocument(Document):
                 ContentStatisticsDocument.of(content, counts, excused.get(content.id, 0), stalled.get(content.id, 0))
                 for content, counts in contents
             ],
-            by_type=[
-                TypeStatisticsDocument.of(name, [counts for _, counts in group]) for name, group in by_type.items()
-            ],
+            by_type=[TypeStatisticsDocument.of(group, type=name) for name, group in by_type.items()],
+            by_section=[SectionStatisticsDocument.of(group, section=name) for name, group in by_section.items()],
         )
 
 

@@ -31,6 +31,7 @@ from progress_service.web.documents import (
     ListedContentDocument,
     Percentage,
     RecordDocument,
+    Section,
     Time,
     grouped,
 )
@@ -180,23 +181,35 @@ class ContentProgressDocument(ListedContentDocument):
         return cls(*content.content, progress=record, status=record.status if record else NOT_STARTED)
 
 
-class TypeProgressDocument(Document):
-    """The sums over the contents of a type; those of weight 0 count only for the time."""
+class GroupProgressDocument(Document, kw_only=True):
+    """The sums over a group of contents; those of weight 0 count only for the time."""
 
-    type: str
     total_contents: int
     completed_contents: int
     time_spent_seconds: int
 
     @classmethod
-    def of(cls, name: str, contents: Sequence[ContentProgress]) -> Self:
+    def of(cls, contents: Sequence[ContentProgress], **group: Any) -> Self:
+        """Add up the contents of a group, whose name is the field that the class adds."""
         counted = [progress for progress in contents if progress.content.weight > 0]
         return cls(
-            type=name,
+            **group,
             total_contents=len(counted),
             completed_contents=sum(bool(progress.record and progress.record.done_at) for progress in counted),
             time_spent_seconds=sum(progress.record.time_spent_seconds for progress in contents if progress.record),
         )
+
+
+class TypeProgressDocument(GroupProgressDocument):
+    """The sums over the contents of a type; those of weight 0 count only for the time."""
+
+    type: str
+
+
+class SectionProgressDocument(GroupProgressDocument):
+    """The sums over the contents of a section; those of weight 0 count only for the time."""
+
+    section: Section
 
 
 class ModuleProgressDocument(Document):
@@ -206,15 +219,18 @@ class ModuleProgressDocument(Document):
     enrollment: EnrollmentDocument | None
     contents: list[ContentProgressDocument]
     by_type: list[TypeProgressDocument]
+    by_section: list[SectionProgressDocument]
 
     @classmethod
     def of(cls, module_id: str, found: LearnerModule) -> Self:
         by_type = grouped(found.contents, lambda progress: progress.content.type)
+        by_section = grouped(found.contents, lambda progress: progress.content.section)
         return cls(
             module=ModuleTitleDocument(module_id, found.title),
             enrollment=EnrollmentDocument.of(found.enrollment, found.module) if found.enrollment else None,
             contents=[ContentProgressDocument.of(content) for content in found.contents],
-            by_type=[TypeProgressDocument.of(name, group) for name, group in by_type.items()],
+            by_type=[TypeProgressDocument.of(group, type=name) for name, group in by_type.items()],
+            by_section=[SectionProgressDocument.of(group, section=name) for name, group in by_section.items()],
         )
 
 

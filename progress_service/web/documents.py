@@ -14,6 +14,7 @@ from progress_service.store.models import CHANGE_TYPES
 from progress_service.web.serialization import Document
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 IN_PROGRESS, NOT_STARTED, EXCUSED = "in_progress", "not_started", "excused"
 COUNTED = "Whether the learner is in the module's statistics."
@@ -21,6 +22,7 @@ COUNTED = "Whether the learner is in the module's statistics."
 Time = Annotated[datetime, Meta(tz=True)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
 Counted = Annotated[bool, Meta(description=COUNTED)]
+Section = Annotated[str | None, Meta(description="Null for the contents without a section.")]
 
 
 class ListedContent(NamedTuple):
@@ -163,9 +165,9 @@ def _points(units: int | None) -> float | None:
     return None if units is None else units / POINT
 
 
-def grouped(items: Iterable[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """Put items of the same key together, in the order of each key's first item."""
-    groups: dict[str, list[Item]] = {}
+    groups: dict[Key, list[Item]] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups

@@ -260,7 +260,9 @@ def test_who_has_dropped_everything_has_an_empty_summary(service: Callers) -> No
     assert [module["status"] for module in dashboard["modules"]] == ["dropped"]
 
 
-def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type(service: Callers, student: Callers) -> None:
+def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type_and_section(
+    service: Callers, student: Callers
+) -> None:
     quiz = learn(service(), "quiz", 1, progressPercentage=100, score=1, maxScore=2, timeSpentSeconds=60)["progress"]
     extra = learn(service(), "extra", 2, progressPercentage=100, timeSpentSeconds=5)["progress"]
     document = learn(service(), "outro", 3, progressPercentage=40, timeSpentSeconds=7)
@@ -289,8 +291,30 @@ def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type(servi
             {"type": "video", "totalContents": 2, "completedContents": 0, "timeSpentSeconds": 7},
             {"type": "quiz", "totalContents": 1, "completedContents": 1, "timeSpentSeconds": 65},
         ],
+        "bySection": [
+            {"section": "Basics", "totalContents": 1, "completedContents": 0, "timeSpentSeconds": 0},
+            {"section": None, "totalContents": 2, "completedContents": 1, "timeSpentSeconds": 72},
+        ],
     }
     assert document["enrollment"]["progressPercentage"] == 60
+
+
+def test_sections_are_in_the_order_of_their_first_contents_and_contents_without_a_section_are_a_group(
+    publish: Publish, service: Callers
+) -> None:
+    sections = {"cells": None, "genes": "Two", "fungi": "One", "ferns": "Two", "frogs": None}
+    publish("biology", [{"id": content, "section": section} for content, section in sections.items()])
+    for seconds, content in enumerate(sections, start=1):
+        learn(service(), content, 1, timeSpentSeconds=seconds)
+
+    learner, module = read(service(), "sam/biology"), read(service(), "stats/biology")
+
+    assert [(one["section"], one["timeSpentSeconds"]) for one in learner["bySection"]] == [
+        (None, 6),
+        ("Two", 6),
+        ("One", 3),
+    ]
+    assert [(one["section"], one["contents"]) for one in module["bySection"]] == [(None, 2), ("Two", 2), ("One", 1)]
 
 
 def test_the_view_of_a_module_without_enrollment_shows_what_there_is_to_learn(student: Callers) -> None:
