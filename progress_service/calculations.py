@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 ACTIVE, PAUSED, DROPPED, COMPLETED = STATUSES = ("active", "paused", "dropped", "completed")
+MISSING = ("progress", "score")
+"""What may be missing for a completion: the threshold, and the passing score, in the order of `meets`."""
 
 POINT = 10_000
 """The number of units in which a score of 1 is kept."""
@@ -220,9 +222,27 @@ def milestones(record: Record, content: ContentRule) -> tuple[datetime | None, d
     or an earlier version kept no dates. The date is then the latest possible one: the completion, or the last activity.
     """
     by_then = record.completed_at or record.last_activity_at or record.excused_at
-    is_reached = record.completed_at is not None or record.furthest_percentage >= content.completion_threshold
-    has_passed = content.passing_score is not None and is_passed(record.score, record.max_score, content.passing_score)
-    return (record.reached_at or by_then) if is_reached else None, (record.passed_at or by_then) if has_passed else None
+    is_reached, has_passed = meets(record, content)
+    return (
+        (record.reached_at or by_then) if is_reached or record.completed_at is not None else None,
+        (record.passed_at or by_then) if has_passed and content.passing_score is not None else None,
+    )
+
+
+def meets(record: Record | None, content: ContentRule) -> tuple[bool, bool]:
+    """Tell whether the values of a record reach the content's threshold, and its passing score, if there is one."""
+    is_reached = record is not None and record.furthest_percentage >= content.completion_threshold
+    return is_reached, is_passed(record and record.score, record and record.max_score, content.passing_score)
+
+
+def missing(record: Record | None, content: ContentRule) -> list[str]:
+    """Name what keeps a record from completing: `progress` or `score`, if there is none or too little of it.
+
+    Nothing keeps a record that is completed or excused. An update that gives just what is missing completes the record.
+    """
+    if record is not None and record.done_at is not None:
+        return []
+    return [name for name, is_met in zip(MISSING, meets(record, content), strict=True) if not is_met]
 
 
 def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content: ContentRule) -> datetime | None:
@@ -246,8 +266,7 @@ def correct(record: Record, given: Mapping[str, Any], content: ContentRule, at: 
     if not judged:
         return corrected
     reached_at, passed_at = milestones(record, content)
-    is_reached = corrected.furthest_percentage >= content.completion_threshold
-    has_passed = is_passed(corrected.score, corrected.max_score, content.passing_score)
+    is_reached, has_passed = meets(corrected, content)
     return corrected._replace(
         reached_at=(reached_at or at) if is_reached else None,
         passed_at=(passed_at or at) if has_passed and content.passing_score is not None else None,
@@ -323,8 +342,7 @@ def count(enrollment: Enrollment, before: Record, after: Record, update: Update,
     at, last = update.occurred_at, enrollment.last_activity_at
     is_latest = last is None or at >= last
     return enrollment._replace(
-        weighted_sum=enrollment.weighted_sum
-        + content.counted_weight * (after.progress_percentage - before.progress_percentage),
+        weighted_sum=enrollment.weighted_sum + contributed(after, content) - contributed(before, content),
         completed_contents=enrollment.completed_contents
         + (content.counted_weight > 0 and before.done_at is None and after.done_at is not None),
         time_spent_seconds=enrollment.time_spent_seconds + update.time_spent_seconds,
@@ -389,7 +407,7 @@ def recount(enrollment: Enrollment, records: Collection[Record], contents: Mappi
     if enrollment.last_content_id in latest:
         last_content_id = enrollment.last_content_id
     return enrollment._replace(
-        weighted_sum=sum(contents[record.content_id].counted_weight * record.progress_percentage for record in counted),
+        weighted_sum=sum(contributed(record, contents[record.content_id]) for record in records),
         completed_contents=sum(record.done_at is not None for record in counted),
         time_spent_seconds=sum(record.time_spent_seconds for record in records),
         enrolled_at=earliest(started, enrollment.enrolled_at)
@@ -491,6 +509,21 @@ def rounded_down(numerator: int, denominator: int) -> float | None:
     return numerator * 100 // denominator / 100 if denominator else None
 
 
+def share(content: ContentRule) -> int:
+    """Return what a content can give to the weighted sum of its module's learners: weight x 100."""
+    return content.counted_weight * 100
+
+
+def contributed(record: Record | None, content: ContentRule) -> int:
+    """Return what a record gives to the weighted sum of its enrollment: weight x percentage; 0 without a record."""
+    return content.counted_weight * record.progress_percentage if record else 0
+
+
+def part_of_module(weighted_sum: int, module: Denominators) -> float:
+    """Return a weighted sum in per cent of a module, as callers see it; 0 in a module without any weight."""
+    return rounded_down(weighted_sum, module.total_weight) or 0.0
+
+
 def module_percentage(enrollment: Enrollment, module: Denominators) -> float:
     """Return a module's progress in per cent, as callers see it.
 
@@ -498,9 +531,14 @@ def module_percentage(enrollment: Enrollment, module: Denominators) -> float:
     """
     if not module.total_weight:
         return 100.0 if enrollment.status == COMPLETED else 0.0
-    return rounded_down(enrollment.weighted_sum, module.total_weight) or 0.0
+    return part_of_module(enrollment.weighted_sum, module)
 
 
 def score_percentage(score: int | None, max_score: int | None) -> float | None:
     """Return a score in per cent of its maximum, as callers see it."""
     return None if score is None else score_hundredths(score, max_score) / 100
+
+
+def passing_percentage(passing_score: int | None) -> float | None:
+    """Return a passing score in per cent of the maximum, as callers see it."""
+    return None if passing_score is None else passing_score / 100

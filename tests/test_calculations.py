@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from itertools import chain, combinations
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from progress_service.calculations import (
     change,
     complete,
     completes,
+    contributed,
     correct,
     count,
     heed,
@@ -37,12 +39,15 @@ from progress_service.calculations import (
     join,
     last_done_at,
     merge,
+    missing,
     module_percentage,
+    part_of_module,
     recount,
     restart,
     rounded_down,
     score_percentage,
     settle,
+    share,
     sit,
 )
 
@@ -790,6 +795,56 @@ def test_the_totals_that_updates_keep_are_those_of_a_recount(
             assert studies.enrollment.time_spent_seconds == sum(
                 one.time_spent_seconds for one in studies.records.values()
             )
+
+
+@given(catalogs, sittings)
+def test_contents_share_a_module_and_what_they_contribute_adds_up_to_its_exact_percentage(
+    catalog: dict[str, ContentRule], updates: list[Update]
+) -> None:
+    studies = Studies(catalog)
+    for update in updates:
+        studies.report(update)
+    module, weighted_sum = studies.module, studies.enrollment.weighted_sum if studies.enrollment else 0
+    shares = [share(one) for one in catalog.values()]
+    contributions = [contributed(studies.records.get(key), one) for key, one in catalog.items()]
+
+    assert sum(shares) == 100 * module.total_weight
+    assert sum(contributions) == weighted_sum
+    assert all(part <= most for part, most in zip(contributions, shares, strict=True))
+    for key, content in catalog.items():
+        record = studies.records.get(key)
+        percentage = record.progress_percentage if record else 0
+        assert contributed(record, content) == (0 if content.retired else content.weight * percentage)
+    shown = sum(Fraction(round(100 * part_of_module(one, module)), 100) for one in contributions)
+    exact = Fraction(weighted_sum, module.total_weight or 1)
+    assert 0 <= exact - shown < Fraction(len(catalog), 100)
+
+
+@given(contents, contents, st.lists(reports(timed=True), max_size=6), st.booleans())
+def test_what_is_missing_is_just_what_an_update_must_give_to_complete_a_record(
+    known: ContentRule, content: ContentRule, updates: list[Update], excused: bool
+) -> None:
+    record = None
+    for update in updates:
+        if not update.completes:
+            record = apply(record or start(update), update, known)
+    if record and excused:
+        record = record._replace(excused_at=NOON)
+    named = missing(record, content)
+    if record is not None and record.done_at is not None:
+        assert named == []
+        return
+    assert named == sorted(named)
+    just_enough: dict[str, dict[str, Any]] = {"progress": {"progress_percentage": content.completion_threshold}}
+    if content.passing_score is not None:
+        just_enough["score"] = {"score": content.passing_score, "max_score": 10_000}
+    for given_parts in chain.from_iterable(combinations(just_enough, size) for size in range(len(just_enough) + 1)):
+        update = report()
+        for part in given_parts:
+            update = update._replace(**just_enough[part])
+        after = apply(record or start(update), update, content)
+        assert (after.completed_at is not None) == (set(named) <= set(given_parts))
+        assert (missing(after, content) == []) == (after.completed_at is not None)
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**12))

@@ -446,6 +446,21 @@ class Model:
             "lastActivityAt": shown_time(record.latest),
         }
 
+    def explained(self, user_id: str, content: Content) -> dict[str, Any]:
+        """Return what the view of a module says of a content beside the record."""
+        record = self.records.get((user_id, content.id)) or Record()
+        total = sum(one.weight for one in self.counted(self.home[content.id]))
+        is_missing = {"progress": record.furthest < content.threshold, "score": not content.passes(record.score)}
+        return {
+            "contentId": content.id,
+            "weight": content.weight,
+            "completionThreshold": content.threshold,
+            "passingScore": content.passing,
+            "share": ratio(100 * content.weight, total) or 0,
+            "contributed": ratio(content.weight * record.percentage, total) or 0,
+            "missing": [] if record.done else [name for name in is_missing if is_missing[name]],
+        }
+
     def summary(self, user_id: str) -> dict[str, Any]:
         modules = [
             module_id
@@ -960,7 +975,8 @@ class History(RuleBasedStateMachine):
         self.compare(view["enrollment"], self.model.enrollment(user_id, module_id))
         current = self.model.current(module_id)
         for shown, content in zip(view["contents"], current, strict=True):
-            assert shown["contentId"] == content.id
+            self.compare(shown, self.model.explained(user_id, content))
+            assert (shown["missing"] == []) == (shown["status"] in {"completed", "excused"})
             self.compare(shown["progress"], self.model.record(user_id, content.id))
             assert shown["status"] == (shown["progress"] or {"status": "not_started"})["status"]
         for group in ("type", "section"):

@@ -5,7 +5,7 @@ from typing import Self
 
 from sqlalchemy import Row
 
-from progress_service.calculations import Denominators, Enrollment
+from progress_service.calculations import Denominators, Enrollment, passing_percentage
 from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.web.documents import Counted, EnrollmentDocument
 from progress_service.web.serialization import Document
@@ -42,8 +42,7 @@ class PublishedContentDocument(Document):
 
     @classmethod
     def of(cls, content: PublishedContent) -> Self:
-        passing_score = None if content.passing_score is None else content.passing_score / 100
-        return cls(*content[:-1], passing_score=passing_score)
+        return cls(*content[:-1], passing_score=passing_percentage(content.passing_score))
 
 
 class PublishedModuleDocument(Document):

@@ -12,6 +12,7 @@ from progress_service import calculations
 from progress_service.calculations import (
     COMPLETED,
     DROPPED,
+    MISSING,
     ActivityDay,
     Denominators,
     Enrollment,
@@ -170,15 +171,41 @@ class ModuleTitleDocument(Document):
 
 
 class ContentProgressDocument(ListedContentDocument):
-    """A content of a module, and the learner's record of it, if there is one."""
+    """A content of a module with its completion rule, the learner's record of it, and what that gives to the module."""
 
+    completion_threshold: Annotated[int, Meta(description="The percentage at which a record completes.")]
+    passing_score: Annotated[
+        Percentage | None, Meta(description="The score that a record needs to complete, in per cent of its maximum.")
+    ]
     progress: RecordDocument | None
     status: Annotated[str, Meta(extra_json_schema={"enum": [NOT_STARTED, IN_PROGRESS, COMPLETED, EXCUSED]})]
+    share: Annotated[
+        Percentage,
+        Meta(description="How much of the module's percentage the content can give, rounded down to two decimals."),
+    ]
+    contributed: Annotated[
+        Percentage,
+        Meta(description="How much it gives, rounded down; the exact values add up to the module's percentage."),
+    ]
+    missing: Annotated[
+        list[Annotated[str, Meta(extra_json_schema={"enum": list(MISSING)})]],
+        Meta(description="What keeps the record from completing: there is none of it, or too little."),
+    ]
 
     @classmethod
-    def of(cls, content: ContentProgress) -> Self:
-        record = RecordDocument.of(content.record) if content.record else None
-        return cls(*content.content, progress=record, status=record.status if record else NOT_STARTED)
+    def of(cls, content: ContentProgress, module: Denominators) -> Self:
+        listed, rule, record = content
+        shown = RecordDocument.of(record) if record else None
+        return cls(
+            *listed,
+            completion_threshold=rule.completion_threshold,
+            passing_score=calculations.passing_percentage(rule.passing_score),
+            progress=shown,
+            status=shown.status if shown else NOT_STARTED,
+            share=calculations.part_of_module(calculations.share(rule), module),
+            contributed=calculations.part_of_module(calculations.contributed(record, rule), module),
+            missing=calculations.missing(record, rule),
+        )
 
 
 class GroupProgressDocument(Document, kw_only=True):
@@ -228,7 +255,7 @@ class ModuleProgressDocument(Document):
         return cls(
             module=ModuleTitleDocument(module_id, found.title),
             enrollment=EnrollmentDocument.of(found.enrollment, found.module) if found.enrollment else None,
-            contents=[ContentProgressDocument.of(content) for content in found.contents],
+            contents=[ContentProgressDocument.of(content, found.module) for content in found.contents],
             by_type=[TypeProgressDocument.of(group, type=name) for name, group in by_type.items()],
             by_section=[SectionProgressDocument.of(group, section=name) for name, group in by_section.items()],
         )

@@ -28,7 +28,17 @@ from progress_service.store.models import (
     StoredAnswer,
 )
 from progress_service.store.statements import Statements
-from progress_service.store.values import ACTIVITY_DAY, ENROLLMENT, LINE_DATES, MODULE, RECORD, SESSION, columns, values
+from progress_service.store.values import (
+    ACTIVITY_DAY,
+    CONTENT_RULE,
+    ENROLLMENT,
+    LINE_DATES,
+    MODULE,
+    RECORD,
+    SESSION,
+    columns,
+    values,
+)
 from progress_service.web import idempotency
 from progress_service.web.documents import ListedContent
 
@@ -42,9 +52,10 @@ class EnrolledModule(NamedTuple):
 
 
 class ContentProgress(NamedTuple):
-    """A content of a module, and a learner's record of it, if there is one."""
+    """A content of a module with its rule, and a learner's record of it, if there is one."""
 
     content: ListedContent
+    rule: calculations.ContentRule
     record: calculations.Record | None
 
 
@@ -131,7 +142,7 @@ DASHBOARD = DirectStatement(
 )
 _HEAD = Module.title, *MODULE, *ENROLLMENT
 LEARNER_MODULE = DirectStatement(
-    select(*_HEAD, *columns(Content, ListedContent), *RECORD)
+    select(*_HEAD, *columns(Content, ListedContent), *CONTENT_RULE, *RECORD)
     .select_from(Module)
     .outerjoin(Enrollment, and_(Enrollment.module_id == Module.id, Enrollment.user_id == THE_LEARNER))
     .outerjoin(Content, and_(Content.module_id == Module.id, ~Content.retired))
@@ -176,7 +187,8 @@ def learner_module(connection: Connection, user_id: str, module_id: str) -> Lear
         return None
     title, *row = rows[0]
     module, enrollment = values(row, calculations.Denominators, calculations.Enrollment)
-    progress = [ContentProgress(*values(row[len(_HEAD) :], ListedContent, calculations.Record)) for row in rows]
+    kinds = ListedContent, calculations.ContentRule, calculations.Record
+    progress = [ContentProgress(*values(row[len(_HEAD) :], *kinds)) for row in rows]
     return LearnerModule(title, module, enrollment, [content for content in progress if content.content])
 
 

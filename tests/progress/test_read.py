@@ -266,11 +266,12 @@ def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type_and_s
     quiz = learn(service(), "quiz", 1, progressPercentage=100, score=1, maxScore=2, timeSpentSeconds=60)["progress"]
     extra = learn(service(), "extra", 2, progressPercentage=100, timeSpentSeconds=5)["progress"]
     document = learn(service(), "outro", 3, progressPercentage=40, timeSpentSeconds=7)
-    expected: list[tuple[str, str, str, str | None, int, dict[str, Any] | None]] = [
-        ("intro", "Intro", "video", "Basics", 1, None),
-        ("quiz", "Quiz", "quiz", None, 2, quiz),
-        ("outro", "Outro", "video", None, 1, document["progress"]),
-        ("extra", "For the curious", "quiz", None, 0, extra),
+    missing = ["progress"]
+    expected: list[tuple[Any, ...]] = [
+        ("intro", "Intro", "video", "Basics", 1, None, None, 25, 0, missing),
+        ("quiz", "Quiz", "quiz", None, 2, 50, quiz, 50, 50, []),
+        ("outro", "Outro", "video", None, 1, None, document["progress"], 25, 10, missing),
+        ("extra", "For the curious", "quiz", None, 0, None, extra, 0, 0, []),
     ]
     assert read(student(), "sam/algebra") == {
         "module": {"id": "algebra", "title": "Algebra I"},
@@ -282,10 +283,15 @@ def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type_and_s
                 "type": kind,
                 "section": section,
                 "weight": weight,
+                "completionThreshold": 100,
+                "passingScore": passing_score,
                 "progress": record,
                 "status": record["status"] if record else "not_started",
+                "share": share,
+                "contributed": contributed,
+                "missing": missing,
             }
-            for content_id, title, kind, section, weight, record in expected
+            for content_id, title, kind, section, weight, passing_score, record, share, contributed, missing in expected
         ],
         "byType": [
             {"type": "video", "totalContents": 2, "completedContents": 0, "timeSpentSeconds": 7},
@@ -297,6 +303,77 @@ def test_the_view_of_a_module_shows_its_contents_in_order_and_sums_by_type_and_s
         ],
     }
     assert document["enrollment"]["progressPercentage"] == 60
+
+
+def explained(document: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return the share of each content of a module, and what it contributes."""
+    return {one["contentId"]: (one["share"], one["contributed"]) for one in document["contents"]}
+
+
+def test_what_contents_contribute_adds_up_to_the_percentage_before_it_is_rounded(
+    publish: Publish, service: Callers
+) -> None:
+    publish("chess", ["rules", "openings", "endings"])
+    for content, percentage in (("rules", 100), ("openings", 50)):
+        learn(service(), content, 1, progressPercentage=percentage)
+    document = read(service(), "sam/chess")
+    assert explained(document) == {"rules": (33.33, 33.33), "openings": (33.33, 16.66), "endings": (33.33, 0)}
+    assert document["enrollment"]["progressPercentage"] == 50
+
+
+@pytest.mark.parametrize("status", ["active", "completed"])
+def test_in_a_module_without_weight_contents_have_no_share(status: str, publish: Publish, service: Callers) -> None:
+    publish("chess", [{"id": "rules", "weight": 0}])
+    learn(service(), "rules", 1, progressPercentage=100)
+    enroll(service(), "chess", status=status)
+    document = read(service(), "sam/chess")
+    assert explained(document) == {"rules": (0, 0)}
+    assert document["enrollment"]["progressPercentage"] == (100 if status == "completed" else 0)
+
+
+@pytest.mark.parametrize(
+    ("reported", "missing", "enough"),
+    [
+        ({}, ["progress", "score"], {"progressPercentage": 80, "score": 6, "maxScore": 10}),
+        ({"progressPercentage": 79.9, "score": 5, "maxScore": 10}, ["progress", "score"], None),
+        ({"progressPercentage": 80}, ["score"], {"score": 6, "maxScore": 10}),
+        ({"progressPercentage": 100, "score": 59, "maxScore": 100}, ["score"], {"score": 60, "maxScore": 100}),
+        ({"score": 6, "maxScore": 10}, ["progress"], {"progressPercentage": 80}),
+        ({"progressPercentage": 80, "score": 6, "maxScore": 10}, [], None),
+    ],
+)
+def test_an_update_that_gives_what_is_missing_completes_the_record(
+    reported: dict[str, Any], missing: list[str], enough: dict[str, Any] | None, publish: Publish, service: Callers
+) -> None:
+    publish("chess", [{"id": "rules", "completionThreshold": 80, "passingScore": 60}])
+
+    def found() -> tuple[str, list[str]]:
+        (content,) = read(service(), "sam/chess")["contents"]
+        assert (content["completionThreshold"], content["passingScore"]) == (80, 60)
+        return content["status"], content["missing"]
+
+    assert found() == ("not_started", ["progress", "score"])
+    learn(service(), "rules", 1, **reported)
+    assert found() == ("in_progress" if missing else "completed", missing)
+    if enough:
+        learn(service(), "rules", 2, **enough)
+        assert found() == ("completed", [])
+
+
+def test_nothing_is_missing_from_what_is_excused_or_was_completed_by_an_easier_rule(
+    publish: Publish, service: Callers
+) -> None:
+    publish("chess", [{"id": "rules", "completionThreshold": 10}, "endings"])
+    learn(service(), "rules", 1, progressPercentage=10)
+    assert service().put("/api/progress/sam/chess/endings/excuse").status_code == 200
+    publish("chess", [{"id": "rules", "passingScore": 60, "weight": 3}, "endings"])
+
+    document = read(service(), "sam/chess")
+
+    assert [(one["status"], one["missing"]) for one in document["contents"]] == [("completed", []), ("excused", [])]
+    assert explained(document) == {"rules": (75, 75), "endings": (25, 25)}
+    assert service().delete("/api/progress/sam/chess/endings/excuse").status_code == 204
+    assert read(service(), "sam/chess")["contents"][1]["missing"] == ["progress"]
 
 
 def test_sections_are_in_the_order_of_their_first_contents_and_contents_without_a_section_are_a_group(
@@ -322,6 +399,13 @@ def test_the_view_of_a_module_without_enrollment_shows_what_there_is_to_learn(st
     assert document["enrollment"] is None
     assert [content["status"] for content in document["contents"]] == ["not_started"] * 4
     assert {content["progress"] for content in document["contents"]} == {None}
+    assert explained(document) == {"intro": (25, 0), "quiz": (50, 0), "outro": (25, 0), "extra": (0, 0)}
+    assert [one["missing"] for one in document["contents"]] == [
+        ["progress"],
+        ["progress", "score"],
+        ["progress"],
+        ["progress"],
+    ]
     assert [one["totalContents"] for one in document["byType"]] == [2, 1]
     assert {one["completedContents"] + one["timeSpentSeconds"] for one in document["byType"]} == {0}
 
@@ -336,6 +420,7 @@ def test_retired_content_is_not_shown_but_its_time_stays_with_the_enrollment(
     document = read(service(), "sam/algebra")
     assert [content["contentId"] for content in document["contents"]] == ["intro", "outro"]
     assert [one["type"] for one in document["byType"]] == ["video"]
+    assert explained(document) == {"intro": (75, 75), "outro": (25, 0)}
     current = {"progressPercentage": 75, "completedContents": 1, "totalContents": 2, "timeSpentSeconds": 15}
     assert current.items() <= document["enrollment"].items()
     assert current.items() <= read(service(), "sam")["modules"][0].items()
