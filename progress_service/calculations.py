@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 ACTIVE, PAUSED, DROPPED, COMPLETED = STATUSES = ("active", "paused", "dropped", "completed")
-MISSING = ("progress", "score")
-"""What may be missing for a completion: the threshold, and the passing score, in the order of `meets`."""
+PROGRESS, SCORE = MISSING = ("progress", "score")
+"""What may be missing for a completion: enough progress, and a score that passes."""
 
 POINT = 10_000
 """The number of units in which a score of 1 is kept."""
@@ -242,7 +242,8 @@ def missing(record: Record | None, content: ContentRule) -> list[str]:
     """
     if record is not None and record.done_at is not None:
         return []
-    return [name for name, is_met in zip(MISSING, meets(record, content), strict=True) if not is_met]
+    is_reached, has_passed = meets(record, content)
+    return ([] if is_reached else [PROGRESS]) + ([] if has_passed else [SCORE])
 
 
 def fulfilment(reached_at: datetime | None, passed_at: datetime | None, content: ContentRule) -> datetime | None:
