@@ -9,6 +9,7 @@ from flask import Flask
 from progress_service import cli, config
 from progress_service.analytics.views import analytics
 from progress_service.catalog.views import catalog
+from progress_service.changes import settings
 from progress_service.changes.views import changes
 from progress_service.operations import logs, metrics
 from progress_service.operations.views import operations
@@ -35,6 +36,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     migrate.init_app(app, db, directory=str(MIGRATIONS))
     database.prepare(app)
     housekeeping.prepare(app)
+    settings.prepare(app)
     app.register_blueprint(progress)
     app.register_blueprint(analytics)
     app.register_blueprint(catalog)

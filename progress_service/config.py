@@ -23,6 +23,8 @@ DEFAULTS: dict[str, Any] = {
     "SESSION_DAYS": 30,
     "CHANGES_DAYS": 365,
     "PURGE_SECONDS": 60,
+    "WEBHOOK_HOSTS": "",
+    "WEBHOOK_KEY": "",
     "JWT_DECODE_ISSUER": "",
     "JWT_DECODE_AUDIENCE": "",
     "JWT_DECODE_LEEWAY": 10,

@@ -12,6 +12,7 @@ import jwt
 from flask import Flask, has_app_context
 from werkzeug.test import TestResponse
 
+WEBHOOK_KEY = "YSBrZXkgdGhhdCBvbmx5IHRoZSB0ZXN0cyBrbm93ISE="
 KEY = "a key that only the tests know, long enough for HS256"
 
 

@@ -20,7 +20,7 @@ from progress_service.store.database import db
 from progress_service.store.functions import first_open
 from progress_service.store.models import Change, Tally
 from progress_service.tallies import Counts, Group
-from tests.callers import KEY, Caller
+from tests.callers import KEY, WEBHOOK_KEY, Caller
 from tests.postgres import POOLERS, postgres_server
 
 settings.register_profile("service", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -81,7 +81,14 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
 
     It does not purge now and then, so that each request sends the same statements always.
     """
-    usual = {"SQLALCHEMY_DATABASE_URI": url, "JWT_SECRET_KEY": KEY, "TESTING": True, "PURGE_SECONDS": 0}
+    usual = {
+        "SQLALCHEMY_DATABASE_URI": url,
+        "JWT_SECRET_KEY": KEY,
+        "TESTING": True,
+        "PURGE_SECONDS": 0,
+        "WEBHOOK_HOSTS": "hooks.example.org",
+        "WEBHOOK_KEY": WEBHOOK_KEY,
+    }
     app = create_app({**usual, **settings})
     try:
         yield app

@@ -84,6 +84,16 @@ class Operations:
         )
         yield "GET /api/progress/{userId}/{moduleId}/history", lambda: service.get("/api/progress/sam/algebra/history")
         yield "GET /api/changes", lambda: service.get("/api/changes?types=content.completed&moduleId=algebra")
+        hook, url = "/api/webhooks/certificates", "https://hooks.example.org/progress"
+        yield (
+            "PUT /api/webhooks/{webhookId}, a new webhook",
+            lambda: service.put(hook, json={"url": url, "types": ["content.completed"], "moduleIds": ["algebra"]}),
+        )
+        yield "PUT /api/webhooks/{webhookId}", lambda: service.put(hook, json={"url": url})
+        yield "GET /api/webhooks/{webhookId}", lambda: service.get(hook)
+        yield "GET /api/webhooks", lambda: service.get("/api/webhooks")
+        yield "POST /api/webhooks/{webhookId}/secret", lambda: service.post(f"{hook}/secret")
+        yield "DELETE /api/webhooks/{webhookId}", lambda: service.delete(hook)
         record_id = service.get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]["id"]
         yield "PUT /api/progress/{recordId}/complete", lambda: service.put(f"/api/progress/{record_id}/complete")
         yield "GET /api/progress/stats/{moduleId}", lambda: service.get("/api/progress/stats/algebra")

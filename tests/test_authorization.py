@@ -41,6 +41,7 @@ CORRECTED = "/api/progress/{record}"
 LESSON = "/api/progress/lea/algebra/sets"
 TIMELINE = "/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"
 ALGEBRA = "/api/catalog/modules/algebra"
+HOOK, HOOK_URL = "/api/webhooks/certificates", "https://hooks.example.org/progress"
 
 ROUTES: list[tuple[str, str, Any, str]] = [
     # student: own, other; instructor: own, teaching, not teaching; unknown role, no role; auditor: not own, own;
@@ -58,6 +59,11 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/progress/lea/algebra/history", None, "    200 403   200 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/me/algebra/history", None, "     200 200   200 200 200   403 403   200 200   200 200"),
     ("GET", "/api/changes", None, "                         403 403   403 403 403   403 403   200 200   200 200"),
+    ("GET", "/api/webhooks", None, "                        403 403   403 403 403   403 403   200 200   200 200"),
+    ("GET", HOOK, None, "                                   403 403   403 403 403   403 403   200 200   200 200"),
+    ("PUT", HOOK, {"url": HOOK_URL}, "                      403 403   403 403 403   403 403   403 403   200 200"),
+    ("POST", f"{HOOK}/secret", None, "                      403 403   403 403 403   403 403   403 403   200 200"),
+    ("DELETE", HOOK, None, "                                403 403   403 403 403   403 403   403 403   204 204"),
     ("DELETE", "/api/progress/lea/algebra", None, "         403 403   403 403 403   403 403   403 403   204 204"),
     ("DELETE", "/api/progress/lea", None, "                 403 403   403 403 403   403 403   403 403   204 204"),
     ("PATCH", CORRECTED, {"position": "1"}, "403 403   403 403 403   403 403   403 403   200 200"),
@@ -92,7 +98,8 @@ def assert_unauthorized(response: Any, why: str) -> None:
 
 @pytest.fixture
 def record(publish: Publish, service: Callers) -> str:
-    """Return the id of a record of lea's, in algebra; there is somebody else and another module too."""
+    """Return the id of a record of lea's, in algebra; there is somebody else, another module and a webhook too."""
+    assert service().put(HOOK, json={"url": HOOK_URL}).status_code == 201
     publish("algebra", [{"id": "sets", "weight": 2}, "maps"], instructor_ids=["ines"])
     publish("biology", ["cells"], instructor_ids=["otto"])
     updates = [{"userId": user_id, "contentId": "cells"} for user_id in ("lea", "ines")]

@@ -77,6 +77,12 @@ STORED: list[tuple[str, dict[str, Any]]] = [
         "module_id": "algebra", "content_id": None, "by_sub": "lms", "by_role": "service", "data": "{}",
         "is_history": True,
     }),
+    ("webhooks", {
+        "id": "certificates", "url": "https://hooks.example.org/", "types": ["learner.erased"], "module_ids": None,
+        "active": True, "secret": "s1", "previous_secret": None, "previous_until": None, "settled_after": 7,
+        "change_id": 1, "failing_since": None, "next_try_at": None, "last_status": 204, "leased_by": None,
+        "leased_until": None,
+    }),
 ]  # fmt: skip
 # What makes of the last stored row of a table another that is as fine.
 NEW: dict[str, dict[str, Any]] = {
@@ -92,6 +98,7 @@ NEW: dict[str, dict[str, Any]] = {
     "imported_enrollments": {"user_id": "kim"},
     "sessions": {"session": "s2"},
     "changes": {"id": 2},
+    "webhooks": {"id": "mails"},
 }
 FINE = {table: row | NEW[table] for table, row in STORED}
 
@@ -166,6 +173,13 @@ BAD_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("pk_imported_chunks", {"digest": "d1"}),
     ("pk_changes", {"id": 1}),
     ("ck_changes_type", {"type": "enrollment.lost"}),
+    ("pk_webhooks", {"id": "certificates"}),
+    ("ck_webhooks_previous_secret", {"previous_secret": "s0"}),
+    ("ck_webhooks_previous_secret", {"previous_until": AT}),
+    ("ck_webhooks_failing_since", {"failing_since": AT}),
+    ("ck_webhooks_failing_since", {"next_try_at": AT}),
+    ("ck_webhooks_leased_by", {"leased_by": UUID(int=1)}),
+    ("ck_webhooks_leased_by", {"leased_until": AT}),
 ]  # fmt: skip
 
 # The ends of every range, which the tables must let pass.
@@ -197,6 +211,9 @@ EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
     ("tallies", dict.fromkeys(Counts._fields, -1)),
     ("tallies", dict.fromkeys(Counts._fields, 2**63 - 1)),
     *(("tallies", {"kind": kind, "item": f"2025-01-27 {255 * 'x'}"}) for kind in KINDS),
+    ("webhooks", {"url": 2000 * "x", "types": None, "module_ids": ["algebra", "biology"], "active": False}),
+    ("webhooks", {"previous_secret": "s0", "previous_until": AT, "failing_since": EARLIER, "next_try_at": AT}),
+    ("webhooks", {"last_status": None, "leased_by": UUID(int=1), "leased_until": AT}),
     ("stored_answers", {"fingerprint": 64 * "f", "body": b"", "learner_id": None}),
 ]  # fmt: skip
 

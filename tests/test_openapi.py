@@ -15,6 +15,7 @@ from werkzeug import Response
 from werkzeug.exceptions import InternalServerError
 
 from progress_service.catalog.schemas import ChangedEnrollmentSchema, ModuleSchema
+from progress_service.changes.schemas import RequestedWebhookSchema
 from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE, CorrectionSchema, MergeSchema
 from progress_service.web import problems
 from progress_service.web.openapi import document as openapi
@@ -25,6 +26,7 @@ KEPT = Path(__file__).parent.parent / "docs" / "openapi.json"
 EXAMPLES = json.loads(openapi.EXAMPLES.read_bytes())
 RECORD = EXAMPLES["parameters"]["recordId"]
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+SECRET = re.compile(r"whsec_[\w+/]{43}=")
 CHANGE = re.compile(r'"(id|nextCursor|cursor)": "[\d.]+"')
 NOW = re.compile(r'"(completedAt|lastActivityAt|receivedAt|recordedAt|time)": "[^"]*(\.\d+Z|18:00:00Z)"')
 """Times that the service has set, and how the examples write them."""
@@ -86,9 +88,9 @@ def play(caller: Caller) -> list[tuple[dict[str, Any], Any]]:
 
 
 def timeless(document: Any) -> str:
-    """Write a document without what differs each time: ids of records and changes, and times that the service sets."""
+    """Write a document without what differs each time: ids of records and changes, secrets, times of the service."""
     written = json.dumps(document, sort_keys=True)
-    return NOW.sub('"now"', CHANGE.sub('"id"', UUID.sub("id", written)))
+    return NOW.sub('"now"', CHANGE.sub('"id"', UUID.sub("id", SECRET.sub("secret", written))))
 
 
 def test_the_examples_are_true(service: Callers) -> None:
@@ -206,6 +208,42 @@ BODIES: list[tuple[Schema, str, Any, list[Any], list[Any]]] = [
     (CorrectionSchema(), "Correction", None, [{"score": None, "maxScore": None}, {"score": 0, "maxScore": 0.0001}], []),
     (CorrectionSchema(), "Correction", None, [], [{}, {"score": None}, {"maxScore": 1}, {"occurredAt": "2026-01-31"}]),
     (MergeSchema(), "Merge", "into", ["lea", "-1"], ["", "me", "stats", ".", 1, None]),
+    (
+        RequestedWebhookSchema(),
+        "RequestedWebhook",
+        "url",
+        ["https://a", "http://a.b:1/c?d=%20", "https://[::1]/"],
+        ["a", "ftp://a", None],
+    ),
+    (
+        RequestedWebhookSchema(),
+        "RequestedWebhook",
+        "url",
+        ["https://a/" + "b" * 1990],
+        ["https://a/" + "b" * 1991, "https://a/#b"],
+    ),
+    (
+        RequestedWebhookSchema(),
+        "RequestedWebhook",
+        "url",
+        [],
+        ["https://a b/", "https://user@a/", "https:///a", 1],
+    ),
+    (
+        RequestedWebhookSchema(),
+        "RequestedWebhook",
+        "types",
+        [["learner.erased"], None],
+        [[], ["a"], [1], "learner.erased"],
+    ),
+    (
+        RequestedWebhookSchema(),
+        "RequestedWebhook",
+        "moduleIds",
+        [["algebra"], None],
+        [[], ["export"], ["algebra"] * 1001, "algebra"],
+    ),
+    (RequestedWebhookSchema(), "RequestedWebhook", "active", [True, False], [None, 1, "true"]),
     (ModuleSchema(), "Module", "title", ["", "x" * 200], ["x" * 201, None]),
     (ModuleSchema(), "Module", "instructorIds", [[], ["ines", "iris"]], [["ines", "ines"], ["me"], [1], None]),
     (ModuleSchema(), "Module", "contents", [[], [CONTENT]], [[{}], [1], {}, None]),
@@ -227,7 +265,7 @@ def test_the_document_accepts_what_the_service_accepts_and_no_more(
         {"$ref": f"#/components/schemas/{'Module' if name == 'Content' else name}", **openapi.describe(app)},
         format_checker=OAS31Validator.FORMAT_CHECKER,
     )
-    required = {"Update": UPDATE, "Module": MODULE}.get(name, {})
+    required = {"Update": UPDATE, "Module": MODULE, "RequestedWebhook": {"url": "https://a"}}.get(name, {})
     for value, expected in [(value, True) for value in accepted] + [(value, False) for value in wrong]:
         body = {**required, **(value if field is None else {field: value})}
         if name == "Content":

@@ -32,7 +32,11 @@ BOUNDED: dict[str, Any] = {
 NAMES = {"student": "sam", "instructor": "ines", "admin": "ada", "service": "lms"}
 LEARNERS, MODULES, CONTENTS = ["sam", "tom"], ["sql-basics"], ["sql-welcome", "sql-joins", "sql-quiz"]
 
+WEBHOOK = "completed modules"
+"""The name of the example that makes a webhook."""
+
 SAID_IN_WORDS = {
+    "Must be on a host that is allowed.",
     "The content is not in the catalog.",
     "Must not be more than maxScore.",
     "Must be null together with maxScore.",
@@ -98,7 +102,11 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
         update["properties"]["contentId"] = components["schemas"]["Content"]["properties"]["id"] = {"enum": CONTENTS}
         update["properties"]["userId"].setdefault("enum", LEARNERS)
         del components["schemas"]["Module"]["properties"]["id"]  # which is to be that of the path
-        for name, ids in (("userId", LEARNERS), ("userIdOrMe", ["sam", "me"]), ("moduleId", MODULES)):
+        components["schemas"]["RequestedWebhook"]["properties"]["url"] = {
+            "enum": ["https://hooks.example.org/progress"]
+        }
+        ids_of = {"userId": LEARNERS, "userIdOrMe": ["sam", "me"], "moduleId": MODULES, "webhookId": ["certificates"]}
+        for name, ids in ids_of.items():
             parameters[name]["schema"] = {"enum": ids}
     checks = {name: {"enabled": False} for name in OTHERWISE}
     config = {
@@ -125,7 +133,10 @@ class Session:
         empty(self.app)
         service = Caller(self.app, "service", "lms")
         for call in json.loads(openapi.EXAMPLES.read_bytes())["calls"]:
-            if call["operation"] in ("publishModule", "changeEnrollment", "sendUpdate", "sendBatch"):
+            if (
+                call["operation"] in ("publishModule", "changeEnrollment", "sendUpdate", "sendBatch")
+                or call["name"] == WEBHOOK
+            ):
                 answer = service.call(call["method"], call["path"], json=call["request"])
                 assert answer.status_code == call["status"]
         update = {"contentId": CONTENTS[0], **({"userId": LEARNERS[0]} if self.role == "service" else {})}

@@ -2817,8 +2817,8 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT
   CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) AS anon_1;
 
--- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of a module
--- or of none.
+-- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of some
+-- modules or of none.
 SELECT
   changes.settled_after,
   changes.id,
@@ -2848,15 +2848,16 @@ WHERE
   )
   AND changes.type IN (CAST(%(type_1_1)s AS VARCHAR))
   AND (
-    changes.module_id = CAST(%(module_id_1)s AS VARCHAR) OR changes.module_id IS NULL
+    changes.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+    OR changes.module_id IS NULL
   )
 ORDER BY
   changes.settled_after,
   changes.id
 LIMIT CAST(%(param_4)s AS INT);
 
--- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of a
--- module or of none.
+-- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of some
+-- modules or of none.
 SELECT
   looked_at.settled_after,
   looked_at.id,
@@ -2878,6 +2879,222 @@ ORDER BY
   looked_at.settled_after DESC,
   looked_at.id DESC
 LIMIT CAST(%(param_4)s AS INT);
+
+COMMIT;
+
+
+-- PUT /api/webhooks/{webhookId}, a new webhook
+-- ============================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- store.webhooks.lock: Lock a webhook and read it.
+SELECT
+  webhooks.id,
+  webhooks.url,
+  webhooks.types,
+  webhooks.module_ids,
+  webhooks.active,
+  webhooks.secret,
+  webhooks.previous_secret,
+  webhooks.previous_until,
+  webhooks.settled_after,
+  webhooks.change_id,
+  webhooks.failing_since,
+  webhooks.last_status
+FROM webhooks
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR)   FOR UPDATE;
+
+-- changes.queries._first_open, as above
+
+-- changes.queries.end: Return the place behind the last change.
+SELECT
+  changes.settled_after,
+  changes.id
+FROM changes
+WHERE
+  changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
+ORDER BY
+  changes.settled_after DESC,
+  changes.id DESC
+LIMIT CAST(%(param_1)s AS INT);
+
+-- store.webhooks.make: Store a new webhook.
+INSERT INTO webhooks (
+  id,
+  url,
+  types,
+  module_ids,
+  active,
+  secret,
+  previous_secret,
+  previous_until,
+  settled_after,
+  change_id,
+  failing_since,
+  last_status
+)
+VALUES
+  (
+    CAST(%(id)s AS VARCHAR),
+    CAST(%(url)s AS VARCHAR),
+    CAST(%(types)s AS JSON),
+    CAST(%(module_ids)s AS JSON),
+    %(active)s,
+    CAST(%(secret)s AS VARCHAR),
+    CAST(%(previous_secret)s AS VARCHAR),
+    CAST(%(previous_until)s AS TIMESTAMPTZ),
+    CAST(%(settled_after)s AS BIGINT),
+    CAST(%(change_id)s AS BIGINT),
+    CAST(%(failing_since)s AS TIMESTAMPTZ),
+    CAST(%(last_status)s AS SMALLINT)
+  );
+
+-- store.webhooks.pending: Count what waits for a webhook among the next changes, settled or not.
+SELECT
+  COUNT(*) AS count_1,
+  MIN(changes.recorded_at) AS min_1
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT CAST(%(param_3)s AS INT)
+  )
+  AND changes.type IN (CAST(%(type_1_1)s AS VARCHAR))
+  AND (
+    changes.module_id IN (CAST(%(module_id_1_1)s AS VARCHAR))
+    OR changes.module_id IS NULL
+  );
+
+COMMIT;
+
+
+-- PUT /api/webhooks/{webhookId}
+-- =============================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- store.webhooks.lock, as above
+
+-- store.webhooks.change: Change a webhook, if it exists and fulfils the conditions, and return what it has become.
+UPDATE webhooks SET url = CAST(%(url)s AS VARCHAR), types = CAST(%(types)s AS JSON), module_ids = CAST(%(module_ids)s AS JSON), active = %(active)s
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR)
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status;
+
+-- store.webhooks.pending (2): Count what waits for a webhook among the next changes, settled or not.
+SELECT
+  COUNT(*) AS count_1,
+  MIN(changes.recorded_at) AS min_1
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT CAST(%(param_3)s AS INT)
+  );
+
+COMMIT;
+
+
+-- GET /api/webhooks/{webhookId}
+-- =============================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- store.webhooks.find: Read a webhook.
+SELECT
+  webhooks.id,
+  webhooks.url,
+  webhooks.types,
+  webhooks.module_ids,
+  webhooks.active,
+  webhooks.secret,
+  webhooks.previous_secret,
+  webhooks.previous_until,
+  webhooks.settled_after,
+  webhooks.change_id,
+  webhooks.failing_since,
+  webhooks.last_status
+FROM webhooks
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR);
+
+-- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- GET /api/webhooks
+-- =================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- store.webhooks.listed: List the webhooks by their ids.
+SELECT
+  webhooks.id,
+  webhooks.url,
+  webhooks.types,
+  webhooks.module_ids,
+  webhooks.active,
+  webhooks.secret,
+  webhooks.previous_secret,
+  webhooks.previous_until,
+  webhooks.settled_after,
+  webhooks.change_id,
+  webhooks.failing_since,
+  webhooks.last_status
+FROM webhooks
+ORDER BY
+  webhooks.id;
+
+-- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- POST /api/webhooks/{webhookId}/secret
+-- =====================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- store.webhooks.lock, as above
+
+-- store.webhooks.change (2): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET secret = CAST(%(secret)s AS VARCHAR), previous_secret = CAST(%(previous_secret)s AS VARCHAR), previous_until = CAST(%(previous_until)s AS TIMESTAMPTZ)
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR)
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status;
+
+-- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- DELETE /api/webhooks/{webhookId}
+-- ================================
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- store.webhooks.remove: Delete a webhook, if there is one.
+DELETE FROM webhooks
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR);
 
 COMMIT;
 

@@ -2092,8 +2092,8 @@ BEGIN;
 SELECT
   1 AS anon_1;
 
--- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of a module
--- or of none.
+-- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of some
+-- modules or of none.
 SELECT
   changes.settled_after,
   changes.id,
@@ -2123,7 +2123,7 @@ WHERE
   )
   AND changes.type IN (?)
   AND (
-    changes.module_id = ? OR changes.module_id IS NULL
+    changes.module_id IN (?) OR changes.module_id IS NULL
   )
 ORDER BY
   changes.settled_after,
@@ -2131,8 +2131,8 @@ ORDER BY
 LIMIT ?
 OFFSET ?;
 
--- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of a
--- module or of none.
+-- changes.queries.feed (2): List the first changes behind a place: those of some types, if any are given, and of some
+-- modules or of none.
 SELECT
   looked_at.settled_after,
   looked_at.id,
@@ -2155,6 +2155,207 @@ ORDER BY
   looked_at.id DESC
 LIMIT ?
 OFFSET ?;
+
+COMMIT;
+
+
+-- PUT /api/webhooks/{webhookId}, a new webhook
+-- ============================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.lock: Lock a webhook and read it.
+SELECT
+  webhooks.id,
+  webhooks.url,
+  webhooks.types,
+  webhooks.module_ids,
+  webhooks.active,
+  webhooks.secret,
+  webhooks.previous_secret,
+  webhooks.previous_until,
+  webhooks.settled_after,
+  webhooks.change_id,
+  webhooks.failing_since,
+  webhooks.last_status
+FROM webhooks
+WHERE
+  webhooks.id = ?;
+
+-- changes.queries._first_open, as above
+
+-- changes.queries.end: Return the place behind the last change.
+SELECT
+  changes.settled_after,
+  changes.id
+FROM changes
+WHERE
+  changes.settled_after < ?
+ORDER BY
+  changes.settled_after DESC,
+  changes.id DESC
+LIMIT ?
+OFFSET ?;
+
+-- store.webhooks.make: Store a new webhook.
+INSERT INTO webhooks (
+  id,
+  url,
+  types,
+  module_ids,
+  active,
+  secret,
+  previous_secret,
+  previous_until,
+  settled_after,
+  change_id,
+  failing_since,
+  last_status
+)
+VALUES
+  (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- store.webhooks.pending: Count what waits for a webhook among the next changes, settled or not.
+SELECT
+  COUNT(*) AS count_1,
+  MIN(changes.recorded_at) AS min_1
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (?, ?)
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT ?
+    OFFSET ?
+  )
+  AND changes.type IN (?)
+  AND (
+    changes.module_id IN (?) OR changes.module_id IS NULL
+  );
+
+COMMIT;
+
+
+-- PUT /api/webhooks/{webhookId}
+-- =============================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.lock, as above
+
+-- store.webhooks.change: Change a webhook, if it exists and fulfils the conditions, and return what it has become.
+UPDATE webhooks SET url = ?, types = ?, module_ids = ?, active = ?
+WHERE
+  webhooks.id = ?
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status;
+
+-- store.webhooks.pending (2): Count what waits for a webhook among the next changes, settled or not.
+SELECT
+  COUNT(*) AS count_1,
+  MIN(changes.recorded_at) AS min_1
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (?, ?)
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT ?
+    OFFSET ?
+  );
+
+COMMIT;
+
+
+-- GET /api/webhooks/{webhookId}
+-- =============================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- store.webhooks.lock, as above
+
+-- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- GET /api/webhooks
+-- =================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- store.webhooks.listed: List the webhooks by their ids.
+SELECT
+  webhooks.id,
+  webhooks.url,
+  webhooks.types,
+  webhooks.module_ids,
+  webhooks.active,
+  webhooks.secret,
+  webhooks.previous_secret,
+  webhooks.previous_until,
+  webhooks.settled_after,
+  webhooks.change_id,
+  webhooks.failing_since,
+  webhooks.last_status
+FROM webhooks
+ORDER BY
+  webhooks.id;
+
+-- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- POST /api/webhooks/{webhookId}/secret
+-- =====================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.lock, as above
+
+-- store.webhooks.change (2): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET secret = ?, previous_secret = ?, previous_until = ?
+WHERE
+  webhooks.id = ?
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status;
+
+-- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- DELETE /api/webhooks/{webhookId}
+-- ================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.remove: Delete a webhook, if there is one.
+DELETE FROM webhooks
+WHERE
+  webhooks.id = ?;
 
 COMMIT;
 

@@ -5,34 +5,29 @@ still to be written has a later place in that order.
 """
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, func, or_, select, tuple_
+from sqlalchemy import Connection, func, select, tuple_
 
 from progress_service.store.functions import first_open
 from progress_service.store.journal import Told
 from progress_service.store.models import Change
 from progress_service.store.values import columns
+from progress_service.store.webhooks import Place, wanted
 
 MOST_SCANNED = 10_000
 """The most changes that a request looks at, to find those of some types or of a module."""
 ORDER = Change.settled_after, Change.id
 
 
-class Place(NamedTuple):
-    """A place in the order of changes."""
-
-    settled_after: int
-    id: int
-
-
 START = Place(0, 0)
 
 
 class Feed(NamedTuple):
-    """Some changes, the place behind the last change that was looked at, and whether there are more to look at."""
+    """Changes and their places, the place behind the last that was looked at, and whether there are more to look at."""
 
     changes: list[Told]
+    places: list[Place]
     place: Place
     has_more: bool
 
@@ -49,25 +44,29 @@ def end(connection: Connection) -> Place:
     return Place(*found) if found else START
 
 
-def feed(connection: Connection, after: Place, limit: int, types: Collection[str], module_id: str | None) -> Feed:
-    """List the first changes behind a place: those of some types, if any are given, and of a module or of none."""
-    wanted: list[Any] = [Change.type.in_(types)] if types else []
-    if module_id is not None:
-        wanted.append(or_(Change.module_id == module_id, Change.module_id.is_(None)))
-    most = MOST_SCANNED if wanted else limit + 1
+def feed(
+    connection: Connection,
+    after: Place,
+    limit: int,
+    types: Collection[str] | None,
+    module_ids: Collection[str] | None,
+) -> Feed:
+    """List the first changes behind a place: those of some types, if any are given, and of some modules or of none."""
+    conditions = wanted(types, module_ids)
+    most = MOST_SCANNED if conditions else limit + 1
     behind = tuple_(*ORDER) > tuple_(*after), Change.settled_after < _first_open(connection)
     scanned = select(Change.id).where(*behind).order_by(*ORDER).limit(most)
-    found = select(*ORDER, *columns(Change, Told)).where(Change.id.in_(scanned), *wanted).order_by(*ORDER)
+    found = select(*ORDER, *columns(Change, Told)).where(Change.id.in_(scanned), *conditions).order_by(*ORDER)
     rows = connection.execute(found.limit(limit + 1)).all()
-    told = [Told(*row[2:]) for row in rows[:limit]]
+    told, places = [Told(*row[2:]) for row in rows[:limit]], [Place(*row[:2]) for row in rows[:limit]]
     if len(rows) > limit:
-        return Feed(told, Place(*rows[limit - 1][:2]), has_more=True)
+        return Feed(told, places, places[-1], has_more=True)
     looked_at = scanned.add_columns(Change.settled_after).subquery("looked_at").c
     number = func.count().over()
     last = select(looked_at.settled_after, looked_at.id, number)
     last = last.order_by(looked_at.settled_after.desc(), looked_at.id.desc()).limit(1)
     *place, number_found = connection.execute(last).first() or (*after, 0)
-    return Feed(told, Place(*place), has_more=number_found == most)
+    return Feed(told, places, Place(*place), has_more=number_found == most)
 
 
 def _first_open(connection: Connection) -> int:

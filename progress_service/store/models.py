@@ -314,6 +314,37 @@ class Change(Base):
     """Whether it belongs to an enrollment that still exists. Others are kept for some time only."""
 
 
+class Webhook(Base):
+    """A program that is told of changes: where, of which, how far it has been told, and how the last try went.
+
+    Its place among all changes is that of the last change that it has been told. Who delivers to it holds a lease,
+    which ends by itself when its holder is killed.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        sa.CheckConstraint("(previous_secret IS NULL) = (previous_until IS NULL)", "previous_secret"),
+        sa.CheckConstraint("(failing_since IS NULL) = (next_try_at IS NULL)", "failing_since"),
+        sa.CheckConstraint("(leased_by IS NULL) = (leased_until IS NULL)", "leased_by"),
+    )
+
+    id: Mapped[Key]
+    url: Mapped[str] = mapped_column(sa.String(2000))
+    types: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))
+    module_ids: Mapped[list[str] | None] = mapped_column(sa.JSON(none_as_null=True))
+    active: Mapped[bool]
+    secret: Mapped[str] = mapped_column(sa.Text)
+    previous_secret: Mapped[str | None] = mapped_column(sa.Text)
+    previous_until: Mapped[datetime | None]
+    settled_after: Mapped[int]
+    change_id: Mapped[int]
+    failing_since: Mapped[datetime | None]
+    next_try_at: Mapped[datetime | None]
+    last_status: Mapped[Small | None]
+    leased_by: Mapped[UUID | None]
+    leased_until: Mapped[datetime | None]
+
+
 class StoredAnswer(Base):
     """The answer to a request with an Idempotency-Key, for repeats of the request, and the learner named in it.
 

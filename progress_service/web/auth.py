@@ -64,6 +64,8 @@ READ_CATALOG = Policy(student=NONE, instructor=TAUGHT, auditor=ANY, admin=ANY, s
 WRITE_CATALOG = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
 ERASE = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
 READ_CHANGES = Policy(student=NONE, instructor=NONE, auditor=ANY, admin=ANY, service=ANY)
+READ_WEBHOOKS = Policy(student=NONE, instructor=NONE, auditor=ANY, admin=ANY, service=ANY)
+WRITE_WEBHOOKS = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
 CORRECT = Policy(student=NONE, instructor=NONE, auditor=NONE, admin=ANY, service=ANY)
 
 

@@ -62,6 +62,8 @@ class Answer(NamedTuple):
     status: int = 200
     learner: str | None = None
     """The learner named in the document, so that erasing that learner also deletes the stored copy. None if several."""
+    kept: Document | None = None
+    """What a repeat gets, if it is another document: a secret is told once."""
 
 
 class Stream(NamedTuple):
@@ -254,7 +256,8 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
         if operation.text:
             response.vary.add("Accept")
         if key and isinstance(answer, Answer):
-            idempotency.keep(connection, [(key, response, answer.learner)], now)
+            repeat = respond(answer._replace(document=answer.kept)) if answer.kept else response
+            idempotency.keep(connection, [(key, repeat, answer.learner)], now)
         return response
 
     if not is_read:

@@ -17,6 +17,7 @@ PATH_PARTS = {
     "module_id": ModuleId(data_key="moduleId"),
     "content_id": Identifier(data_key="contentId"),
     "record_id": Identifier(data_key="recordId"),
+    "webhook_id": Identifier(data_key="webhookId"),
 }
 PAGING = ("limit", "cursor")
 """The query parameters of an answer with pages."""

@@ -1,0 +1,108 @@
+"""Webhooks as they are stored: what each is to be told, how far it has been told, and who delivers to it."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, delete, func, insert, or_, select, tuple_, update
+
+from progress_service.store.functions import first_open
+from progress_service.store.models import Change, Webhook
+from progress_service.store.values import columns
+
+MOST_COUNTED = 10_000
+"""The most changes behind a webhook's place that are looked at, to count what waits for it."""
+
+
+class Place(NamedTuple):
+    """A place in the order of all changes."""
+
+    settled_after: int
+    id: int
+
+
+class StoredWebhook(NamedTuple):
+    """A webhook; secrets are encrypted."""
+
+    id: str
+    url: str
+    types: list[str] | None
+    module_ids: list[str] | None
+    active: bool
+    secret: str
+    previous_secret: str | None
+    previous_until: datetime | None
+    settled_after: int
+    change_id: int
+    failing_since: datetime | None
+    last_status: int | None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.settled_after, self.change_id)
+
+
+class Pending(NamedTuple):
+    """How many changes wait for a webhook, of the first that may, and when the oldest of them was recorded."""
+
+    number: int
+    since: datetime | None
+
+
+COLUMNS = columns(Webhook, StoredWebhook)
+
+
+def wanted(types: Iterable[str] | None, module_ids: Iterable[str] | None) -> list[Any]:
+    """Return the conditions for changes of some types, and of some modules or of none; None stands for all."""
+    conditions: list[Any] = [] if types is None else [Change.type.in_(types)]
+    if module_ids is not None:
+        conditions.append(or_(Change.module_id.in_(module_ids), Change.module_id.is_(None)))
+    return conditions
+
+
+def listed(connection: Connection) -> list[StoredWebhook]:
+    """List the webhooks by their ids."""
+    return [StoredWebhook(*row) for row in connection.execute(select(*COLUMNS).order_by(Webhook.id))]
+
+
+def find(connection: Connection, id_: str) -> StoredWebhook | None:
+    """Read a webhook."""
+    row = connection.execute(select(*COLUMNS).where(Webhook.id == id_)).first()
+    return StoredWebhook(*row) if row else None
+
+
+def lock(connection: Connection, id_: str) -> StoredWebhook | None:
+    """Lock a webhook and read it."""
+    row = connection.execute(select(*COLUMNS).where(Webhook.id == id_).with_for_update()).first()
+    return StoredWebhook(*row) if row else None
+
+
+def make(connection: Connection, webhook: StoredWebhook) -> None:
+    """Store a new webhook."""
+    connection.execute(insert(Webhook).values(**webhook._asdict()))
+
+
+def change(connection: Connection, id_: str, *where: Any, **values: Any) -> StoredWebhook | None:
+    """Change a webhook, if it exists and fulfils the conditions, and return what it has become."""
+    changed = update(Webhook).where(Webhook.id == id_, *where).values(**values)
+    row = connection.execute(changed.returning(*COLUMNS)).first()
+    return StoredWebhook(*row) if row else None
+
+
+def remove(connection: Connection, id_: str) -> None:
+    """Delete a webhook, if there is one."""
+    connection.execute(delete(Webhook).where(Webhook.id == id_))
+
+
+def pending(connection: Connection, webhook: StoredWebhook) -> Pending:
+    """Count what waits for a webhook among the next changes, settled or not."""
+    behind = tuple_(Change.settled_after, Change.id) > tuple_(*webhook.place)
+    scanned = select(Change.id).where(behind).order_by(Change.settled_after, Change.id).limit(MOST_COUNTED)
+    found = select(func.count(), func.min(Change.recorded_at)).where(Change.id.in_(scanned))
+    return Pending(*connection.execute(found.where(*wanted(webhook.types, webhook.module_ids))).one())
+
+
+def delayed_since(connection: Connection) -> datetime | None:
+    """Return when the first change was recorded that waits for an open transaction, or None."""
+    unsettled = select(Change.recorded_at).where(Change.settled_after >= select(first_open()).scalar_subquery())
+    return connection.execute(unsettled.order_by(Change.settled_after, Change.id).limit(1)).scalar()
