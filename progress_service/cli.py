@@ -1,5 +1,6 @@
 """The `flask` commands."""
 
+import signal
 import sys
 import zlib
 from codecs import BOM_UTF8
@@ -25,6 +26,7 @@ from progress_service.calculations import COMMAND, Update
 from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
+from progress_service.changes.delivering import Deliverer
 from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.store import database, housekeeping, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange
@@ -156,6 +158,19 @@ def purge() -> None:
         deleted.update(step._asdict())
     kinds = (f"{deleted[kind]} {words}" for kind, words in PURGED.items())
     click.echo(f"{', '.join(kinds)} deleted.")
+
+
+@progress.command("deliver")
+@click.option("--once", is_flag=True, help="Stop when nothing is left that can be sent now.")
+def deliver(once: bool) -> None:
+    """Send changes to the webhooks, until TERM or INT; several may run at once."""
+    deliverer = Deliverer(current_app._get_current_object())  # type: ignore[attr-defined]
+    former = {number: signal.signal(number, lambda *_: deliverer.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        deliverer.run(once=once)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 progress.add_command(click.Command("purge-keys", callback=purge.callback, hidden=True))  # its former name

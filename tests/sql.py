@@ -22,7 +22,7 @@ from sqlalchemy import event
 from progress_service.store.direct import DirectStatement
 from progress_service.store.statements import Statements
 from tests.callers import Caller
-from tests.conftest import application, engine_of, migrate
+from tests.conftest import application, engine_of, migrate, wait_until_settled
 from tests.postgres import postgres_server
 
 DIRECTORY = Path(__file__).parents[1] / "docs/sql"
@@ -93,6 +93,10 @@ class Operations:
         yield "GET /api/webhooks/{webhookId}", lambda: service.get(hook)
         yield "GET /api/webhooks", lambda: service.get("/api/webhooks")
         yield "POST /api/webhooks/{webhookId}/secret", lambda: service.post(f"{hook}/secret")
+        service.put(hook, json={"url": url, "types": ["learner.erased"]})
+        service.put("/api/enrollments/eva/algebra", json={})
+        wait_until_settled(self.app)
+        yield "flask progress deliver --once, of nothing wanted", lambda: run(args=["progress", "deliver", "--once"])
         yield "DELETE /api/webhooks/{webhookId}", lambda: service.delete(hook)
         record_id = service.get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]["id"]
         yield "PUT /api/progress/{recordId}/complete", lambda: service.put(f"/api/progress/{record_id}/complete")

@@ -2901,7 +2901,8 @@ SELECT
   webhooks.settled_after,
   webhooks.change_id,
   webhooks.failing_since,
-  webhooks.last_status
+  webhooks.last_status,
+  webhooks.leased_until
 FROM webhooks
 WHERE
   webhooks.id = CAST(%(id_1)s AS VARCHAR)   FOR UPDATE;
@@ -2933,7 +2934,8 @@ INSERT INTO webhooks (
   settled_after,
   change_id,
   failing_since,
-  last_status
+  last_status,
+  leased_until
 )
 VALUES
   (
@@ -2948,7 +2950,8 @@ VALUES
     CAST(%(settled_after)s AS BIGINT),
     CAST(%(change_id)s AS BIGINT),
     CAST(%(failing_since)s AS TIMESTAMPTZ),
-    CAST(%(last_status)s AS SMALLINT)
+    CAST(%(last_status)s AS SMALLINT),
+    CAST(%(leased_until)s AS TIMESTAMPTZ)
   );
 
 -- store.webhooks.pending: Count what waits for a webhook among the next changes, settled or not.
@@ -2988,7 +2991,7 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 UPDATE webhooks SET url = CAST(%(url)s AS VARCHAR), types = CAST(%(types)s AS JSON), module_ids = CAST(%(module_ids)s AS JSON), active = %(active)s
 WHERE
   webhooks.id = CAST(%(id_1)s AS VARCHAR)
-RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status;
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status, webhooks.leased_until;
 
 -- store.webhooks.pending (2): Count what waits for a webhook among the next changes, settled or not.
 SELECT
@@ -3029,7 +3032,8 @@ SELECT
   webhooks.settled_after,
   webhooks.change_id,
   webhooks.failing_since,
-  webhooks.last_status
+  webhooks.last_status,
+  webhooks.leased_until
 FROM webhooks
 WHERE
   webhooks.id = CAST(%(id_1)s AS VARCHAR);
@@ -3057,7 +3061,8 @@ SELECT
   webhooks.settled_after,
   webhooks.change_id,
   webhooks.failing_since,
-  webhooks.last_status
+  webhooks.last_status,
+  webhooks.leased_until
 FROM webhooks
 ORDER BY
   webhooks.id;
@@ -3079,9 +3084,153 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 UPDATE webhooks SET secret = CAST(%(secret)s AS VARCHAR), previous_secret = CAST(%(previous_secret)s AS VARCHAR), previous_until = CAST(%(previous_until)s AS TIMESTAMPTZ)
 WHERE
   webhooks.id = CAST(%(id_1)s AS VARCHAR)
-RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status;
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status, webhooks.leased_until;
 
 -- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- flask progress deliver --once, of nothing wanted
+-- ================================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.webhooks.due: List the webhooks that something settled waits for, that may be told now, and that nobody
+-- delivers to.
+SELECT
+  webhooks.id
+FROM webhooks
+WHERE
+  webhooks.active IS TRUE
+  AND (
+    webhooks.next_try_at IS NULL
+    OR webhooks.next_try_at <= CAST(%(next_try_at_1)s AS TIMESTAMPTZ)
+  )
+  AND (
+    webhooks.leased_until IS NULL
+    OR webhooks.leased_until <= CAST(%(leased_until_1)s AS TIMESTAMPTZ)
+  )
+  AND (
+    EXISTS(
+      SELECT
+        changes.id
+      FROM changes
+      WHERE
+        (changes.settled_after, changes.id) > (webhooks.settled_after, webhooks.change_id)
+        AND changes.settled_after < (
+          SELECT
+            CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) AS anon_1
+        )
+    )
+  )
+ORDER BY
+  webhooks.id;
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.webhooks.change (3): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET leased_by = CAST(%(leased_by)s AS UUID), leased_until = CAST(%(leased_until)s AS TIMESTAMPTZ)
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR)
+  AND webhooks.active IS TRUE
+  AND (
+    webhooks.next_try_at IS NULL
+    OR webhooks.next_try_at <= CAST(%(next_try_at_1)s AS TIMESTAMPTZ)
+  )
+  AND (
+    webhooks.leased_until IS NULL
+    OR webhooks.leased_until <= CAST(%(leased_until_1)s AS TIMESTAMPTZ)
+  )
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status, webhooks.leased_until;
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- changes.queries._first_open, as above
+
+-- changes.queries.feed (3): List the first changes behind a place: those of some types, if any are given, and of some
+-- modules or of none.
+SELECT
+  changes.settled_after,
+  changes.id,
+  changes.id AS id__1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT CAST(%(param_3)s AS INT)
+  )
+  AND changes.type IN (CAST(%(type_1_1)s AS VARCHAR))
+ORDER BY
+  changes.settled_after,
+  changes.id
+LIMIT CAST(%(param_4)s AS INT);
+
+-- changes.queries.feed (2), as above
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.webhooks.change (4): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET settled_after = CAST(%(settled_after)s AS BIGINT), change_id = CAST(%(change_id)s AS BIGINT), leased_until = CAST(%(leased_until)s AS TIMESTAMPTZ)
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR)
+  AND webhooks.leased_by = CAST(%(leased_by_1)s AS UUID)
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status, webhooks.leased_until;
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.webhooks.change (5): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET leased_by = CAST(%(leased_by)s AS UUID), leased_until = CAST(%(leased_until)s AS TIMESTAMPTZ)
+WHERE
+  webhooks.id = CAST(%(id_1)s AS VARCHAR)
+  AND webhooks.leased_by = CAST(%(leased_by_1)s AS UUID)
+RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhooks.active, webhooks.secret, webhooks.previous_secret, webhooks.previous_until, webhooks.settled_after, webhooks.change_id, webhooks.failing_since, webhooks.last_status, webhooks.leased_until;
+
+COMMIT;
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- store.webhooks.due, as above
 
 COMMIT;
 

@@ -2179,7 +2179,8 @@ SELECT
   webhooks.settled_after,
   webhooks.change_id,
   webhooks.failing_since,
-  webhooks.last_status
+  webhooks.last_status,
+  webhooks.leased_until
 FROM webhooks
 WHERE
   webhooks.id = ?;
@@ -2212,10 +2213,11 @@ INSERT INTO webhooks (
   settled_after,
   change_id,
   failing_since,
-  last_status
+  last_status,
+  leased_until
 )
 VALUES
-  (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+  (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- store.webhooks.pending: Count what waits for a webhook among the next changes, settled or not.
 SELECT
@@ -2256,7 +2258,7 @@ BEGIN IMMEDIATE;
 UPDATE webhooks SET url = ?, types = ?, module_ids = ?, active = ?
 WHERE
   webhooks.id = ?
-RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status;
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status, leased_until;
 
 -- store.webhooks.pending (2): Count what waits for a webhook among the next changes, settled or not.
 SELECT
@@ -2314,7 +2316,8 @@ SELECT
   webhooks.settled_after,
   webhooks.change_id,
   webhooks.failing_since,
-  webhooks.last_status
+  webhooks.last_status,
+  webhooks.leased_until
 FROM webhooks
 ORDER BY
   webhooks.id;
@@ -2338,9 +2341,148 @@ BEGIN IMMEDIATE;
 UPDATE webhooks SET secret = ?, previous_secret = ?, previous_until = ?
 WHERE
   webhooks.id = ?
-RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status;
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status, leased_until;
 
 -- store.webhooks.pending (2), as above
+
+COMMIT;
+
+
+-- flask progress deliver --once, of nothing wanted
+-- ================================================
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- store.webhooks.due: List the webhooks that something settled waits for, that may be told now, and that nobody
+-- delivers to.
+SELECT
+  webhooks.id
+FROM webhooks
+WHERE
+  webhooks.active IS 1
+  AND (
+    webhooks.next_try_at IS NULL OR webhooks.next_try_at <= ?
+  )
+  AND (
+    webhooks.leased_until IS NULL OR webhooks.leased_until <= ?
+  )
+  AND (
+    EXISTS(
+      SELECT
+        changes.id
+      FROM changes
+      WHERE
+        (changes.settled_after, changes.id) > (webhooks.settled_after, webhooks.change_id)
+        AND changes.settled_after < (
+          SELECT
+            1 AS anon_1
+        )
+    )
+  )
+ORDER BY
+  webhooks.id;
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.change (3): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET leased_by = ?, leased_until = ?
+WHERE
+  webhooks.id = ?
+  AND webhooks.active IS 1
+  AND (
+    webhooks.next_try_at IS NULL OR webhooks.next_try_at <= ?
+  )
+  AND (
+    webhooks.leased_until IS NULL OR webhooks.leased_until <= ?
+  )
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status, leased_until;
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- changes.queries._first_open, as above
+
+-- changes.queries.feed (3): List the first changes behind a place: those of some types, if any are given, and of some
+-- modules or of none.
+SELECT
+  changes.settled_after,
+  changes.id,
+  changes.id AS id__1,
+  changes.type,
+  changes.time,
+  changes.recorded_at,
+  changes.user_id,
+  changes.module_id,
+  changes.content_id,
+  changes.by_sub,
+  changes.by_role,
+  changes.data
+FROM changes
+WHERE
+  changes.id IN (
+    SELECT
+      changes.id
+    FROM changes
+    WHERE
+      (changes.settled_after, changes.id) > (?, ?) AND changes.settled_after < ?
+    ORDER BY
+      changes.settled_after,
+      changes.id
+    LIMIT ?
+    OFFSET ?
+  )
+  AND changes.type IN (?)
+ORDER BY
+  changes.settled_after,
+  changes.id
+LIMIT ?
+OFFSET ?;
+
+-- changes.queries.feed (2), as above
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.change (4): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET settled_after = ?, change_id = ?, leased_until = ?
+WHERE
+  webhooks.id = ? AND webhooks.leased_by = ?
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status, leased_until;
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN IMMEDIATE;
+
+-- store.webhooks.change (5): Change a webhook, if it exists and fulfils the conditions, and return what it has
+-- become.
+UPDATE webhooks SET leased_by = ?, leased_until = ?
+WHERE
+  webhooks.id = ? AND webhooks.leased_by = ?
+RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_until, settled_after, change_id, failing_since, last_status, leased_until;
+
+COMMIT;
+
+PRAGMA busy_timeout = 300000;
+
+BEGIN;
+
+-- store.webhooks.due, as above
 
 COMMIT;
 

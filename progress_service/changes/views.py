@@ -113,6 +113,7 @@ def put_webhook(call: Call, webhook_id: str) -> Answer:
             change_id=place.id,
             failing_since=None,
             last_status=None,
+            leased_until=None,
         )
         webhooks.make(call.connection, made)
         return _telling(call, made, secret.plain, 201)

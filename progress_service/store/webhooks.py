@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
+from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, tuple_, update
 
 from progress_service.store.functions import first_open
 from progress_service.store.models import Change, Webhook
@@ -36,6 +37,10 @@ class StoredWebhook(NamedTuple):
     change_id: int
     failing_since: datetime | None
     last_status: int | None
+    leased_until: datetime | None
+
+    def is_leased_until(self, time: datetime) -> bool:
+        return self.leased_until is not None and time <= self.leased_until
 
     @property
     def place(self) -> Place:
@@ -92,6 +97,30 @@ def change(connection: Connection, id_: str, *where: Any, **values: Any) -> Stor
 def remove(connection: Connection, id_: str) -> None:
     """Delete a webhook, if there is one."""
     connection.execute(delete(Webhook).where(Webhook.id == id_))
+
+
+def due(connection: Connection, now: datetime) -> list[str]:
+    """List the webhooks that something settled waits for, that may be told now, and that nobody delivers to."""
+    behind = tuple_(Change.settled_after, Change.id) > tuple_(Webhook.settled_after, Webhook.change_id)
+    settled = Change.settled_after < select(first_open()).scalar_subquery()
+    waits = select(Change.id).where(behind, settled).exists()
+    found = select(Webhook.id).where(*_may_be_told(now), waits).order_by(Webhook.id)
+    return list(connection.execute(found).scalars())
+
+
+def lease(connection: Connection, id_: str, by: UUID, now: datetime, until: datetime) -> StoredWebhook | None:
+    """Take the lease of a webhook, and return the webhook; None if it may not be told now, or another has the lease."""
+    return change(connection, id_, *_may_be_told(now), leased_by=by, leased_until=until)
+
+
+def change_leased(connection: Connection, id_: str, by: UUID, **values: Any) -> StoredWebhook | None:
+    """Change a webhook, if this deliverer still has its lease, and return what it has become."""
+    return change(connection, id_, Webhook.leased_by == by, **values)
+
+
+def _may_be_told(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    is_free = or_(Webhook.leased_until.is_(None), Webhook.leased_until <= now)
+    return Webhook.active.is_(True), or_(Webhook.next_try_at.is_(None), Webhook.next_try_at <= now), is_free
 
 
 def pending(connection: Connection, webhook: StoredWebhook) -> Pending:
