@@ -1,20 +1,24 @@
 """What Prometheus reads: every request counted once, by its route, in few series."""
 
 import os
+import shutil
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from prometheus_client import Histogram, values
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text, update
 
 from progress_service.operations import metrics
+from progress_service.store.models import Change, Webhook
 from tests.callers import Caller
-from tests.conftest import Callers, Publish
+from tests.conftest import Callers, Publish, application, engine_of, wait_until_settled
 
 Counts = dict[tuple[str, ...], float]
 
@@ -24,7 +28,7 @@ def counted(caller: Caller) -> Counts:
     response = caller.get("/metrics")
     assert response.status_code == 200
     assert response.content_type.startswith("text/plain; version=")
-    (family,) = text_string_to_metric_families(response.text)
+    family, *_ = text_string_to_metric_families(response.text)
     assert (family.name, family.type) == ("http_request_duration_seconds", "histogram")
     samples = [sample for sample in family.samples if sample.name.endswith("_count")]
     return {tuple(sample.labels[name] for name in ("method", "route", "status")): sample.value for sample in samples}
@@ -72,9 +76,9 @@ def test_workers_share_a_directory_that_is_new_and_goes_with_them(
 ) -> None:
     assert list(tmp_path.iterdir()) == [shared]
     assert list(shared.iterdir()) == []
-    assert anonymous.get("/metrics").data == b"", "no worker has counted anything"
-    shared.rmdir()
-    assert anonymous.get("/metrics").data == b"", "somebody has cleaned up"
+    assert "http_request" not in anonymous.get("/metrics").text, "no worker has counted anything"
+    shutil.rmtree(shared)  # there is a file in it if no test before this has called a route
+    assert "http_request" not in anonymous.get("/metrics").text, "somebody has cleaned up"
     shared.mkdir()
 
 
@@ -143,3 +147,68 @@ def test_a_file_that_cannot_be_read_leaves_the_figures_of_the_others(
     files[0].unlink()
     files[0].symlink_to("vanished")
     assert counted(anonymous)["GET", "/{}", "200"] == 1
+
+
+def figures(caller: Caller) -> dict[tuple[str, str], float]:
+    """Return the figures of the journal, by name and webhook."""
+    families = text_string_to_metric_families(caller.get("/metrics").text)
+    samples = [sample for family in families if family.type == "gauge" for sample in family.samples]
+    return {(sample.name, sample.labels.get("webhook", "")): sample.value for sample in samples}
+
+
+def test_what_waits_for_webhooks_is_told_with_its_age(
+    app: Flask, anonymous: Caller, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+    for name, body in (("all", {}), ("paused", {"active": False}), ("others", {"types": ["learner.erased"]})):
+        webhook = {"url": "https://hooks.example.org/", **body}
+        assert service().put(f"/api/webhooks/{name}", json=webhook).status_code == 201
+    service().put("/api/enrollments/sam/algebra", json={})
+    wait_until_settled(app)
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    with engine_of(app).begin() as connection:
+        connection.execute(update(Change).where(Change.user_id == "sam").values(recorded_at=hour_ago))
+        failing = update(Webhook).where(Webhook.id == "all")
+        connection.execute(failing.values(failing_since=hour_ago, next_try_at=hour_ago))
+
+    found = figures(anonymous)
+    assert found.pop(("webhook_pending_seconds", "all")) == pytest.approx(3600, abs=60)
+    assert found.pop(("webhook_pending_seconds", "paused")) == pytest.approx(3600, abs=60)
+    assert found.pop(("webhook_failing_seconds", "all")) == pytest.approx(3600, abs=60)
+    assert found == {
+        ("changes_delay_seconds", ""): 0,
+        ("webhook_pending_changes", "all"): 1,
+        ("webhook_pending_changes", "paused"): 1,
+        ("webhook_pending_changes", "others"): 0,
+        ("webhook_pending_seconds", "others"): 0,
+        ("webhook_failing_seconds", "paused"): 0,
+        ("webhook_failing_seconds", "others"): 0,
+        ("webhook_active", "all"): 1,
+        ("webhook_active", "paused"): 0,
+        ("webhook_active", "others"): 1,
+    }
+
+
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+def test_how_long_an_open_transaction_delays_the_feed_is_told(
+    app: Flask, anonymous: Caller, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+    wait_until_settled(app)
+    with engine_of(app).connect() as connection, connection.begin():
+        connection.execute(text("SELECT pg_current_xact_id()"))
+        service().put("/api/enrollments/sam/algebra", json={})
+        with engine_of(app).begin() as other:
+            hour_ago = datetime.now(UTC) - timedelta(hours=1)
+            other.execute(update(Change).where(Change.user_id == "sam").values(recorded_at=hour_ago))
+        assert figures(anonymous)["changes_delay_seconds", ""] == pytest.approx(3600, abs=60)
+    wait_until_settled(app)
+    assert figures(anonymous)["changes_delay_seconds", ""] == 0
+
+
+def test_requests_are_told_while_the_database_is_away(tmp_path: Path) -> None:
+    with application(f"sqlite:///{tmp_path}/gone/progress.db") as app:
+        caller = Caller(app)
+        caller.get("/healthz")
+        assert counted(caller)["GET", "/healthz", "200"] >= 1
+        assert figures(caller) == {}

@@ -1,6 +1,7 @@
-"""The number and the durations of requests, for Prometheus.
+"""The number and the durations of requests, for Prometheus, and how far others are behind the journal.
 
 Under gunicorn each worker keeps its figures in a file, and the worker that is asked adds up the files of all workers.
+The figures of the journal are read from the database by the worker that is asked.
 """
 
 import fcntl
@@ -8,16 +9,22 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from flask import Flask, Response, current_app, g, request
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest, values
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from progress_service.store import database, webhooks
+from progress_service.store.webhooks import Pending, StoredWebhook
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 """The environment variable with the directory of these files, which the library reads."""
@@ -49,10 +56,69 @@ def _observe(response: Response) -> Response:
 def exposition() -> bytes:
     """Return the figures of all workers, or of this process if it is alone, in the format of Prometheus."""
     if DIRECTORY not in os.environ:
-        return generate_latest(REGISTRY)
-    workers = CollectorRegistry()
-    workers.register(Workers())
-    return generate_latest(workers)
+        requests = generate_latest(REGISTRY)
+    else:
+        workers = CollectorRegistry()
+        workers.register(Workers())
+        requests = generate_latest(workers)
+    journal = CollectorRegistry()
+    journal.register(Journal())
+    return requests + generate_latest(journal)
+
+
+class Journal(Collector):
+    """How far the feed of changes and the webhooks are behind; nothing while the database cannot be read."""
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # so that the database is not read twice
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            delayed_since, waiting = database.read(_read_journal)
+        except SQLAlchemyError as error:
+            current_app.logger.warning("the journal cannot be read: %s", type(error).__name__)
+            return
+        now = datetime.now(UTC)
+        delay = GaugeMetricFamily(
+            "changes_delay_seconds", "Age of the oldest change that waits for an open transaction."
+        )
+        delay.add_metric([], _age(delayed_since, now))
+        yield delay
+        for name, description, value in WEBHOOK_FIGURES:
+            family = GaugeMetricFamily(f"webhook_{name}", description, labels=["webhook"])
+            for webhook, pending in waiting:
+                family.add_metric([webhook.id], value(webhook, pending, now))
+            yield family
+
+
+def _read_journal(connection: Connection) -> tuple[datetime | None, list[tuple[StoredWebhook, Pending]]]:
+    waiting = [(webhook, webhooks.pending(connection, webhook)) for webhook in webhooks.listed(connection)]
+    return webhooks.delayed_since(connection), waiting
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return max(0.0, (now - since).total_seconds()) if since else 0.0
+
+
+WEBHOOK_FIGURES: list[tuple[str, str, Callable[[StoredWebhook, Pending, datetime], float]]] = [
+    ("pending_changes", "Changes that wait for it, of the next 10,000.", lambda _, pending, now: pending.number),
+    (
+        "pending_seconds",
+        "Age of the oldest change that waits for it; 0: none waits.",
+        lambda _, pending, now: _age(pending.since, now),
+    ),
+    (
+        "failing_seconds",
+        "For how long no try has succeeded; 0: the last has.",
+        lambda webhook, _, now: _age(webhook.failing_since, now),
+    ),
+    (
+        "active",
+        "Whether it is told of changes: 1, or 0 if it is paused or given up.",
+        lambda webhook, *_: webhook.active,
+    ),
+]
+"""The figures of each webhook: name, description, and how it is calculated."""
 
 
 class Workers(Collector):

@@ -74,7 +74,7 @@ def readyz() -> Response:
 @open_to_all
 @answers({"type": "string"}, 200, content_type="text/plain")
 def read_metrics() -> Response:
-    """Tell Prometheus how many requests there were, and how long they took."""
+    """Tell Prometheus of the requests and their durations, and how far the feed and the webhooks are behind."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 
