@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from flask import Flask
+from openapi_schema_validator import OAS31Validator
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 from standardwebhooks import Webhook as Verifier
@@ -36,6 +37,7 @@ from progress_service.changes.hosts import Host, Target, find_host, read_hosts
 from progress_service.changes.sending import NotSent
 from progress_service.config import ConfigurationError
 from progress_service.store.models import Webhook
+from progress_service.web.openapi import document as openapi
 from tests.callers import KEY, WEBHOOK_KEY, Caller
 from tests.conftest import Callers, Publish, application, engine_of, stored, wait_until_settled
 from tests.receiver import Message, Receiver, receiving
@@ -238,6 +240,10 @@ def test_every_change_arrives_in_order_as_a_signed_event(told: Caller, receiver:
     changes = feed(told, after=after)
     assert [change["type"] for change in changes] == ["learner.erased", "module.published"]
     messages = receiver.messages["/hook"]
+    document = openapi.describe(told.app)
+    described = document["webhooks"]["change"]["post"]
+    body = described["requestBody"]["content"]["application/cloudevents+json"]["schema"]
+    validator = OAS31Validator({**document, **body}, format_checker=OAS31Validator.FORMAT_CHECKER)
     for message, change in zip(messages, changes, strict=True):
         event = Verifier(secret).verify(message.body, message.headers)
         assert event == {
@@ -251,6 +257,8 @@ def test_every_change_arrives_in_order_as_a_signed_event(told: Caller, receiver:
             "data": change,
         }
         assert message.headers["content-type"] == "application/cloudevents+json"
+        validator.validate(event)
+        assert {parameter["name"] for parameter in described["parameters"]} <= message.headers.keys()
     assert told.get(HOOK).get_json() | {"pending": 0, "lastStatus": 204} == told.get(HOOK).get_json()
 
 

@@ -15,10 +15,9 @@ from progress_service.changes.hosts import Host, Target, addresses, find_host
 from progress_service.changes.settings import Settings
 from progress_service.store.journal import Told
 from progress_service.store.webhooks import StoredWebhook
-from progress_service.web.documents import ChangeDocument
+from progress_service.web.documents import EventDocument
 from progress_service.web.serialization import encode
 
-SOURCE = "urn:progress-service"
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 15
 """The most seconds from looking up the name until the answer's status."""
@@ -26,22 +25,6 @@ ANSWER_SECONDS = 15
 
 class NotSent(Exception):
     """There was no answer; the message says why, and quotes nothing from the receiver."""
-
-
-def event(told: Told) -> bytes:
-    """Write a change as a CloudEvent."""
-    return encode(
-        {
-            "specversion": "1.0",
-            "id": str(told.id),
-            "source": SOURCE,
-            "type": f"progress.{told.type}",
-            "subject": "/".join([told.user_id or "", *([told.module_id] if told.module_id else [])]),
-            "time": told.time,
-            "datacontenttype": "application/json",
-            "data": ChangeDocument.of(told),
-        }
-    )
 
 
 def send(settings: Settings, webhook: StoredWebhook, told: Told, now: datetime) -> int:
@@ -55,7 +38,7 @@ def send(settings: Settings, webhook: StoredWebhook, told: Told, now: datetime) 
     secrets = [webhook.secret]
     if webhook.previous_secret and webhook.previous_until and now < webhook.previous_until:
         secrets.append(webhook.previous_secret)
-    body = event(told)
+    body = encode(EventDocument.of(told))
     try:
         signature = settings.signer.sign(secrets, str(told.id), now, body.decode())
     except InvalidToken as error:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Annotated, NamedTuple, Self, TypeVar
+from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 from msgspec import Meta, Raw
@@ -19,6 +19,7 @@ Key = TypeVar("Key")
 IN_PROGRESS, NOT_STARTED, EXCUSED = "in_progress", "not_started", "excused"
 COUNTED = "Whether the learner is in the module's statistics."
 
+EVENT_SOURCE, EVENT_PREFIX = "urn:progress-service", "progress."
 Time = Annotated[datetime, Meta(tz=True)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
 Counted = Annotated[bool, Meta(description=COUNTED)]
@@ -152,6 +153,32 @@ class ChangeDocument(Document):
             content_id=told.content_id,
             by=ActorDocument(told.by_sub, told.by_role),
             data=Raw(told.data),
+        )
+
+
+class EventDocument(Document):
+    """A change as a CloudEvent, which webhooks are told."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Meta(description="That of the change, however often it is sent.")]
+    source: str
+    type: Annotated[str, Meta(extra_json_schema={"enum": [EVENT_PREFIX + name for name in CHANGE_TYPES]})]
+    subject: Annotated[str, Meta(description="The learner and the module: `sam/algebra`, `sam` or `/algebra`.")]
+    time: Time
+    datacontenttype: Literal["application/json"]
+    data: ChangeDocument
+
+    @classmethod
+    def of(cls, told: Told) -> Self:
+        return cls(
+            specversion="1.0",
+            id=str(told.id),
+            source=EVENT_SOURCE,
+            type=EVENT_PREFIX + told.type,
+            subject="/".join([told.user_id or "", *([told.module_id] if told.module_id else [])]),
+            time=told.time,
+            datacontenttype="application/json",
+            data=ChangeDocument.of(told),
         )
 
 

@@ -23,6 +23,7 @@ from werkzeug.routing import Rule
 
 from progress_service.web import problems
 from progress_service.web.auth import OWN, Caller, Policy, Reach, Role
+from progress_service.web.documents import EventDocument
 from progress_service.web.endpoint import Operation
 from progress_service.web.openapi import words
 from progress_service.web.openapi.words import Json
@@ -90,12 +91,13 @@ class _Document:
         for rule in routes:
             for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
                 self.spec.path(shared_template(rule), operations={method.lower(): self._operation(rule, method)})
+        body = {"required": True, "content": {"application/cloudevents+json": {"schema": reference(EventDocument)}}}
         written: Json = self.spec.to_dict()
-        return written
+        return {**written, "webhooks": {"change": {"post": {**words.EVENT, "requestBody": body}}}}
 
     def _add_components(self, operations: Iterable[Operation]) -> None:
         self.components.security_scheme("bearer", words.BEARER)
-        documents: list[type[Document]] = [ProblemDocument]
+        documents: list[type[Document]] = [ProblemDocument, EventDocument]
         for operation in operations:
             documents += [answer for answer in operation.answers.values() if isinstance(answer, type)]
         for name, schema in json_schemas(documents).items():

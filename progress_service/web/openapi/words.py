@@ -56,3 +56,25 @@ PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string"},
     },
 }
+
+EVENT_HEADERS = {
+    "webhook-id": "The id of the change, however often it is sent: who has seen it answers 2xx and does nothing.",
+    "webhook-timestamp": "When this try was made, in seconds since 1970.",
+    "webhook-signature": "`v1,` and a signature in base64 (Standard Webhooks); several, with spaces, for a day after the"
+    " secret was replaced.",
+}
+EVENT: Json = {
+    "operationId": "receiveChange",
+    "summary": "A webhook is told of a change.",
+    "description": "Changes come one after another, in the order of the feed, each at least once. What is not answered"
+    " 2xx within 15 seconds is sent again.",
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "description": description, "schema": {"type": "string"}}
+        for name, description in EVENT_HEADERS.items()
+    ],
+    "responses": {
+        "2XX": {"description": "The change is received."},
+        "410": {"description": "The webhook is to be told no more, until it is made active again."},
+    },
+}
+"""What webhooks are sent, but for its body."""
