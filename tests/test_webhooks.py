@@ -512,6 +512,15 @@ def test_a_webhook_that_is_changed_meanwhile_is_told_no_more(how: str, told: Cal
     assert len(receiver.messages["/hook"]) == 1
 
 
+def test_a_webhook_that_another_deliverer_has_just_taken_is_left_alone(told: Caller, receiver: Receiver) -> None:
+    finish(told, "sam", "sets")
+    wait_until_settled(told.app)
+    alter(told.app, leased_by=uuid4(), leased_until=datetime.now(UTC) + timedelta(minutes=1))
+    with told.app.app_context():
+        Deliverer(told.app)._serve("certificates")
+    assert not receiver.messages["/hook"]
+
+
 def test_nothing_is_sent_with_a_lease_that_is_about_to_end(
     told: Caller, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
