@@ -60,8 +60,8 @@ PARAMETERS: dict[str, Json] = {
 EVENT_HEADERS = {
     "webhook-id": "The id of the change, however often it is sent: who has seen it answers 2xx and does nothing.",
     "webhook-timestamp": "When this try was made, in seconds since 1970.",
-    "webhook-signature": "`v1,` and a signature in base64 (Standard Webhooks); several, with spaces, for a day after the"
-    " secret was replaced.",
+    "webhook-signature": "`v1,` and a signature in base64 (Standard Webhooks); several, with spaces, for a day after"
+    " the secret was replaced.",
 }
 EVENT: Json = {
     "operationId": "receiveChange",
