@@ -216,8 +216,9 @@ def _hold_learner(connection: Connection, user_id: str, into: str | None = None,
     enrolling = [EnrollmentKey(into, key.module_id) for key in keys] if into else []
     held = _hold(connection, keys, enrolling=enrolling, now=now)
     locks.hold_enrolling(connection, filter(None, (user_id, into)))
-    if _enrollments_of(connection, user_id) != sorted(key for key in held.found.enrollments if key.user_id == user_id):
-        raise Outdated  # enrolled since the enrollments were listed
+    locked = sorted(key for key in held.found.enrollments if key.user_id == user_id)
+    if not keys == locked == _enrollments_of(connection, user_id):
+        raise Outdated  # enrolled, or withdrawn, since the enrollments were listed
     return held
 
 
@@ -302,10 +303,6 @@ def _finish(
 ) -> None:
     """Store the difference, and tell of it."""
     store(connection, Recorded(held.before, after, held.modules, []))
-    needless = held.found.enrollments.keys() - held.before.enrollments.keys() - after.enrollments.keys()
-    if needless:
-        sql = Statements.of(connection)
-        sql.delete_enrollments.send(connection, **sql.enrollment_keys((*key, None) for key in needless))
     journal.write(connection, changes, now)
 
 

@@ -312,10 +312,9 @@ def is_undone(error: Exception) -> bool:
     It is certain if PostgreSQL has named the error and the connection lives on. If the connection is lost, COMMIT may
     have been done before, whatever the last words were and whoever said them.
     """
-    if not isinstance(error, DBAPIError):
-        return False
-    sqlstate = _sqlstate(error.orig)
-    return sqlstate in UNFIT_SQLSTATES or (sqlstate is not None and not error.connection_invalidated)
+    sqlstate = _sqlstate(error.orig) if isinstance(error, DBAPIError) else None
+    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return sqlstate in UNFIT_SQLSTATES or (sqlstate is not None and not is_lost)
 
 
 def is_locked(error: DBAPIError | TimeoutError) -> bool:

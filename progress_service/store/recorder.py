@@ -308,15 +308,21 @@ def add_learning(learning: Learning, records: Rows, days: Rows, sessions: Rows =
 
     Such an enrollment was made after the others were locked.
     """
-    for record in map(Record._make, records):
-        if EnrollmentKey(record.user_id, record.module_id) in learning.enrollments:
-            learning.records[RecordKey(record.user_id, record.content_id)] = record
-    for day in map(ActivityDay._make, days):
-        if EnrollmentKey(day.user_id, day.module_id) in learning.enrollments:
-            learning.days[DayKey(*day[:3])] = day
-    for session in map(Session._make, sessions):
-        if RecordKey(session.user_id, session.content_id) in learning.records:
-            learning.sessions[SessionKey(*session[:3])] = session
+    learning.records.update(
+        (RecordKey(record.user_id, record.content_id), record)
+        for record in map(Record._make, records)
+        if EnrollmentKey(record.user_id, record.module_id) in learning.enrollments
+    )
+    learning.days.update(
+        (DayKey(*day[:3]), day)
+        for day in map(ActivityDay._make, days)
+        if EnrollmentKey(day.user_id, day.module_id) in learning.enrollments
+    )
+    learning.sessions.update(
+        (SessionKey(*session[:3]), session)
+        for session in map(Session._make, sessions)
+        if RecordKey(session.user_id, session.content_id) in learning.records
+    )
 
 
 def store(connection: Connection, recorded: Recorded) -> None:

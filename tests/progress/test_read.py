@@ -486,6 +486,9 @@ CALLS: list[tuple[str, str, Any]] = [
     ("PUT", "/api/progress/{record}/complete", {"score": 2, "maxScore": 3}),
     ("PATCH", "/api/progress/{record}", {"progressPercentage": 1, "score": None, "maxScore": None}),
     ("PUT", "/api/progress/sam/algebra/quiz/excuse", None),
+    ("PUT", "/api/webhooks/lms", {"url": "https://hooks.example.org/progress"}),
+    ("PUT", "/api/webhooks/lms", {"url": "https://hooks.example.org/progress"}),
+    ("POST", "/api/webhooks/lms/secret", None),
 ]
 """What changes something, in an order in which all of it succeeds; what only reads is found in the URL map."""
 LAST_CALLS: list[tuple[str, str, Any]] = [
@@ -495,6 +498,7 @@ LAST_CALLS: list[tuple[str, str, Any]] = [
     ("DELETE", "/api/enrollments/nora/chess", None),
     ("DELETE", "/api/progress/nora/algebra", None),
     ("DELETE", "/api/progress/nora", None),
+    ("DELETE", "/api/webhooks/lms", None),
 ]
 """What takes away what is read before."""
 
@@ -510,7 +514,7 @@ def operation(app: Flask, endpoint: str) -> Operation | None:
 def test_every_answer_is_as_its_document_declares(app: Flask, service: Callers) -> None:
     declared = [(rule, one) for rule in app.url_map.iter_rules() if (one := operation(app, rule.endpoint))]
     reads = [
-        ("GET", url.replace("<user_id>", learner).replace("<module_id>", module), None)
+        ("GET", url.replace("<user_id>", learner).replace("<module_id>", module).replace("<webhook_id>", "lms"), None)
         for url in [rule.rule + QUERIES.get(rule.rule, "") for rule, _ in declared if "GET" in (rule.methods or ())]
         for learner, module in [("sam", "algebra"), ("nora", "chess"), ("nobody", "drawing")]
         if (learner, url[:16]) != ("nobody", "/api/enrollments")
