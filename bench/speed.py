@@ -36,6 +36,8 @@ from bench.serving import ROOT, Service, cpu_seconds, environment, memory, migra
 from tests.postgres import PostgresServer
 
 POSTGRESQL, SQLITE = DATABASES = ("postgresql", "sqlite")
+MOST_BATCHES = 8
+"""The most clients that send batches: more of them meet each other's tallies, and some are refused with 503."""
 DISTANT = "post-repeated"
 """The kind of request that is also measured with a database at a distance."""
 PACKAGES = ("flask", "flask-jwt-extended", "pyjwt", "marshmallow", "sqlalchemy", "psycopg", "msgspec", "gunicorn")
@@ -139,6 +141,8 @@ class Bench:
             if has_floor:
                 yield Figure(report.FLOOR, "", clients, partial(self._transact, clients))
             for kind in kinds:
+                if kind.name.startswith("batch") and clients > MOST_BATCHES:
+                    continue
                 for subject in (*self._subjects, *(self._distant if kind.name == DISTANT else ())):
                     yield self._figure(kind, subject, clients)
         for size in filter(lambda size: self._wants(report.GROUP.format(size)), SIZES):
