@@ -1,10 +1,12 @@
 """The feed of changes: who goes on from a cursor gets every change once, in order, however transactions overlap."""
 
 import random
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from tests.callers import Caller
 from tests.conftest import Callers, Publish, Statements, engine_of, wait_until_settled
 
 FEED = "/api/changes"
+OPERATING = Path(__file__).parent.parent / "docs" / "operating.md"
 Changes = list[dict[str, Any]]
 
 
@@ -200,3 +203,25 @@ def test_readers_beside_writers_get_every_change_once_and_each_learners_in_order
             history = lms.get(f"/api/progress/{user_id}/{module_id}/history?limit=200").get_json()["changes"]
             of_learner = [one for one in found if (one["userId"], one["moduleId"]) == (user_id, module_id)]
             assert of_learner == history[::-1]
+
+
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+def test_a_dump_of_another_server_is_read_once_its_order_is_forgotten(app: Flask, lms: Caller) -> None:
+    """As docs/operating.md says."""
+    hook = {"url": "https://hooks.example.org/progress"}
+    assert lms.put("/api/webhooks/certificates", json=hook).status_code == 201
+    finish(lms, "sam", "sets")
+    with engine_of(app).begin() as connection:
+        for table in ("changes", "webhooks"):
+            connection.execute(text(f"UPDATE {table} SET settled_after = settled_after + 1000000000"))
+    assert read_at_once(lms)["changes"] == []
+
+    with engine_of(app).begin() as connection:
+        for statement in re.findall(r"```sql\n(UPDATE changes.*?)```", OPERATING.read_text(), re.DOTALL)[
+            0
+        ].splitlines():
+            connection.execute(text(statement))
+
+    finish(lms, "kim", "cells")
+    assert told(read_all(lms)) == [*PUBLISHED, *SAM, *KIM]
+    assert lms.get("/api/webhooks/certificates").get_json()["pending"] == len([*SAM, *KIM])
