@@ -226,3 +226,44 @@ def test_a_commit_that_fails_fails_for_all_and_counts_nothing_twice(
     repeats = [call() for call in group]
     assert sorted(answer.status_code for answer in repeats) == [200, 200, 200, 200, 201]
     assert repeats[-1].get_json()["progress"]["timeSpentSeconds"] == 5
+
+
+def test_who_has_waited_for_long_goes_alone_unless_a_group_has_begun(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "LONGEST_WAIT", 0.2)
+    begun, free, asked = Event(), Event(), Event()
+    groups: list[list[str]] = []
+
+    def work(_: Connection, items: Sequence[str]) -> list[str]:
+        groups.append(list(items))
+        if items == ["first"]:
+            begun.set()
+            free.wait(PATIENCE_SECONDS)
+        elif len(items) == 2:
+            asked.wait(PATIENCE_SECONDS)  # until the other's patience ends in the middle of the group
+        return [item.upper() for item in items]
+
+    queue = together.Together[str, str](work, lambda item: item)
+    leave = queue._leave
+
+    def ask_to_leave(member: Any) -> bool:
+        left = leave(member)
+        asked.set()
+        return left
+
+    def write(item: str) -> str:
+        with app.app_context():
+            return queue.write(item)
+
+    monkeypatch.setattr(queue, "_leave", ask_to_leave)
+    with ThreadPoolExecutor(3) as threads:
+        leader = threads.submit(write, "first")
+        assert begun.wait(PATIENCE_SECONDS)
+        others = [threads.submit(write, item) for item in ("second", "third")]
+        deadline = time.monotonic() + 0.15
+        while len(queue._waiting) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        free.set()
+        assert [answer.result(PATIENCE_SECONDS) for answer in (leader, *others)] == ["FIRST", "SECOND", "THIRD"]
+    assert sorted(item for group in groups for item in group) == ["first", "second", "third"]
