@@ -18,9 +18,8 @@ from progress_service.store.webhooks import Place, wanted
 MOST_SCANNED = 10_000
 """The most changes that a request looks at, to find those of some types or of a module."""
 ORDER = Change.settled_after, Change.id
-
-
 START = Place(0, 0)
+"""The place in front of every change."""
 
 
 class Feed(NamedTuple):

@@ -99,10 +99,11 @@ def record(
     session_days: int = SESSION_DAYS,
     each_alone: bool = False,
 ) -> Recorded:
-    """Fold updates into their records and enrollments, in order, all or none; `each_alone` is a request of its own.
+    """Fold updates into their records and enrollments, in order, all or none.
 
-    The number of statements is the same for one update and for a thousand. There is one more where an enrollment
-    completes, or an earlier report moves its completion; where the journal tells of it; and two more with sessions.
+    With `each_alone` each update is a request of its own, and the journal tells of them one after another. The number
+    of statements is the same for one update and for a thousand. There is one more where an enrollment completes or its
+    completion moves earlier, one where the journal has something to tell, and two where updates name sessions.
     Raises UnknownContent, NotEnrolled and CriteriaNotMet.
     """
     sql = Statements.of(connection)
