@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, TypeAlias
 
 import pytest
@@ -14,12 +15,14 @@ from flask import Flask
 from flask_migrate import upgrade
 from hypothesis import settings
 from sqlalchemy import Engine, create_engine, event, func, make_url, or_, select
+from werkzeug.serving import make_server
 
 from progress_service import create_app
 from progress_service.store.database import db
 from progress_service.store.functions import first_open
 from progress_service.store.models import Change, Tally
 from progress_service.tallies import Counts, Group
+from tests.browser import CHROMIUM
 from tests.callers import KEY, WEBHOOK_KEY, Caller
 from tests.postgres import POOLERS, postgres_server
 
@@ -33,7 +36,7 @@ for name in [name for name in os.environ if name.startswith("PROGRESS_")]:
 
 DIALECTS = ["sqlite", "postgresql"]
 
-collect_ignore = [] if POOLERS else ["test_poolers.py"]
+collect_ignore = ([] if POOLERS else ["test_poolers.py"]) + ([] if CHROMIUM else ["browser"])
 
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**30:
@@ -95,6 +98,20 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
     finally:
         with app.app_context():
             db.engine.dispose()
+
+
+@contextmanager
+def served(app: Flask) -> Iterator[str]:
+    """Serve an application on a port of this machine, and yield its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def engine_of(app: Flask) -> Engine:

@@ -12,18 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from flask import Flask
 from sqlalchemy import select, update
-from werkzeug.serving import make_server
 
 from progress_service.changes.delivering import Deliverer
 from progress_service.store.models import Webhook
 from tests.callers import KEY, Caller, token
-from tests.conftest import Publish, application, engine_of, wait_until_settled
+from tests.conftest import Publish, application, engine_of, served, wait_until_settled
 
 ROOT = Path(__file__).parents[1]
 CALLING = ("certificates", "copy")
@@ -89,16 +87,9 @@ def programs(guide: str, app: Flask, directory: Path) -> Iterator[Run]:
         named = FILE.search(introduction)
         assert named
         (directory / named[1]).write_text(content)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    environment = os.environ | {"API": f"http://127.0.0.1:{server.port}", "TOKEN": token("lms", "service")}
-    try:
+    with served(app) as address:
+        environment = os.environ | {"API": address, "TOKEN": token("lms", "service")}
         yield lambda *command: subprocess.Popen([sys.executable, *command], cwd=directory, env=environment)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def rows(database: Path, query: str) -> list[Any]:
