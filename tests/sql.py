@@ -106,6 +106,10 @@ class Operations:
             lambda: service.get("/api/progress/stats/algebra/learners?sort=-lastActivity&status=active"),
         )
         yield (
+            "GET /api/progress/stats/{moduleId}/learners.csv",
+            lambda: service.get("/api/progress/stats/algebra/learners.csv?status=active"),
+        )
+        yield (
             "GET /api/progress/stats/{moduleId}/timeline",
             lambda: service.get("/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"),
         )

@@ -73,6 +73,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("POST", "/api/progress/lea/merge", {"into": "sam"}, "  403 403   403 403 403   403 403   403 403   204 204"),
     ("GET", "/api/progress/stats/algebra", None, "          403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra/learners", None, " 403 403   403 200 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/stats/algebra/learners.csv", None, " 403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", TIMELINE, None, "                               403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/catalog/modules", None, "                 403 403   200 200 200   403 403   200 200   200 200"),
     ("GET", ALGEBRA, None, "                                403 403   403 200 403   403 403   200 200   200 200"),

@@ -3590,6 +3590,105 @@ FROM (
 COMMIT;
 
 
+-- GET /api/progress/stats/{moduleId}/learners.csv
+-- ===============================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+SELECT set_config('lock_timeout', '10000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- analytics.roster.page (2): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_1)s AS INT)
+) AS anon_1;
+
+-- analytics.roster.page (3): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND (
+      enrollments.user_id
+    ) > (
+      CAST(%(param_1)s AS VARCHAR)
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_1;
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}/timeline
 -- ===========================================
 

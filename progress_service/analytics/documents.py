@@ -1,14 +1,11 @@
 """The documents of statistics, made of the sums of a module's groups. The contract tells their populations."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
 from itertools import accumulate
 from typing import Annotated, Any, Self
 
 from msgspec import Meta, field
-from msgspec.structs import astuple
 
 from progress_service.analytics.queries import Statistics
 from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, rounded_down
@@ -222,29 +219,10 @@ class TimelineDocument(Document):
         return cls([DayDocument.of(day, days.get(str(day), NOTHING)) for day in dates])
 
 
-def roster_csv(pages: Iterable[Iterable[Enrollment]], module: Denominators) -> Iterator[str]:
-    """Write the learners of a roster as a table (RFC 4180), page by page."""
-    yield _lines([ListedLearnerDocument.__struct_encode_fields__])
-    for page in pages:
-        yield _lines(map(_cell, astuple(ListedLearnerDocument.of(enrollment, module))) for enrollment in page)
-
-
 def median(counts: Sequence[int]) -> int | None:
     """Return the median of the values 0, 1, … with these counts: of two middle values the lower; None without any."""
     half = (sum(counts) + 1) // 2
     return next((value for value, reached in enumerate(accumulate(counts)) if reached >= half > 0), None)
-
-
-def _lines(rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def _sum(parts: Iterable[Counts]) -> Counts:

@@ -19,13 +19,6 @@ class StatisticsQuery(StrictSchema):
 
 
 class RosterQuery(StrictSchema):
-    limit = QueryInteger(1, 200, load_default=50, description="The most learners of a page.")
-    cursor = fields.String(
-        metadata={
-            "pattern": "^[A-Za-z0-9_-]+$",
-            "description": "The `nextCursor` of the previous page, in the same order.",
-        }
-    )
     sort = fields.String(
         validate=validate.OneOf(SORTS),
         load_default=SORTS[0],
@@ -42,6 +35,16 @@ class RosterQuery(StrictSchema):
     )
     maxProgress = QueryPercentage(
         load_default=None, allow_none=False, description="Only learners with at most this `progressPercentage`."
+    )
+
+
+class RosterPageQuery(RosterQuery):
+    limit = QueryInteger(1, 200, load_default=50, description="The most learners of a page.")
+    cursor = fields.String(
+        metadata={
+            "pattern": "^[A-Za-z0-9_-]+$",
+            "description": "The `nextCursor` of the previous page, in the same order.",
+        }
     )
 
     @validates_schema(skip_on_field_errors=False)

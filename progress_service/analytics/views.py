@@ -3,17 +3,16 @@
 from datetime import timedelta
 from typing import TypeVar
 
-from progress_service.analytics import queries, roster
+from progress_service.analytics import queries, roster, tables
 from progress_service.analytics.documents import (
     ListedLearnerDocument,
     RosterDocument,
     StatisticsDocument,
     TimelineDocument,
-    roster_csv,
 )
 from progress_service.analytics.queries import TitledModule
 from progress_service.analytics.roster import Filters, Order
-from progress_service.analytics.schemas import RosterQuery, StatisticsQuery, TimelineQuery
+from progress_service.analytics.schemas import RosterPageQuery, RosterQuery, StatisticsQuery, TimelineQuery
 from progress_service.web.auth import READ_STATISTICS
 from progress_service.web.endpoint import (
     Answer,
@@ -23,6 +22,7 @@ from progress_service.web.endpoint import (
     answers,
     requires_token,
     single_statement,
+    streams,
     takes_query,
 )
 from progress_service.web.problems import NOT_FOUND, Problem
@@ -44,18 +44,14 @@ def read_statistics(call: Call, module_id: str) -> Answer:
 
 @analytics.get("/<module_id>/learners")
 @requires_token(READ_STATISTICS)
-@takes_query(RosterQuery())
-@answers(RosterDocument, 200, or_text="text/csv")
+@takes_query(RosterPageQuery())
+@answers(RosterDocument, 200, or_text=tables.CSV)
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
-    """List a module's learners, page by page, or all of them as text/csv.
-
-    The header of the table has the names of the listed fields. A table has no pages: `limit` and `cursor` are refused.
-    """
+    """List a module's learners, page by page, or all of them as text/csv, which has no `limit` and no `cursor`."""
+    if call.wants_text:
+        return _table(call, module_id)
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
-    if call.wants_text:
-        pages = roster.pages(call.connection, module_id, _filters(call, module.total_weight), order)
-        return Stream(roster_csv(pages, module), "text/csv; charset=utf-8; header=present")
     filters, limit = _filters(call, module.total_weight), call.query["limit"]
     after = roster.decode(call.query["cursor"], order) if "cursor" in call.query else None
     page = roster.page(call.connection, module_id, filters, order, after, limit + 1)
@@ -67,6 +63,18 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
     )
 
 
+@analytics.get("/<module_id>/learners.csv")
+@requires_token(READ_STATISTICS)
+@takes_query(RosterQuery())
+@streams(tables.CSV)
+def read_roster_table(call: Call, module_id: str) -> Stream:
+    """Save a module's learners as a table, all that the filters leave.
+
+    Its header has the names of the fields that `readRoster` lists. Times are in UTC, in whole seconds.
+    """
+    return _table(call, module_id)
+
+
 @analytics.get("/<module_id>/timeline")
 @requires_token(READ_STATISTICS)
 @takes_query(TimelineQuery())
@@ -76,6 +84,13 @@ def read_timeline(call: Call, module_id: str) -> Answer:
     _module(call, module_id)
     first, last = call.query["first"], call.query["last"]
     return Answer(TimelineDocument.of(first, last, queries.days(call.connection, module_id, first, last)))
+
+
+def _table(call: Call, module_id: str) -> Stream:
+    module = _module(call, module_id).module
+    order = Order.named(call.query["sort"])
+    pages = roster.pages(call.connection, module_id, _filters(call, module.total_weight), order)
+    return Stream(tables.learners(pages, module), tables.CONTENT_TYPE, f"{module_id}-learners.csv")
 
 
 def _module(call: Call, module_id: str) -> TitledModule:

@@ -17,6 +17,7 @@ from flask import Response, current_app, request
 from flask.typing import RouteCallable
 from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
+from werkzeug.http import quote_header_value
 
 from progress_service.calculations import Actor
 from progress_service.store import database
@@ -67,10 +68,11 @@ class Answer(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """An answer that is sent in pieces. Its transaction lasts until the last piece."""
+    """A file that is sent in pieces. Its transaction lasts until the last piece."""
 
     text: Iterator[str]
     content_type: str
+    name: str
 
 
 NOTHING = Answer(None, 204)
@@ -98,6 +100,7 @@ class Operation:
     answers: Mapping[int, AnswerType]
     content_type: str = "application/json"
     text: str | None = None
+    """The type of the text that is streamed: to who prefers it to the document, or to all if it is `content_type`."""
     links: Mapping[str, Any] = field(default_factory=dict)
     query: Schema = NO_QUERY
     body: BodySchema | None = None
@@ -108,6 +111,11 @@ class Operation:
     single_statement: bool = False
     catalog_timeout: bool = False
     together: bool = False
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether the caller chooses between the document and the text."""
+        return self.text not in (None, self.content_type)
 
 
 class Blueprint(flask.Blueprint):
@@ -179,6 +187,11 @@ def answers(
     return _declare(answers=dict.fromkeys(statuses, document), content_type=content_type, text=or_text)
 
 
+def streams(text: str) -> Callable[[Declared], Declared]:
+    """Declare that every answer is streamed as text of this type."""
+    return _declare(answers={200: {"type": "string"}}, content_type=text, text=text)
+
+
 def refuses(*problems: ProblemType) -> Callable[[Declared], Declared]:
     """Declare the problems that no other declaration implies."""
     return _declare(problems=problems)
@@ -233,7 +246,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:
         path["user_id"] = caller.id
     check_path(path)  # 404
-    wants_text = operation.text is not None and prefers(operation.text)
+    wants_text = operation.text is not None and (not operation.has_choice or prefers(operation.text))
     query = read_query(operation.query, is_paged=not wants_text)  # 400
     now = datetime.now(UTC)
     call_with = partial(Call, caller, reach, now, query, wants_text, path)
@@ -253,7 +266,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
             return replayed(call, found)
         answer = view(call, **path)  # 403, 404, 409, 422: the content
         response = stream(answer, connection) if isinstance(answer, Stream) else respond(answer)
-        if operation.text:
+        if operation.has_choice:
             response.vary.add("Accept")
         if key and isinstance(answer, Answer):
             repeat = respond(answer._replace(document=answer.kept)) if answer.kept else response
@@ -360,7 +373,9 @@ def respond(answer: Answer) -> Response:
 def stream(answer: Stream, connection: Connection) -> Response:
     """Answer with text while it is made, on the view's connection."""
     database.allow_catalog_timeout(connection)
-    return Response(answer.text, content_type=answer.content_type)
+    named = quote_header_value(answer.name, allow_token=False)
+    headers = {"Content-Disposition": f"attachment; filename={named}"}
+    return Response(answer.text, headers=headers, content_type=answer.content_type)
 
 
 def _end_with(response: Response, end: Callable[[], None]) -> Response:

@@ -45,16 +45,17 @@ def prefers(text: str) -> bool:
 
 def read_query(schema: Schema, *, is_paged: bool) -> Any:
     """Load the query parameters; an answer without pages refuses the parameters of pages."""
-    faults = [Fault(f"/{name}", "Is given more than once.") for name, given in request.args.lists() if len(given) > 1]
+    given = request.args.to_dict()
+    faults = [Fault(f"/{name}", "Is given more than once.") for name, values in request.args.lists() if len(values) > 1]
     if not is_paged:
         faults += [
             Fault(f"/{name}", "A table has no pages: it takes no limit and no cursor.")
             for name in PAGING
-            if name in request.args
+            if given.pop(name, None) is not None
         ]
     loaded = None
     try:
-        loaded = schema.load(request.args.to_dict())
+        loaded = schema.load(given)
     except ValidationError as error:
         faults += faults_of(error)
     if faults:

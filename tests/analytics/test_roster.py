@@ -7,8 +7,10 @@ from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import pytest
+from werkzeug.http import parse_options_header
 
 from progress_service.analytics import roster
 from tests.callers import Caller
@@ -18,6 +20,7 @@ from tests.progress.sending import refusal
 SORTS = ["userId", "progress", "-progress", "lastActivity", "-lastActivity"]
 STATUSES = ["active", "paused", "dropped", "completed"]
 PATH = "/api/progress/stats/algebra/learners"
+FILE = f"{PATH}.csv"
 HEADER = (
     "userId,moduleId,status,progressPercentage,completedContents,totalContents,"
     "timeSpentSeconds,enrolledAt,completedAt,lastActivityAt,lastContentId,counted\r\n"
@@ -442,7 +445,7 @@ def small_class(service: Caller, publish: Publish) -> None:
     publish("algebra", ["sets", {"id": "maps", "weight": 2}])
     enroll(service, "ann", enrolledAt="2026-01-02T03:04:05Z")
     enroll(service, "ben", enrolledAt="2026-01-02T03:04:05.25+02:00", status="paused", counted=False)
-    send(service, "ben", "sets", 100, occurredAt="2026-02-01T00:00:00.5+01:00", timeSpentSeconds=61)
+    send(service, "ben", "sets", 100, occurredAt="2026-02-01T00:00:00.999999+01:00", timeSpentSeconds=61)
     send(service, "cyd", "maps", 100, occurredAt="2026-02-01T12:00:00Z")
     send(service, "cyd", "sets", 100, occurredAt="2026-02-03T12:00:00Z", timeSpentSeconds=14400)
 
@@ -456,9 +459,9 @@ def test_the_table_has_the_fields_of_enrollments_in_order_and_one_line_for_each(
 
     assert response.content_type.startswith("text/csv")
     assert response.data == HEADER.encode() + (
-        b"ann,algebra,active,0.0,0,2,0,2026-01-02T03:04:05Z,,,,true\r\n"
-        b"ben,algebra,paused,33.33,1,2,61,2026-01-02T01:04:05.250000Z,,2026-01-31T23:00:00.500000Z,sets,false\r\n"
-        b"cyd,algebra,completed,100.0,2,2,14400,2026-02-01T12:00:00Z,2026-02-03T12:00:00Z,2026-02-03T12:00:00Z,"
+        b"ann,algebra,active,0.0,0,2,0,2026-01-02 03:04:05,,,,true\r\n"
+        b"ben,algebra,paused,33.33,1,2,61,2026-01-02 01:04:05,,2026-01-31 23:00:00,sets,false\r\n"
+        b"cyd,algebra,completed,100.0,2,2,14400,2026-02-01 12:00:00,2026-02-03 12:00:00,2026-02-03 12:00:00,"
         b"sets,true\r\n"
     )
     assert list(read(service())["items"][0]) == HEADER.strip().split(",")
@@ -478,14 +481,48 @@ def test_the_table_is_whole_where_it_has_more_rows_than_are_read_at_a_time(
     assert rows == names(listed(everybody, "-lastActivity"))
 
 
+@pytest.mark.parametrize("accept", [None, "application/json", "text/html", "text/csv;q=0"])
+def test_the_file_is_the_same_table_whatever_the_caller_prefers(
+    accept: str | None, service: Callers, instructor: Callers, publish: Publish
+) -> None:
+    gather(service(), publish)
+
+    for query in ({}, {"sort": "-lastActivity", "status": "active"}, {"inactiveDays": 10, "maxProgress": 20}):
+        response = instructor().get(FILE, query_string=query, headers={"Accept": accept} if accept else {})
+        assert (response.status_code, response.text) == (200, table(service(), **query))
+        assert response.content_type == "text/csv; charset=utf-8; header=present"
+        assert "Vary" not in response.headers
+
+
+def test_a_table_is_named_after_its_module(service: Callers, publish: Publish) -> None:
+    name = "A-z_0.9:@|+~'"
+    publish(name, ["sets"])
+
+    for path, accept in (("learners", "text/csv"), ("learners.csv", "*/*")):
+        response = service().get(f"/api/progress/stats/{quote(name)}/{path}", headers={"Accept": accept})
+        assert response.headers["Content-Disposition"] == f'attachment; filename="{name}-learners.csv"'
+        kind, parameters = parse_options_header(response.headers["Content-Disposition"])
+        assert (kind, parameters) == ("attachment", {"filename": f"{name}-learners.csv"})
+
+
+def test_a_refused_table_is_a_problem_and_no_file(service: Callers, publish: Publish) -> None:
+    publish("algebra", ["sets"])
+
+    for path, status in ((f"{FILE}?status=finished", 400), (FILE.replace("algebra", "alchemy"), 404)):
+        response = service().get(path)
+        assert (response.status_code, response.mimetype) == (status, "application/problem+json")
+        assert "Content-Disposition" not in response.headers
+
+
 @pytest.mark.parametrize("query", [{"limit": 50}, {"cursor": "x"}, {"limit": 0, "cursor": "x"}])
 def test_a_table_has_no_pages(query: dict[str, Any], service: Callers, publish: Publish) -> None:
     publish("algebra", ["sets"])
 
-    response = service().get(PATH, query_string=query, headers={"Accept": "text/csv"})
-
-    assert refusal(response) == (400, "malformed-request", {f"/{name}" for name in query})
-    assert "A table has no pages: it takes no limit and no cursor." in response.text
+    for path in (PATH, FILE):
+        response = service().get(path, query_string=query, headers={"Accept": "text/csv"})
+        assert refusal(response) == (400, "malformed-request", {f"/{name}" for name in query})
+        told = {error["detail"] for error in response.get_json()["errors"]}
+        assert told == {"A table has no pages: it takes no limit and no cursor."}
 
 
 def test_everything_that_is_wrong_with_a_query_is_named_at_once(
