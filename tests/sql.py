@@ -100,6 +100,7 @@ class Operations:
         yield "DELETE /api/webhooks/{webhookId}", lambda: service.delete(hook)
         record_id = service.get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]["id"]
         yield "PUT /api/progress/{recordId}/complete", lambda: service.put(f"/api/progress/{record_id}/complete")
+        yield "GET /api/progress/stats, by an instructor", lambda: self.instructor.get("/api/progress/stats?cursor=a")
         yield "GET /api/progress/stats/{moduleId}", lambda: service.get("/api/progress/stats/algebra")
         yield (
             "GET /api/progress/stats/{moduleId}/learners",

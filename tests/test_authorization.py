@@ -71,6 +71,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("PUT", f"{LESSON}/excuse", None, "                     403 403   403 403 403   403 403   403 403   200 200"),
     ("DELETE", f"{LESSON}/excuse", None, "                  403 403   403 403 403   403 403   403 403   204 204"),
     ("POST", "/api/progress/lea/merge", {"into": "sam"}, "  403 403   403 403 403   403 403   403 403   204 204"),
+    ("GET", "/api/progress/stats", None, "                  403 403   200 200 200   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra", None, "          403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra/learners", None, " 403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra/learners.csv", None, " 403 403   403 200 403   403 403   200 200   200 200"),

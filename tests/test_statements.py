@@ -120,6 +120,11 @@ def statistics(school: School, size: int) -> Request:
     return lambda: school.service.get(f"/api/progress/stats/{school.module}")
 
 
+def overview(school: School, size: int) -> Request:
+    school.fill(modules=size, contents=2, learners=2)
+    return lambda: school.service.get("/api/progress/stats")
+
+
 def first_publication(school: School, size: int) -> Request:
     return lambda: school.put(size, instructors=size)
 
@@ -189,6 +194,7 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (dashboard, 20),
     (module_view, 50),
     (statistics, 50),
+    (overview, 50),
     (first_publication, 50),
     (same_publication, 50),
     (other_weights, 50),

@@ -3289,6 +3289,80 @@ JOIN LATERAL (
 COMMIT;
 
 
+-- GET /api/progress/stats, by an instructor
+-- =========================================
+
+-- analytics.overview.page: List the first modules behind an id, or from the start: all modules, or those that an
+-- instructor teaches.
+SELECT
+  listed.id,
+  listed.title,
+  listed.total_weight,
+  listed.total_contents,
+  (
+    SELECT
+      enrollments.last_activity_at
+    FROM enrollments
+    WHERE
+      enrollments.module_id = listed.id
+      AND enrollments.status = status.name
+      AND enrollments.counted
+      AND enrollments.last_activity_at IS NOT NULL
+    ORDER BY
+      enrollments.last_activity_at DESC,
+      enrollments.user_id DESC
+    LIMIT CAST(%(param_1)s AS INT)
+  ) AS anon_1,
+  status.name,
+  CAST(COALESCE(SUM(tallies.learners), CAST(%(coalesce_2)s AS INT)) AS BIGINT) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), CAST(%(coalesce_4)s AS INT)) AS BIGINT) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.weighted_sum), CAST(%(coalesce_6)s AS INT)) AS BIGINT) AS coalesce_5
+FROM (
+  SELECT
+    modules.id AS id,
+    modules.title AS title,
+    modules.total_weight AS total_weight,
+    modules.total_contents AS total_contents
+  FROM modules
+  JOIN module_instructors
+    ON modules.id = module_instructors.module_id
+  WHERE
+    module_instructors.user_id = CAST(%(user_id_1)s AS VARCHAR)
+    AND modules.id > CAST(%(id_1)s AS VARCHAR)
+  ORDER BY
+    modules.id
+  LIMIT CAST(%(param_2)s AS INT)
+) AS listed
+JOIN (
+  SELECT
+    'active' AS name
+  UNION ALL
+  SELECT
+    'paused' AS name
+  UNION ALL
+  SELECT
+    'dropped' AS name
+  UNION ALL
+  SELECT
+    'completed' AS name
+) AS status
+  ON TRUE
+LEFT OUTER JOIN tallies
+  ON tallies.module_id = listed.id
+  AND tallies.kind IN ('status')
+  AND tallies.item = status.name
+GROUP BY
+  listed.id,
+  listed.title,
+  listed.total_weight,
+  listed.total_contents,
+  status.name
+ORDER BY
+  listed.id;
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}
 -- ==================================
 

@@ -2541,6 +2541,83 @@ JOIN progress_records
 COMMIT;
 
 
+-- GET /api/progress/stats, by an instructor
+-- =========================================
+
+PRAGMA busy_timeout = 500;
+
+-- analytics.overview.page: List the first modules behind an id, or from the start: all modules, or those that an
+-- instructor teaches.
+SELECT
+  listed.id,
+  listed.title,
+  listed.total_weight,
+  listed.total_contents,
+  (
+    SELECT
+      enrollments.last_activity_at
+    FROM enrollments
+    WHERE
+      enrollments.module_id = listed.id
+      AND enrollments.status = status.name
+      AND enrollments.counted = 1
+      AND NOT enrollments.last_activity_at IS NULL
+    ORDER BY
+      enrollments.last_activity_at DESC,
+      enrollments.user_id DESC
+    LIMIT ?
+    OFFSET ?
+  ) AS anon_1,
+  status.name,
+  CAST(COALESCE(SUM(tallies.learners), ?) AS INTEGER) AS coalesce_1,
+  CAST(COALESCE(SUM(tallies.started), ?) AS INTEGER) AS coalesce_3,
+  CAST(COALESCE(SUM(tallies.weighted_sum), ?) AS INTEGER) AS coalesce_5
+FROM (
+  SELECT
+    modules.id AS id,
+    modules.title AS title,
+    modules.total_weight AS total_weight,
+    modules.total_contents AS total_contents
+  FROM modules
+  JOIN module_instructors
+    ON modules.id = module_instructors.module_id
+  WHERE
+    module_instructors.user_id = ? AND modules.id > ?
+  ORDER BY
+    modules.id
+  LIMIT ?
+  OFFSET ?
+) AS listed
+JOIN (
+  SELECT
+    'active' AS name
+  UNION ALL
+  SELECT
+    'paused' AS name
+  UNION ALL
+  SELECT
+    'dropped' AS name
+  UNION ALL
+  SELECT
+    'completed' AS name
+) AS status
+  ON 1 = 1
+LEFT OUTER JOIN tallies
+  ON tallies.module_id = listed.id
+  AND tallies.kind IN ('status')
+  AND tallies.item = status.name
+GROUP BY
+  listed.id,
+  listed.title,
+  listed.total_weight,
+  listed.total_contents,
+  status.name
+ORDER BY
+  listed.id;
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}
 -- ==================================
 

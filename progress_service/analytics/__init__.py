@@ -1,1 +1,1 @@
-"""Statistics of a module, for those who teach it."""
+"""Statistics of modules, for those who teach them."""

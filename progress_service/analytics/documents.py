@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from msgspec import Meta, field
 
+from progress_service.analytics.overview import Summary
 from progress_service.analytics.queries import Statistics
 from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, rounded_down
 from progress_service.tallies import NOTHING, Counts
@@ -16,6 +17,7 @@ from progress_service.web.documents import (
     ListedContent,
     ListedContentDocument,
     Section,
+    Time,
     grouped,
 )
 from progress_service.web.serialization import Document
@@ -135,7 +137,6 @@ class StatisticsDocument(Document):
         titled, contents, statuses, percentages, excused, stalled = found
         by_status = {status: statuses.get(status, NOTHING) for status in STATUSES}
         everybody = _sum(by_status.values())
-        staying = _sum(counts for status, counts in by_status.items() if status != DROPPED)
         # In a module without weight nobody has a percentage.
         by_percentage = percentages if titled.module.total_weight else {}
         reached = [by_percentage.get(str(percentage), 0) for percentage in range(101)]
@@ -150,10 +151,8 @@ class StatisticsDocument(Document):
                 started=everybody.started,
                 not_started=everybody.learners - everybody.started,
             ),
-            completion_rate=rounded_down(100 * by_status[COMPLETED].learners, staying.learners),
-            average_progress_percentage=rounded_down(
-                staying.weighted_sum, staying.learners * titled.module.total_weight
-            ),
+            completion_rate=_module_completion_rate(statuses),
+            average_progress_percentage=_average_progress(statuses, titled.module),
             median_progress_percentage=median(reached),
             progress_distribution=[sum(reached[first : first + 10]) for first in range(0, 101, 10)],
             time_spent=TimeSpentDocument(everybody.time_spent_seconds, _average_time(everybody)),
@@ -219,6 +218,47 @@ class TimelineDocument(Document):
         return cls([DayDocument.of(day, days.get(str(day), NOTHING)) for day in dates])
 
 
+class ModuleSummaryDocument(Document):
+    """A module's main figures, as its statistics have them."""
+
+    module_id: str
+    title: str
+    enrolled: int
+    started: int
+    completed: int
+    completion_rate: float | None
+    average_progress_percentage: float | None
+    last_activity_at: Annotated[Time | None, Meta(description="Of the learners who count.")]
+
+    @classmethod
+    def of(cls, summary: Summary) -> Self:
+        titled, statuses, last_activity_at = summary
+        everybody = _sum(statuses.values())
+        return cls(
+            module_id=titled.id,
+            title=titled.title,
+            enrolled=everybody.learners,
+            started=everybody.started,
+            completed=_completed(statuses),
+            completion_rate=_module_completion_rate(statuses),
+            average_progress_percentage=_average_progress(statuses, titled.module),
+            last_activity_at=last_activity_at,
+        )
+
+
+class OverviewDocument(Document):
+    """A page of modules."""
+
+    modules: list[ModuleSummaryDocument]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
+
+    @classmethod
+    def of(cls, found: Sequence[Summary], limit: int) -> Self:
+        """Show a page; there is another page if more modules than the limit were found."""
+        page = found[:limit]
+        return cls(list(map(ModuleSummaryDocument.of, page)), page[-1].module.id if len(found) > limit else None)
+
+
 def median(counts: Sequence[int]) -> int | None:
     """Return the median of the values 0, 1, … with these counts: of two middle values the lower; None without any."""
     half = (sum(counts) + 1) // 2
@@ -227,6 +267,23 @@ def median(counts: Sequence[int]) -> int | None:
 
 def _sum(parts: Iterable[Counts]) -> Counts:
     return Counts(*map(sum, zip(NOTHING, *parts, strict=True)))
+
+
+def _completed(statuses: Mapping[str, Counts]) -> int:
+    return statuses.get(COMPLETED, NOTHING).learners
+
+
+def _staying(statuses: Mapping[str, Counts]) -> Counts:
+    return _sum(counts for status, counts in statuses.items() if status != DROPPED)
+
+
+def _module_completion_rate(statuses: Mapping[str, Counts]) -> float | None:
+    return rounded_down(100 * _completed(statuses), _staying(statuses).learners)
+
+
+def _average_progress(statuses: Mapping[str, Counts], module: Denominators) -> float | None:
+    staying = _staying(statuses)
+    return rounded_down(staying.weighted_sum, staying.learners * module.total_weight)
 
 
 def _completion_rate(counts: Counts) -> float | None:

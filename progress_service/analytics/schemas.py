@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.analytics.roster import SORTS, Order, decode
 from progress_service.calculations import STATUSES
-from progress_service.web.validation import QueryDate, QueryInteger, QueryPercentage, StrictSchema
+from progress_service.web.validation import ModuleId, QueryDate, QueryInteger, QueryPercentage, StrictSchema
 
 LONGEST_TIMELINE = timedelta(days=366)
 
@@ -68,3 +68,8 @@ class TimelineQuery(StrictSchema):
         """A timeline runs forward, and is not longer than `LONGEST_TIMELINE`."""
         if not timedelta() <= data["last"] - data["first"] < LONGEST_TIMELINE:
             raise ValidationError(f"Must be at most {LONGEST_TIMELINE.days} days, the last not before the first.", "to")
+
+
+class OverviewQuery(StrictSchema):
+    limit = QueryInteger(1, 200, load_default=50, description="The most modules of a page.")
+    cursor = ModuleId(load_default=None, allow_none=False, description="The `nextCursor` of the previous page.")

@@ -1,18 +1,25 @@
-"""The endpoints about a module and all its learners."""
+"""The endpoints about modules and all their learners."""
 
 from datetime import timedelta
 from typing import TypeVar
 
-from progress_service.analytics import queries, roster, tables
+from progress_service.analytics import overview, queries, roster, tables
 from progress_service.analytics.documents import (
     ListedLearnerDocument,
+    OverviewDocument,
     RosterDocument,
     StatisticsDocument,
     TimelineDocument,
 )
 from progress_service.analytics.queries import TitledModule
 from progress_service.analytics.roster import Filters, Order
-from progress_service.analytics.schemas import RosterPageQuery, RosterQuery, StatisticsQuery, TimelineQuery
+from progress_service.analytics.schemas import (
+    OverviewQuery,
+    RosterPageQuery,
+    RosterQuery,
+    StatisticsQuery,
+    TimelineQuery,
+)
 from progress_service.web.auth import READ_STATISTICS
 from progress_service.web.endpoint import (
     Answer,
@@ -84,6 +91,18 @@ def read_timeline(call: Call, module_id: str) -> Answer:
     _module(call, module_id)
     first, last = call.query["first"], call.query["last"]
     return Answer(TimelineDocument.of(first, last, queries.days(call.connection, module_id, first, last)))
+
+
+@analytics.get("")
+@requires_token(READ_STATISTICS)
+@takes_query(OverviewQuery())
+@answers(OverviewDocument, 200)
+@single_statement
+def read_overview(call: Call) -> Answer:
+    """List the modules with their main figures, page by page; instructors get the modules that they teach."""
+    limit = call.query["limit"]
+    found = overview.page(call.connection, call.instructor_id, call.query["cursor"], limit + 1)
+    return Answer(OverviewDocument.of(found, limit))
 
 
 def _table(call: Call, module_id: str) -> Stream:

@@ -51,6 +51,11 @@ class Call:
         """The caller, as the journal names them."""
         return Actor(self.caller.id, self.caller.role.value)
 
+    @property
+    def instructor_id(self) -> str | None:
+        """The caller, if they reach only the modules that they teach."""
+        return self.caller.id if self.reach is Reach.TAUGHT else None
+
     def reaches(self, learner: str) -> bool:
         """Tell whether a learner is the caller, or any learner is within reach."""
         return Reach.ANY in self.reach or learner == self.caller.id
