@@ -1,5 +1,12 @@
-"""The application object, for gunicorn and for the `flask` command."""
+"""The application object, for gunicorn and for the `flask` command; a wrong setting ends the process with one line."""
+
+import sys
 
 from progress_service import create_app
+from progress_service.config import ConfigurationError
 
-app = create_app()
+try:
+    app = create_app()
+except ConfigurationError as fault:
+    fault.show()
+    sys.exit(fault.exit_code)

@@ -1,43 +1,59 @@
 """The settings: their defaults, how the environment gives them, and the checks before the service starts."""
 
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from click import ClickException
 from flask import Flask
-from gunicorn.errors import AppImportError  # type: ignore[import-untyped]
 from jwt.algorithms import requires_cryptography
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-DEFAULTS: dict[str, Any] = {
+PREFIX = "PROGRESS_"
+
+
+class Whole(NamedTuple):
+    """A setting that is a whole number: its default, and the least and the most that it may be."""
+
+    default: int
+    least: int
+    most: int
+
+
+DEFAULTS: dict[str, str | bool | Whole] = {
     "SQLALCHEMY_DATABASE_URI": "sqlite:///progress.db",
-    "MAX_CONTENT_LENGTH": 1024 * 1024,
-    "PROVIDE_AUTOMATIC_OPTIONS": False,
+    "MAX_CONTENT_LENGTH": Whole(1024 * 1024, 64, 1024**3),
     "AUTO_ENROLL": True,
-    "SESSION_DAYS": 30,
-    "CHANGES_DAYS": 365,
-    "PURGE_SECONDS": 60,
+    "SESSION_DAYS": Whole(30, 1, 36_500),
+    "CHANGES_DAYS": Whole(365, 1, 36_500),
+    "PURGE_SECONDS": Whole(60, 0, 86_400),
     "WEBHOOK_HOSTS": "",
     "WEBHOOK_KEY": "",
     "JWT_DECODE_ISSUER": "",
     "JWT_DECODE_AUDIENCE": "",
-    "JWT_DECODE_LEEWAY": 10,
+    "JWT_DECODE_LEEWAY": Whole(10, 0, 3600),
     "USER_CLAIM": "sub",
     "ROLE_CLAIM": "role",
     "ROLE_NAMES": "{}",
-    "POOL_SIZE": 16,
-    "POOL_TIMEOUT": 3,
-    "CONNECT_TIMEOUT": 3,
-    "LOCK_TIMEOUT": 10,
-    "STATEMENT_TIMEOUT": 15,
-    "CATALOG_TIMEOUT": 300,
+    "POOL_SIZE": Whole(16, 1, 1000),
+    "POOL_TIMEOUT": Whole(3, 0, 3600),
+    "CONNECT_TIMEOUT": Whole(3, 1, 3600),
+    "LOCK_TIMEOUT": Whole(10, 1, 3600),
+    "STATEMENT_TIMEOUT": Whole(15, 1, 3600),
+    "CATALOG_TIMEOUT": Whole(300, 1, 86_400),
 }
+"""The settings with their defaults, by their names without the prefix."""
+FOR_PLATFORMS = {"PORT": Whole(8000, 0, 65_535), "WEB_CONCURRENCY": Whole(0, 0, 1000)}
+"""The settings without the prefix, since platforms give them by these names. WEB_CONCURRENCY 0: by the processors."""
+FOR_DEVELOPERS = {"DEBUG", "TESTING", "PROPAGATE_EXCEPTIONS", "SQLALCHEMY_ECHO"}
+"""The booleans of Flask and Flask-SQLAlchemy that may be given too."""
 KEYS = {
     "JWT_SECRET_KEY": {"HS256", "HS384", "HS512"},
     "JWT_PUBLIC_KEY": requires_cryptography,
@@ -45,20 +61,40 @@ KEYS = {
 }
 """The settings that may hold the key of tokens, each with the algorithms that its key can have."""
 
+# What Kubernetes gives to containers beside a Service whose name begins with "progress".
+_LINK = re.compile(
+    r"(\w+_)?("
+    r"SERVICE_HOST=[0-9a-f.:]+|SERVICE_PORT(_\w+)?=\d+"
+    r"|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://[0-9a-f.:[\]]+"
+    r"|PORT_\d+_(TCP|UDP|SCTP)_(PROTO=(tcp|udp|sctp)|PORT=\d+|ADDR=[0-9a-f.:]+))",
+    re.ASCII,
+)
 
-class ConfigurationError(ClickException, AppImportError):  # type: ignore[misc]
-    """The service cannot start with these settings. Commands and gunicorn end with the message as their only line."""
+
+class ConfigurationError(ClickException):
+    """The service cannot start with these settings. Whatever starts it ends with the message as its only line."""
 
     exit_code = os.EX_CONFIG
 
 
 def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
-    """Configure an application from defaults, the environment (`PROGRESS_...`) and overrides, in this order."""
-    app.config.from_mapping(DEFAULTS)
-    app.config.from_prefixed_env("PROGRESS", loads=_parse)
-    app.config.from_mapping(overrides or {})
-    for name, default in DEFAULTS.items():
-        app.config[name] = _typed(name, app.config[name], type(default))
+    """Configure an application from defaults, the environment (`PROGRESS_...`) and overrides, in this order.
+
+    Raises ConfigurationError, which shows nothing of a secret.
+    """
+    ours = {name.removeprefix(PREFIX): _parse(text) for name, text in os.environ.items() if _is_ours(name, text)}
+    faults = [_unknown(name) for name in sorted(ours.keys() - _known())]
+    given: dict[str, Any] = {name: ours[name] for name in ours.keys() & _known()}
+    given |= {name: os.environ[name] for name in FOR_PLATFORMS if os.environ.get(name)}
+    given |= overrides or {}
+    for name, default in (DEFAULTS | FOR_PLATFORMS | dict.fromkeys(FOR_DEVELOPERS & given.keys(), False)).items():
+        try:
+            given[name] = _typed(name, given.get(name, default), default)
+        except ConfigurationError as fault:
+            faults.append(fault.message)
+    if faults:
+        raise ConfigurationError(" ".join(faults))
+    app.config.from_mapping(given, PROVIDE_AUTOMATIC_OPTIONS=False)
     _check_key(app.config)
     _set_up_tokens(app.config)
     url = _database_url(app.config["SQLALCHEMY_DATABASE_URI"])
@@ -66,31 +102,52 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config, url))
 
 
+def _is_ours(name: str, text: str) -> bool:
+    return name.startswith(PREFIX) and not _LINK.fullmatch(f"{name.removeprefix(PREFIX)}={text}")
+
+
 def _parse(text: str) -> str | bool:
     """Read `true` and `false`, in any case, as booleans; everything else is text, since a secret may be digits."""
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _typed(name: str, value: Any, type_: type) -> Any:
-    """Return a setting, which may be given as text, with its type."""
-    if type(value) is type_:
+def _known() -> set[str]:
+    """Return the names of the settings that the environment gives with the prefix."""
+    return {*DEFAULTS, *KEYS, "JWT_ALGORITHM", *FOR_DEVELOPERS}
+
+
+def _variable(name: str) -> str:
+    """Return the variable of the environment that gives a setting."""
+    return name if name in FOR_PLATFORMS else PREFIX + name
+
+
+def _unknown(name: str) -> str:
+    """Tell that there is no such setting, and which one is perhaps meant."""
+    nearest = get_close_matches(name, [*FOR_PLATFORMS, *sorted(_known())], 1)
+    return f"There is no setting {PREFIX}{name}." + "".join(f" Is {_variable(meant)} meant?" for meant in nearest)
+
+
+def _typed(name: str, value: Any, default: str | bool | Whole) -> Any:
+    """Return a setting, which may be given as text, with the type of its default."""
+    if value is default:
+        return default.default if isinstance(default, Whole) else default
+    if isinstance(default, Whole):
+        if isinstance(value, str) and re.fullmatch("[0-9]{1,12}", value):
+            value = int(value)
+        if type(value) is int and default.least <= value <= default.most:
+            return value
+        wanted = f"a whole number from {default.least} to {default.most}"
+    elif type(value) is type(default):
         return value
-    if type_ is bool and value in ("1", "0"):
+    elif type(default) is bool and value in ("1", "0"):
         return value == "1"
-    if type_ is int and isinstance(value, str) and value.isdecimal():
-        return int(value)
-    wanted = {bool: "true or false", int: "a whole number"}.get(type_, "text")
-    raise ConfigurationError(f"PROGRESS_{name} must be {wanted}, not {value!r}.")
+    else:
+        wanted = "true or false" if type(default) is bool else "text"
+    raise ConfigurationError(f"{_variable(name)} must be {wanted}, not {value!r}.")
 
 
 def _set_up_tokens(config: dict[str, Any]) -> None:
-    """Set up Flask-JWT-Extended, and refuse settings of that library that this service does not offer."""
-    known = {*KEYS, *DEFAULTS, "JWT_ALGORITHM"}
-    for name in config:
-        if name.startswith("JWT_") and name not in known:
-            raise ConfigurationError(
-                f"There is no setting PROGRESS_{name}. PROGRESS_USER_CLAIM and PROGRESS_ROLE_CLAIM name claims."
-            )
+    """Set up Flask-JWT-Extended."""
     audiences = [name.strip() for name in config["JWT_DECODE_AUDIENCE"].split(",") if name.strip()]
     if config["JWT_DECODE_AUDIENCE"] and not audiences:
         raise ConfigurationError("PROGRESS_JWT_DECODE_AUDIENCE names no audience.")

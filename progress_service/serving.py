@@ -1,7 +1,7 @@
 """How gunicorn serves the application: ``gunicorn -c python:progress_service.serving wsgi:app``.
 
 Options on gunicorn's command line win over these settings. There is no access log, since the application logs each
-request.
+request. The application is made before there are workers, so that a wrong setting ends gunicorn at once.
 """
 
 import os
@@ -10,18 +10,19 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from gunicorn.http import wsgi  # type: ignore[import-untyped]
+from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
 
-from progress_service.config import DEFAULTS
+import wsgi
 from progress_service.operations import metrics
 
-wsgi.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
+answers.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
 
-bind = f"127.0.0.1:{os.environ.get('PORT') or 8000}"
+settings = wsgi.app.config
+bind = f"127.0.0.1:{settings['PORT']}"
 
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY") or (os.cpu_count() or 1) + 1)
-threads = int(os.environ.get("PROGRESS_POOL_SIZE") or DEFAULTS["POOL_SIZE"])  # each has a database connection
+workers = settings["WEB_CONCURRENCY"] or (os.cpu_count() or 1) + 1
+threads = settings["POOL_SIZE"]  # each has a database connection
 
 timeout = 30
 graceful_timeout = 30

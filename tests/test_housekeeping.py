@@ -225,8 +225,9 @@ def test_no_write_purges_where_that_is_left_to_the_command(database_url: str) ->
 def test_a_purge_that_fails_is_logged_and_fails_no_request(
     database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with application(database_url, PURGE_SECONDS=86_400, SESSION_DAYS=10**9) as app:
+    with application(database_url, PURGE_SECONDS=86_400) as app:
         store(engine_of(app), timedelta(days=400))
+        app.config["SESSION_DAYS"] = 10**9  # which no setting can be
 
         for status in ("active", "paused"):
             response = Caller(app, "service", "lms").put("/api/enrollments/sam/algebra", json={"status": status})

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import signal
 import socket
@@ -29,7 +28,6 @@ from tests.conftest import Callers, Publish
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 30
-VARIABLES = ("PORT", "WEB_CONCURRENCY", "PROGRESS_POOL_SIZE")
 GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving"]
 
 
@@ -62,8 +60,8 @@ class Server:
 
     def shared_directories(self) -> list[Path]:
         """Return where the workers keep their figures."""
-        parent = runpy.run_module("progress_service.serving")["worker_tmp_dir"] or gettempdir()
-        return list(Path(parent).glob(f"progress-workers-{self.process.pid}-*"))
+        parents = {Path("/dev/shm"), Path(gettempdir())}
+        return [found for parent in parents for found in parent.glob(f"progress-workers-{self.process.pid}-*")]
 
     def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -119,27 +117,25 @@ def lives(group: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("variables", "bind", "workers", "threads"),
+    ("variables", "expected"),
     [
-        ({}, "127.0.0.1:8000", (os.cpu_count() or 1) + 1, 16),
-        (dict.fromkeys(VARIABLES, ""), "127.0.0.1:8000", (os.cpu_count() or 1) + 1, 16),
-        (dict(zip(VARIABLES, ("8123", "5", "3"), strict=True)), "127.0.0.1:8123", 5, 3),
+        ({}, ["127.0.0.1:8000", (os.cpu_count() or 1) + 1, 16]),
+        ({"PORT": "", "PROGRESS_POOL_SIZE": "3", "WEB_CONCURRENCY": "5"}, ["127.0.0.1:8000", 5, 3]),
+        ({"PORT": "8123", "PROGRESS_POOL_SIZE": "3", "WEB_CONCURRENCY": "5"}, ["127.0.0.1:8123", 5, 3]),
     ],
 )
 def test_port_and_number_of_workers_and_threads_come_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], bind: str, workers: int, threads: int
+    variables: dict[str, str], expected: list[str | int]
 ) -> None:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    settings = runpy.run_module("progress_service.serving")
-    assert (settings["bind"], settings["workers"], settings["threads"]) == (bind, workers, threads)
+    read = "import json; from progress_service import serving as s; print(json.dumps([s.bind, s.workers, s.threads]))"
+    env = {"PATH": os.environ["PATH"], "PROGRESS_JWT_SECRET_KEY": KEY} | variables
+    done = subprocess.run([sys.executable, "-c", read], cwd=ROOT, env=env, capture_output=True, check=True)
+    assert json.loads(done.stdout) == expected
 
 
 @pytest.mark.parametrize(
     ("key", "status", "named"),
-    [(KEY, 0, set()), ("", 1, {"PROGRESS_JWT_SECRET_KEY", "PROGRESS_JWT_PUBLIC_KEY"})],
+    [(KEY, 0, set()), ("", 78, {"PROGRESS_JWT_SECRET_KEY", "PROGRESS_JWT_PUBLIC_KEY"})],
 )
 def test_gunicorn_accepts_the_configuration_and_without_a_key_says_which_settings_to_give(
     key: str, status: int, named: set[str]
