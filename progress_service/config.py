@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -60,6 +61,8 @@ KEYS = {
     "JWT_JWKS_URL": requires_cryptography,
 }
 """The settings that may hold the key of tokens, each with the algorithms that its key can have."""
+FROM_FILES = ("SQLALCHEMY_DATABASE_URI", "JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "WEBHOOK_KEY")
+"""The settings that a file may hold, which the same name with `_FILE` gives."""
 
 # What Kubernetes gives to containers beside a Service whose name begins with "progress".
 _LINK = re.compile(
@@ -83,10 +86,11 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     Raises ConfigurationError, which shows nothing of a secret.
     """
     ours = {name.removeprefix(PREFIX): _parse(text) for name, text in os.environ.items() if _is_ours(name, text)}
+    files = {name: str(path) for name in FROM_FILES if (path := ours.pop(f"{name}_FILE", ""))}
     faults = [_unknown(name) for name in sorted(ours.keys() - _known())]
     given: dict[str, Any] = {name: ours[name] for name in ours.keys() & _known()}
     given |= {name: os.environ[name] for name in FOR_PLATFORMS if os.environ.get(name)}
-    given |= overrides or {}
+    given |= {name: _read(name, path, given.get(name)) for name, path in files.items()} | dict(overrides or {})
     for name, default in (DEFAULTS | FOR_PLATFORMS | dict.fromkeys(FOR_DEVELOPERS & given.keys(), False)).items():
         try:
             given[name] = _typed(name, given.get(name, default), default)
@@ -111,6 +115,22 @@ def _parse(text: str) -> str | bool:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
+def _read(name: str, path: str, other: object) -> str:
+    """Return a setting from its file, without a line end. Raises ConfigurationError, which shows nothing of it."""
+    variable = f"{PREFIX}{name}_FILE"
+    if other:
+        raise ConfigurationError(f"{variable} is given, and {PREFIX}{name} too.")
+    try:
+        text = Path(path).read_bytes().decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{variable}: {path!r} is not UTF-8.") from None  # the cause quotes it
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{variable}: {path!r} cannot be read.") from error
+    if not (text := re.sub(r"\r?\n\Z", "", text)):
+        raise ConfigurationError(f"{variable}: {path!r} is empty.")
+    return text
+
+
 def _known() -> set[str]:
     """Return the names of the settings that the environment gives with the prefix."""
     return {*DEFAULTS, *KEYS, "JWT_ALGORITHM", *FOR_DEVELOPERS}
@@ -123,7 +143,8 @@ def _variable(name: str) -> str:
 
 def _unknown(name: str) -> str:
     """Tell that there is no such setting, and which one is perhaps meant."""
-    nearest = get_close_matches(name, [*FOR_PLATFORMS, *sorted(_known())], 1)
+    names = [*FOR_PLATFORMS, *sorted(_known()), *(f"{name}_FILE" for name in FROM_FILES)]
+    nearest = get_close_matches(name, names, 1)
     return f"There is no setting {PREFIX}{name}." + "".join(f" Is {_variable(meant)} meant?" for meant in nearest)
 
 

@@ -23,14 +23,15 @@ from cryptography.hazmat.primitives.serialization import (
 from flask import Flask
 
 from progress_service import create_app
-from progress_service.config import DEFAULTS, ConfigurationError, Whole
+from progress_service.config import DEFAULTS, FROM_FILES, ConfigurationError, Whole
 from progress_service.store.database import db
-from tests.callers import KEY, Caller, bearing, handmade
+from tests.callers import KEY, WEBHOOK_KEY, Caller, bearing, handmade
 from tests.conftest import Publish, application
 
 SECRET, URI = "PROGRESS_JWT_SECRET_KEY", "PROGRESS_SQLALCHEMY_DATABASE_URI"
 PUBLIC, ALGORITHM, JWKS = "PROGRESS_JWT_PUBLIC_KEY", "PROGRESS_JWT_ALGORITHM", "PROGRESS_JWT_JWKS_URL"
 ISSUER, AUDIENCE = "PROGRESS_JWT_DECODE_ISSUER", "PROGRESS_JWT_DECODE_AUDIENCE"
+WEBHOOK = "PROGRESS_WEBHOOK_KEY"
 MEMORY = "sqlite://"
 DIGITS = "1234567890" * 4
 PROVIDER = "https://id.example/keys"
@@ -371,6 +372,7 @@ def test_the_service_works_with_every_number_at_the_end_of_its_range(
         ("PROGRESS_JWT_DECODE_ALGORITHMS", "PROGRESS_JWT_ALGORITHM"),
         ("PROGRESS_PORT", "PORT"),
         ("PROGRESS_SECRET_KEY", "PROGRESS_JWT_SECRET_KEY"),
+        ("PROGRESS_JWT_KEY_FILE", "PROGRESS_JWT_SECRET_KEY_FILE"),
         ("PROGRESS_PROVIDE_AUTOMATIC_OPTIONS", None),
         ("PROGRESS_POOL__SIZE", "PROGRESS_POOL_SIZE"),
         ("PROGRESS_", None),
@@ -393,6 +395,62 @@ def test_several_wrong_settings_are_named_in_one_line(monkeypatch: pytest.Monkey
 
     assert all(name in refusal.value.message for name in wrong)
     assert len(refusal.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+@pytest.mark.parametrize("secret", [KEY, "true" * 8, f" {KEY}\n\t", "é" * 16])
+def test_a_secret_may_come_from_a_file_whose_last_line_end_does_not_belong_to_it(
+    secret: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(f"{secret}{end}".encode())
+    with service(monkeypatch, **{SECRET: "", f"{SECRET}_FILE": str(file)}) as app:
+        assert verifies(app, jwt.encode(claims(), secret, "HS256"))
+        assert not verifies(app, jwt.encode(claims(), f"{secret} ", "HS256"))
+
+
+def test_every_secret_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {URI: f"sqlite:///{tmp_path}/s3cret.db", PUBLIC: PUBLIC_KEYS["ES256"], WEBHOOK: WEBHOOK_KEY}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(f"{text}\n")
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    monkeypatch.setenv(ALGORITHM, "ES256")
+    monkeypatch.setenv("PROGRESS_WEBHOOK_HOSTS", "hooks.example.org")
+    app = create_app()
+
+    assert app.config["SQLALCHEMY_DATABASE_URI"] == texts[URI]
+    assert app.config["WEBHOOK_KEY"] == WEBHOOK_KEY
+    assert verifies(app, jwt.encode(claims(), PRIVATE_KEYS["ES256"], "ES256"))
+    assert {f"PROGRESS_{name}" for name in FROM_FILES} == {*texts, SECRET}
+
+
+@pytest.mark.parametrize("name", [f"PROGRESS_{name}" for name in FROM_FILES])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "cannot be read"), (b"", "is empty"), (b"\r\n", "is empty"), (b"s3cret\xff", "is not UTF-8")],
+)
+def test_a_file_without_a_secret_is_refused_by_the_name_of_its_setting(
+    name: str, content: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "line\nend"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError) as refusal, service(monkeypatch, **{URI: "", f"{name}_FILE": str(file)}):
+        pass
+
+    assert f"{name}_FILE: {str(file)!r} {said}." in refusal.value.message
+    assert "s3cret" not in "".join(format_exception(refusal.value))
+    assert len(refusal.value.message.splitlines()) == 1
+
+
+def test_a_secret_from_the_environment_and_from_a_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text(KEY)
+    both = {SECRET: KEY, f"{SECRET}_FILE": str(tmp_path / "secret")}
+    refusal = pytest.raises(ConfigurationError, match=f"{SECRET}_FILE is given, and {SECRET} too")
+    with refusal, service(monkeypatch, **both):
+        pass
 
 
 LINKS = {

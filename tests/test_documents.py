@@ -73,6 +73,12 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     assert told == settings | others | keys | algorithm
 
 
+def test_every_setting_that_a_file_may_hold_is_named() -> None:
+    told = section(OPERATING, "Settings").split("\nA file may hold ")[1].partition(":")[0]
+
+    assert code(told) == [f"PROGRESS_{name}" for name in config.FROM_FILES]
+
+
 def test_every_command_is_in_the_table(app: Flask) -> None:
     def leaves(command: click.Command, *path: str) -> Iterator[str]:
         if isinstance(command, click.Group):
