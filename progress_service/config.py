@@ -37,6 +37,7 @@ DEFAULTS: dict[str, str | bool | Whole] = {
     "PURGE_SECONDS": Whole(60, 0, 86_400),
     "WEBHOOK_HOSTS": "",
     "WEBHOOK_KEY": "",
+    "JWT_PREVIOUS_SECRET_KEY": "",
     "JWT_DECODE_ISSUER": "",
     "JWT_DECODE_AUDIENCE": "",
     "JWT_DECODE_LEEWAY": Whole(10, 0, 3600),
@@ -61,7 +62,13 @@ KEYS = {
     "JWT_JWKS_URL": requires_cryptography,
 }
 """The settings that may hold the key of tokens, each with the algorithms that its key can have."""
-FROM_FILES = ("SQLALCHEMY_DATABASE_URI", "JWT_SECRET_KEY", "JWT_PUBLIC_KEY", "WEBHOOK_KEY")
+FROM_FILES = (
+    "SQLALCHEMY_DATABASE_URI",
+    "JWT_SECRET_KEY",
+    "JWT_PREVIOUS_SECRET_KEY",
+    "JWT_PUBLIC_KEY",
+    "WEBHOOK_KEY",
+)
 """The settings that a file may hold, which the same name with `_FILE` gives."""
 
 # What Kubernetes gives to containers beside a Service whose name begins with "progress".
@@ -187,6 +194,8 @@ def _check_key(config: dict[str, Any]) -> None:
             "Tokens need one key: give PROGRESS_JWT_SECRET_KEY (HS256), or PROGRESS_JWT_PUBLIC_KEY"
             " or PROGRESS_JWT_JWKS_URL with PROGRESS_JWT_ALGORITHM (such as RS256)."
         )
+    if config["JWT_PREVIOUS_SECRET_KEY"] and given != ["JWT_SECRET_KEY"]:
+        raise ConfigurationError("PROGRESS_JWT_PREVIOUS_SECRET_KEY needs PROGRESS_JWT_SECRET_KEY, which signs now.")
     algorithm = config.setdefault("JWT_ALGORITHM", "HS256" if config.get("JWT_SECRET_KEY") else "RS256")
     if algorithm not in KEYS[given[0]]:
         raise ConfigurationError(f"PROGRESS_JWT_ALGORITHM {algorithm} does not go with the key that is given.")

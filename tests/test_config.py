@@ -31,6 +31,7 @@ from tests.conftest import Publish, application
 SECRET, URI = "PROGRESS_JWT_SECRET_KEY", "PROGRESS_SQLALCHEMY_DATABASE_URI"
 PUBLIC, ALGORITHM, JWKS = "PROGRESS_JWT_PUBLIC_KEY", "PROGRESS_JWT_ALGORITHM", "PROGRESS_JWT_JWKS_URL"
 ISSUER, AUDIENCE = "PROGRESS_JWT_DECODE_ISSUER", "PROGRESS_JWT_DECODE_AUDIENCE"
+PREVIOUS = "PROGRESS_JWT_PREVIOUS_SECRET_KEY"
 WEBHOOK = "PROGRESS_WEBHOOK_KEY"
 MEMORY = "sqlite://"
 DIGITS = "1234567890" * 4
@@ -421,7 +422,7 @@ def test_every_secret_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.M
     assert app.config["SQLALCHEMY_DATABASE_URI"] == texts[URI]
     assert app.config["WEBHOOK_KEY"] == WEBHOOK_KEY
     assert verifies(app, jwt.encode(claims(), PRIVATE_KEYS["ES256"], "ES256"))
-    assert {f"PROGRESS_{name}" for name in FROM_FILES} == {*texts, SECRET}
+    assert {f"PROGRESS_{name}" for name in FROM_FILES} == {*texts, SECRET, PREVIOUS}
 
 
 @pytest.mark.parametrize("name", [f"PROGRESS_{name}" for name in FROM_FILES])

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 from flask_jwt_extended import decode_token
 
+from progress_service.config import ConfigurationError
 from progress_service.web import auth, keys
 from progress_service.web.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
 from tests.callers import KEY, bearing, handmade, token
@@ -151,6 +152,54 @@ def app(clock: Clock, provider: Provider) -> Iterator[Flask]:
     """An application that trusts the provider."""
     with trusting(provider.url) as app:
         yield app
+
+
+class TestPreviousSecret:
+    """A secret that is being replaced: both verify, and the new one signs."""
+
+    NEW = "the key that signs from now on, long enough for HS256"
+
+    @pytest.fixture
+    def app(self) -> Iterator[Flask]:
+        with application(MEMORY, JWT_SECRET_KEY=self.NEW, JWT_PREVIOUS_SECRET_KEY=KEY) as app:
+            yield app
+
+    def test_tokens_of_both_are_accepted_at_each_use(self, app: Flask) -> None:
+        tokens = [handmade(LASTING, key=key) for key in (KEY, self.NEW)]
+        assert [status(app, encoded) for encoded in tokens * 2] == [ACCEPTED] * 4
+        assert len(app.extensions["verified-tokens"]) == 2
+        assert status(app, handmade(LASTING, {"kid": "of another service"})) == ACCEPTED
+
+    def test_whatever_else_keeps_a_token_out_does_so_with_both(self, app: Flask) -> None:
+        for key in (KEY, self.NEW):
+            good = handmade(LASTING, key=key)
+            assert status(app, good[:-3] + "AAA") == UNAUTHORIZED
+            assert status(app, good[1:]) == UNAUTHORIZED
+            expired = bearing(app, f"Bearer {handmade(LASTING | {'exp': 1}, key=key)}").post("/api/progress", json={})
+            assert (expired.status_code, expired.get_json()["detail"]) == (UNAUTHORIZED, "The token has expired.")
+            assert status(app, handmade(LASTING, {"alg": "HS512"}, key)) == UNAUTHORIZED
+            assert status(app, handmade(LASTING, {"alg": "none"}, key)) == UNAUTHORIZED
+        assert status(app, handmade(LASTING, key="a key of somebody else, long enough for HS256")) == UNAUTHORIZED
+
+    def test_the_new_one_signs(self, app: Flask) -> None:
+        printed = app.test_cli_runner().invoke(args=["token", "--sub", "sam", "--role", "student"]).output.strip()
+        assert jwt.decode(printed, self.NEW, ["HS256"])["sub"] == "sam"
+
+    def test_tokens_of_the_old_one_are_refused_when_it_is_gone(self) -> None:
+        with application(MEMORY, JWT_SECRET_KEY=self.NEW) as app:
+            assert status(app, handmade(LASTING)) == UNAUTHORIZED
+
+    @pytest.mark.parametrize("previous", ["x" * 31, pem(RSA), "true"])
+    def test_one_that_cannot_verify_is_refused_at_the_start(self, previous: str) -> None:
+        named = pytest.raises(ConfigurationError, match="PROGRESS_JWT_PREVIOUS_SECRET_KEY is no key for HS256")
+        with named, application(MEMORY, JWT_PREVIOUS_SECRET_KEY=previous):
+            pass
+
+    def test_without_one_that_signs_it_is_refused(self) -> None:
+        settings = {"JWT_SECRET_KEY": None, "JWT_PUBLIC_KEY": pem(P256), "JWT_ALGORITHM": "ES256"}
+        named = pytest.raises(ConfigurationError, match="PROGRESS_JWT_PREVIOUS_SECRET_KEY needs")
+        with named, application(MEMORY, JWT_PREVIOUS_SECRET_KEY=KEY, **settings):
+            pass
 
 
 class TestPublicKey:

@@ -106,11 +106,7 @@ def identify() -> Caller:
     A token that was accepted is not verified again while the keys stay the same and its time has not run out. What is
     refused is verified each time.
     """
-    # Werkzeug would parse other schemes too, and fails at some of their values.
-    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise _unauthorized("This request needs a token.", "Bearer")
-    token = credentials.strip()
+    token = _sent_token()
     verified: dict[bytes, Verified] = current_app.extensions["verified-tokens"]
     # The version is read first: if the keys change while the token is verified, its next use verifies it again.
     digest, version = sha256(token.encode()).digest(), current_app.extensions["token-keys"].version
@@ -126,6 +122,15 @@ def identify() -> Caller:
         verified.clear()
     verified[digest] = Verified(caller, version, begin - leeway, int(claims["exp"]) + leeway)
     return caller
+
+
+def _sent_token() -> str:
+    """Return the token of the request. Raises 401 if there is none."""
+    # Werkzeug would parse other schemes too, and fails at some of their values.
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise _unauthorized("This request needs a token.", "Bearer")
+    return credentials.strip()
 
 
 def _caller(claims: Mapping[str, Any]) -> Caller:
@@ -215,7 +220,7 @@ def _role_names(written: str) -> dict[str, Role]:
 
 @jwt.decode_key_loader
 def _key(header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
-    return current_app.extensions["token-keys"].find(header.get("kid"))
+    return current_app.extensions["token-keys"].find(header.get("kid"), _sent_token())
 
 
 @jwt.invalid_token_loader

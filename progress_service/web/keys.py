@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from threading import Lock
@@ -13,7 +13,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from flask import current_app
-from jwt import InvalidKeyError, InvalidTokenError, PyJWTError, get_algorithm_by_name
+from jwt import InvalidKeyError, InvalidTokenError, PyJWS, PyJWTError, get_algorithm_by_name
 
 from progress_service.config import ConfigurationError
 from progress_service.web.problems import unavailable
@@ -38,27 +38,42 @@ for _handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler()):
     _OPENER.add_handler(_handler)
 
 
-def configured(config: Mapping[str, Any]) -> "OneKey | KeySet":
+def configured(config: Mapping[str, Any]) -> "ConfiguredKeys | KeySet":
     """Return the keys that the settings name."""
     algorithm = config["JWT_ALGORITHM"]
     if url := config.get("JWT_JWKS_URL"):
         return KeySet(url, algorithm)
-    name = "JWT_SECRET_KEY" if config.get("JWT_SECRET_KEY") else "JWT_PUBLIC_KEY"
+    names = ["JWT_SECRET_KEY" if config.get("JWT_SECRET_KEY") else "JWT_PUBLIC_KEY"]
+    if config["JWT_PREVIOUS_SECRET_KEY"]:
+        names.append("JWT_PREVIOUS_SECRET_KEY")
+    return ConfiguredKeys([_configured_key(name, config[name], algorithm) for name in names], algorithm)
+
+
+def _configured_key(name: str, key: Any, algorithm: str) -> Any:
     try:
-        return OneKey(_verifying_key(config[name], algorithm))
+        return _verifying_key(key, algorithm)
     except UNFIT as error:
         raise ConfigurationError(f"PROGRESS_{name} is no key for {algorithm}, or has too few bits.") from error
 
 
-class OneKey:
-    """A configured key, which verifies every token and never changes."""
+class ConfiguredKeys:
+    """The configured keys, the current one first. They never change."""
 
-    def __init__(self, key: Any) -> None:
-        self.version = self._key = key
+    def __init__(self, keys: Sequence[Any], algorithm: str) -> None:
+        self.version = object()
+        self._keys = keys
+        self._algorithm = algorithm
 
-    def find(self, _: str | None) -> Any:
-        """Return the key."""
-        return self._key
+    def find(self, _: str | None, token: str) -> Any:
+        """Return the key that has signed a token; the current one if none has."""
+        return next((key for key in self._keys[1:] if self._has_signed(key, token)), self._keys[0])
+
+    def _has_signed(self, key: Any, token: str) -> bool:
+        try:
+            PyJWS().decode(token, key, [self._algorithm])
+        except InvalidTokenError:
+            return False
+        return True
 
 
 class KeySet:
@@ -81,7 +96,7 @@ class KeySet:
         stale_at = self._stale_at
         return stale_at if monotonic() < stale_at else object()
 
-    def find(self, key_id: str | None) -> Any:
+    def find(self, key_id: str | None, _: str) -> Any:
         """Return a key. Raises 401 if the provider has no key with this id, and 503 if it has never been reached."""
         if key_id is None:
             raise InvalidTokenError("The token does not name its key.")
