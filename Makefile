@@ -13,27 +13,8 @@ pip_install = $(python) -m pip install --quiet --disable-pip-version-check --edi
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
-run: export UPDATE = {"contentId": "sql-welcome", "progressPercentage": 40, "timeSpentSeconds": 120}
-run: .venv/runtime instance/development.key ## Serve a demo catalog on 127.0.0.1:8000 (or PORT=...)
-	@set -e; \
-	if [ -z "$$PROGRESS_JWT_SECRET_KEY$$PROGRESS_JWT_PUBLIC_KEY$$PROGRESS_JWT_JWKS_URL" ]; then \
-		PROGRESS_JWT_SECRET_KEY=$$(cat instance/development.key); export PROGRESS_JWT_SECRET_KEY; \
-	fi; \
-	$(flask) db upgrade; \
-	$(flask) catalog load progress_service/demo_catalog.json; \
-	if [ -n "$$PROGRESS_JWT_SECRET_KEY" ]; then \
-		token() { $(flask) token --sub "$$1" --role "$$2" --expires 86400; }; \
-		sam=$$(token sam student); ines=$$(token ines instructor); ada=$$(token ada admin); \
-		api=http://127.0.0.1:$$PORT/api/progress; \
-		printf '\n# %s\ncurl -H "Authorization: Bearer %s" %s\n' \
-			"sam, a student, reports progress" "$$sam" \
-			"-H 'Content-Type: application/json' -d '$$UPDATE' $$api" \
-			"sam looks at the dashboard" "$$sam" "$$api/me" \
-			"ines, an instructor, looks at the statistics of a module" "$$ines" "$$api/stats/sql-basics" \
-			"ada, an admin, looks at sam in that module" "$$ada" "$$api/sam/sql-basics"; \
-		echo; \
-	fi; \
-	exec $(python) -m gunicorn -c python:progress_service.serving wsgi:app
+run: .venv/runtime instance/development.key ## Serve a demo on 127.0.0.1:8000 (or PORT=...)
+	@exec $(python) -m progress_service.demo
 
 test: .venv/dev ## Run the tests on SQLite and PostgreSQL (ARGS="-k word" for some)
 	@$(parallel) $(ARGS)

@@ -17,7 +17,6 @@ import click
 import msgspec
 from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
-from flask_jwt_extended import create_access_token
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
@@ -32,7 +31,7 @@ from progress_service.store import database, housekeeping, publishing, recorder,
 from progress_service.store.learning import EnrollmentChange
 from progress_service.store.publishing import ContentElsewhere, PublishedModule
 from progress_service.store.verification import Drift
-from progress_service.web.auth import Role
+from progress_service.web.auth import Caller, Role, issue
 from progress_service.web.openapi.document import describe
 from progress_service.web.problems import Fault, details
 from progress_service.web.serialization import encode
@@ -194,10 +193,7 @@ def token(sub: str, role: str, expires: int) -> None:
         raise click.BadParameter("is not an identifier of a user.", param_hint="--sub")
     if not current_app.config.get("JWT_SECRET_KEY"):
         raise click.ClickException("Tokens can be made with PROGRESS_JWT_SECRET_KEY only.")
-    names = current_app.extensions["role-names"].items()
-    named = next((name for name, meant in names if meant == role), role)
-    claims = {current_app.config["USER_CLAIM"]: sub, current_app.config["ROLE_CLAIM"]: named}
-    click.echo(create_access_token(sub, additional_claims=claims, expires_delta=timedelta(seconds=expires)))
+    click.echo(issue(Caller(sub, Role(role)), timedelta(seconds=expires)))
 
 
 def _store_updates(connection: Connection, lines: Sequence[dict[str, Any]], now: datetime) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from enum import Flag, StrEnum, auto
 from hashlib import sha256
 from time import time
 from typing import Any, NamedTuple
 
 from flask import Flask, current_app, request
-from flask_jwt_extended import JWTManager, decode_token
+from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from sqlalchemy import Connection, bindparam, select
 
 from progress_service.config import ConfigurationError
@@ -191,6 +192,15 @@ def authorize(connection: Connection, caller: Caller, reach: Reach, *, learner: 
     if TAUGHT in reach and module is not None and TAUGHT_BY.run(connection, user_id=caller.id, module_id=module):
         return
     raise Problem(FORBIDDEN, "You may not see or change this.")
+
+
+def issue(caller: Caller, lifetime: timedelta) -> str:
+    """Return a token of a caller, signed with the configured secret."""
+    config, names = current_app.config, current_app.extensions["role-names"]
+    role = next((name for name, meant in names.items() if meant is caller.role), caller.role.value)
+    claims = {config["USER_CLAIM"]: caller.id, config["ROLE_CLAIM"]: role}
+    token: str = create_access_token(caller.id, additional_claims=claims, expires_delta=lifetime)
+    return token
 
 
 def register(app: Flask) -> None:
