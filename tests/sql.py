@@ -8,12 +8,14 @@ import inspect
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from textwrap import fill
+from threading import get_ident
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlglot
 from flask import Flask
@@ -35,12 +37,17 @@ SILENT = {f"progress_service.{name}" for name in ("store.direct", "store.databas
 """Modules that pass on statements of others."""
 GRAMMARS = {"sqlite": "sqlite", "postgresql": "postgres"}
 """The names of the dialects in sqlglot."""
+ENDS = ("COMMIT", "ROLLBACK")
 COMMANDS = ("BEGIN", "COMMIT", "PRAGMA", "ROLLBACK", "SELECT set_config(")
 CATALOG: dict[str, Any] = {
     "title": "Algebra",
     "instructorIds": ["ines"],
     "contents": [{"id": name, "title": name, "type": "video"} for name in ("sets", "maps", "rings")],
 }
+
+
+Sent: TypeAlias = tuple[str, str, str]
+"""A statement, its name and its purpose."""
 
 
 class Operations:
@@ -178,13 +185,13 @@ def written(app: Flask) -> str:
         if isinstance(attribute, cached_property)
         for direct in _direct(getattr(statements, name))
     }
-    sent: list[tuple[str, str, str]] = []
+    sent: dict[int, list[Sent]] = {}
     labels: dict[str, str] = {}
     numbers: Counter[str] = Counter()
 
     def note(_: object, __: object, sql: str, *___: object) -> None:
         name, purpose = known.get(sql) or _sender(inspect.currentframe())
-        sent.append((sql, name, purpose or ""))
+        sent.setdefault(get_ident(), []).append((sql, name, purpose or ""))
 
     listening = [("before_cursor_execute", note)]
     listening += [(end, partial(note, None, None, end.upper())) for end in ("commit", "rollback")]
@@ -195,7 +202,7 @@ def written(app: Flask) -> str:
         sent.clear()
         call()
         text += f"\n\n-- {title}\n-- {'=' * len(title)}\n"
-        for sql, name, purpose in list(sent):
+        for sql, name, purpose in chain.from_iterable(map(_without_polls, list(sent.values()))):
             if sql.startswith(COMMANDS):
                 text += f"\n{sql};\n"
             elif sql in labels:
@@ -207,6 +214,19 @@ def written(app: Flask) -> str:
     for listener in listening:
         event.remove(engine, *listener)
     return text
+
+
+def _without_polls(statements: Sequence[Sent]) -> Iterator[Sent]:
+    """Leave out each transaction that is the same as the one before it, as of a thread that looks for work."""
+    transaction: list[Sent] = []
+    before: list[Sent] = []
+    for statement in statements:
+        transaction.append(statement)
+        if statement[0] in ENDS:
+            if transaction != before:
+                yield from transaction
+            transaction, before = [], transaction
+    yield from transaction
 
 
 def _direct(attribute: object) -> list[DirectStatement]:

@@ -3226,14 +3226,6 @@ RETURNING webhooks.id, webhooks.url, webhooks.types, webhooks.module_ids, webhoo
 
 COMMIT;
 
-BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-
-SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
-
--- store.webhooks.due, as above
-
-COMMIT;
-
 
 -- DELETE /api/webhooks/{webhookId}
 -- ================================

@@ -2478,14 +2478,6 @@ RETURNING id, url, types, module_ids, active, secret, previous_secret, previous_
 
 COMMIT;
 
-PRAGMA busy_timeout = 300000;
-
-BEGIN;
-
--- store.webhooks.due, as above
-
-COMMIT;
-
 
 -- DELETE /api/webhooks/{webhookId}
 -- ================================
