@@ -44,6 +44,8 @@ DEFAULTS: dict[str, str | bool | Whole] = {
     "USER_CLAIM": "sub",
     "ROLE_CLAIM": "role",
     "ROLE_NAMES": "{}",
+    "LOG_FORMAT": "",
+    "LOG_LEVEL": "info",
     "POOL_SIZE": Whole(16, 1, 1000),
     "POOL_TIMEOUT": Whole(3, 0, 3600),
     "CONNECT_TIMEOUT": Whole(3, 1, 3600),

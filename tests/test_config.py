@@ -241,7 +241,7 @@ def test_with_keys_of_others_an_unchecked_issuer_or_audience_is_warned_of_once(
     with service(monkeypatch, **source, **given):
         unchecked = set() if SECRET in source else {ISSUER, AUDIENCE} - set(given)
 
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if '"warning"' in line]
     assert len(warnings) == bool(unchecked)
     assert {name for name in (ISSUER, AUDIENCE) for warning in warnings if name in warning} == unchecked
 

@@ -225,7 +225,7 @@ def test_no_write_purges_where_that_is_left_to_the_command(database_url: str) ->
 def test_a_purge_that_fails_is_logged_and_fails_no_request(
     database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with application(database_url, PURGE_SECONDS=86_400) as app:
+    with application(database_url, PURGE_SECONDS=86_400, LOG_FORMAT="text") as app:
         store(engine_of(app), timedelta(days=400))
         app.config["SESSION_DAYS"] = 10**9  # which no setting can be
 

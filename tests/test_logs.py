@@ -1,7 +1,14 @@
-"""What the log tells: one line for each request, and nothing that belongs to anybody."""
+"""What the log tells: one line for each request and each fault, and nothing that belongs to anybody."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -9,14 +16,16 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from progress_service import calculations
 from progress_service.catalog import queries
+from progress_service.config import ConfigurationError
 from progress_service.store.database import db
-from tests.callers import KEY, Caller
+from tests.callers import KEY, Caller, bearing, token
 from tests.conftest import Publish, application
 
 LEA = "lea-7c1e"
 SAID = "what-lea-said"
 UPDATE = {"contentId": "sets", "userId": LEA, "position": SAID, "timeSpentSeconds": 5}
-LINE = re.compile(r"[-\d]{10} [:,\d]{12} (INFO|WARNING|ERROR) \S+ .*")
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TEXT_LINE = re.compile(r"[-\d]{10} [:,\d]{12} (?P<level>[A-Z]+) \S+ (?P<message>.*)")
 
 REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/api/progress", {"json": UPDATE, "headers": {"Idempotency-Key": SAID}}, 201),
@@ -36,25 +45,58 @@ REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/api/progress", {"json": UPDATE | {SAID: LEA}}, 422),
     ("GET", f"/api/progress/{LEA}%0D%0A{SAID}", {"headers": {"X-Request-ID": f"{SAID} x"}}, 404),
     ("GET", f"/{SAID}%0A%1B%5B2J", {"headers": {"User-Agent": SAID, "Referer": f"/{LEA}"}}, 404),
+    ("GET", "/api/catalog/modules", {"headers": {"traceparent": f"00-{TRACE}-{SAID}-01"}}, 200),
+    (LEA, "/api/progress", {}, 405),
     ("DELETE", f"/api/progress/{LEA}", {}, 204),
 ]
 
 
+class Log:
+    """What was written to the log since the last look, line by line."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.text()
+
+    def text(self) -> str:
+        return "".join(self._capsys.readouterr())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the objects of the lines, which are all of JSON."""
+        return [json.loads(line) for line in self.text().splitlines()]
+
+
+@pytest.fixture
+def log(capsys: pytest.CaptureFixture[str]) -> Log:
+    return Log(capsys)
+
+
+def told(form: str, line: str) -> tuple[str, str]:
+    """Return the level and the message of a line, of either form."""
+    if form == "json":
+        fields = json.loads(line)
+        return fields["log.level"].upper(), fields["message"] + ": " + fields.get("error.stack_trace", "")
+    found = TEXT_LINE.fullmatch(line)
+    assert found, line
+    return found["level"], found["message"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
 def test_the_log_tells_one_line_for_each_request_and_nothing_of_it_but_its_rule(
-    database_url: str, publish: Publish, capsys: pytest.CaptureFixture[str]
+    form: str, database_url: str, publish: Publish, log: Log
 ) -> None:
     publish("algebra", ["sets"])
-    capsys.readouterr()
-    with application(database_url, TESTING=False) as app:
+    log.text()
+    with application(database_url, TESTING=False, LOG_FORMAT=form, LOG_LEVEL="debug") as app:
         service = Caller(app, "service", LEA)
         for method, path, request, status in REQUESTS:
             assert service.call(method, path, **request).status_code == status, path
 
-    output = "".join(capsys.readouterr())
-    lines = output.splitlines()
-    statuses = [int(line.split()[-2]) for line in lines]
-    assert [line for line in lines if not LINE.fullmatch(line)] == []
-    assert statuses == [status for *_, status in REQUESTS]
+    output = log.text()
+    lines = [told(form, line) for line in output.splitlines()]
+    assert [(level, int(message.split()[2])) for level, message in lines] == [
+        ("INFO", status) for *_, status in REQUESTS
+    ]
     assert_tells_nothing(output, service)
 
 
@@ -63,8 +105,149 @@ def assert_tells_nothing(output: str, caller: Caller) -> None:
     assert [secret for secret in secrets if secret in output] == []
 
 
+def test_a_line_has_the_fields_of_the_schema(database_url: str, log: Log) -> None:
+    began = datetime.now(UTC)
+    headers = {"X-Request-ID": "the-first", "traceparent": f"00-{TRACE}-{SPAN}-01"}
+    with application(database_url) as app:
+        assert Caller(app, "instructor", LEA).get(f"/api/progress/{LEA}", headers=headers).status_code == 200
+
+    (line,) = log.lines()
+    at, lasted = line.pop("@timestamp"), line.pop("event.duration")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at)
+    assert abs((datetime.fromisoformat(at) - began).total_seconds()) < 10
+    assert line.pop("message") == f"GET /api/progress/<user_id> 200 {lasted / 1e6:.1f}ms"
+    assert line == {
+        "log.level": "info",
+        "ecs.version": "8.11.0",
+        "log.logger": "progress_service",
+        "process.pid": os.getpid(),
+        "service.name": "progress-service",
+        "service.version": version("progress-service"),
+        "http.request.id": "the-first",
+        "trace.id": TRACE,
+        "parent.id": SPAN,
+        "http.request.method": "GET",
+        "http.route": "/api/progress/<user_id>",
+        "http.response.status_code": 200,
+        "progress.replayed": False,
+        "user.roles": ["instructor"],
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("", "0", f"01-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-1", f"00-{TRACE}-{SPAN}-01-0"),
+        *(f"00-{TRACE.upper()}-{SPAN}-01", f"00-{TRACE[1:]}-{SPAN}-01"),
+        *(f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01"),
+    ],
+)
+def test_a_traceparent_of_another_form_is_ignored(given: str, database_url: str, log: Log) -> None:
+    with application(database_url) as app:
+        Caller(app, "service", "lms").get("/api/catalog/modules", headers={"traceparent": given})
+
+    (line,) = log.lines()
+    assert UUID(line["http.request.id"])
+    assert "trace.id" not in line
+    assert "parent.id" not in line
+
+
+def test_a_line_tells_why_a_request_was_refused(database_url: str, publish: Publish, log: Log) -> None:
+    publish("algebra", ["sets"])
+    log.text()
+    with application(database_url) as app:
+        Caller(app).get("/api/catalog/modules")
+        bearing(app, f"Bearer {token(LEA, 'service', exp=1)}").get("/api/catalog/modules")
+        bearing(app, f"Bearer {token(LEA, 'service')}x").get("/api/catalog/modules")
+        Caller(app, "student", LEA).get("/api/catalog/modules")
+        Caller(app, "service", LEA).post("/api/progress", json=UPDATE | {"contentId": SAID})
+        Caller(app).get("/")
+
+    names = ("http.response.status_code", "error.code", "error.type", "user.roles")
+    assert [tuple(line.get(name) for name in names) for line in log.lines()] == [
+        (401, "unauthorized", None, None),
+        (401, "unauthorized", "ExpiredSignatureError", None),
+        (401, "unauthorized", "InvalidSignatureError", None),
+        (403, "forbidden", None, ["student"]),
+        (422, "unknown-content", "UnknownContent", ["service"]),
+        (404, "not-found", None, None),
+    ]
+
+
+def test_a_line_tells_whether_the_answer_is_a_replay(database_url: str, publish: Publish, log: Log) -> None:
+    publish("algebra", ["sets"])
+    log.text()
+    with application(database_url) as app:
+        for _ in range(2):
+            Caller(app, "service", LEA).post("/api/progress", json=UPDATE, headers={"Idempotency-Key": SAID})
+
+    assert [line["progress.replayed"] for line in log.lines()] == [False, True]
+
+
+def test_what_a_line_is_told_outside_of_requests_names_no_request(database_url: str, log: Log) -> None:
+    with application(database_url) as app:
+        Caller(app, "service", "lms").get("/api/catalog/modules", headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+        app.logger.warning("afterwards")
+
+    within, after = log.lines()
+    assert (after["message"], after["log.level"]) == ("afterwards", "warning")
+    assert set(within) - set(after) > {"http.request.id", "trace.id", "parent.id", "user.roles"}
+
+
+@pytest.mark.parametrize(("level", "number"), [("info", 1), ("DEBUG", 4), ("warning", 0)])
+def test_probes_and_scrapes_are_told_at_the_level_debug(level: str, number: int, database_url: str, log: Log) -> None:
+    with application(database_url, LOG_LEVEL=level) as app:
+        for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+            assert Caller(app).get(path).status_code == 200
+    assert len(log.lines()) == number
+
+
+@pytest.mark.parametrize(("name", "given"), [("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"), ("LOG_LEVEL", "")])
+def test_a_wrong_setting_is_refused_by_name(name: str, given: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"PROGRESS_{name}"), application("sqlite://", **{name: given}):
+        pass
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_nothing_can_end_a_line_or_command_a_terminal(form: str, log: Log) -> None:
+    with application("sqlite://", LOG_FORMAT=form) as app:
+        app.logger.warning("%s", "one\r\ntwo\u2028three\x1b[2J\x85\x00\udc80ö")
+
+    output = log.text()
+    assert len(output.splitlines()) == 1
+    assert re.search("[^ -~\nö]", output) is None
+    assert output.index("one") < output.index("two") < output.index("three")
+
+
+LOGGING = """
+import logging
+from progress_service import create_app
+create_app().logger.warning("here")
+logging.getLogger("sqlalchemy.pool").error("there")
+"""
+
+
+@pytest.mark.parametrize("given", ["", "TEXT", "Json"])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_people_at_a_terminal_read_text_and_programs_read_json_unless_the_setting_says_otherwise(
+    given: str, is_terminal: bool
+) -> None:
+    environment = {"PROGRESS_JWT_SECRET_KEY": KEY, "PROGRESS_LOG_FORMAT": given}
+    reads, writes = os.openpty() if is_terminal else os.pipe()
+    subprocess.run([sys.executable, "-c", LOGGING], env=os.environ | environment, stderr=writes, check=True)
+    output = os.read(reads, 10_000).decode()
+    os.close(reads)
+    os.close(writes)
+
+    form = given.lower() or ("text" if is_terminal else "json")
+    assert [told(form, line) for line in output.splitlines()] == [
+        (level, message + ": " * (form == "json")) for level, message in (("WARNING", "here"), ("ERROR", "there"))
+    ]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
 def test_a_fault_is_logged_in_one_line_that_tells_where_it_was_and_quotes_nobody(
-    database_url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    form: str, database_url: str, publish: Publish, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError(f"{LEA}\n{SAID}") from KeyError(SAID)
@@ -73,22 +256,34 @@ def test_a_fault_is_logged_in_one_line_that_tells_where_it_was_and_quotes_nobody
         raise OperationalError(SAID, {"user_id": LEA}, Exception(SAID))
 
     publish("algebra", ["sets"])
-    capsys.readouterr()
+    log.text()
     monkeypatch.setattr(queries, "enrollment", fail)
     monkeypatch.setattr(queries, "module", vanish)
     monkeypatch.setattr(calculations, "count", lambda enrollment, *_: enrollment._replace(completed_contents=-1))
-    with application(database_url, TESTING=False) as app:
+    with application(database_url, TESTING=False, LOG_FORMAT=form) as app:
         service = Caller(app, "service", "lms")
         assert service.get(f"/api/enrollments/{LEA}/algebra").status_code == 500
         assert service.get("/api/catalog/modules/algebra").status_code == 503
         # PostgreSQL quotes the row that it refuses, first in a group, and then alone.
         assert service.post("/api/progress", json=UPDATE).status_code == 500
 
-    output = "".join(capsys.readouterr())
-    lines = output.splitlines()
-    assert [line.split()[2] for line in lines] == ["ERROR", "INFO", "WARNING", "INFO", "INFO", "ERROR", "INFO"]
-    assert re.search(r"RuntimeError at .*catalog/views.py:\d+ > tests/test_logs.py:\d+; caused by KeyError", lines[0])
-    assert re.search(r"IntegrityError at .*store/(recorder|pipeline).py:\d+.*; caused by ", lines[5])
+    output = log.text()
+    lines = [told(form, line) for line in output.splitlines()]
+    assert [level for level, _ in lines] == ["ERROR", "INFO", "WARNING", "INFO", "INFO", "ERROR", "INFO"]
+    (_, failed), (_, refused) = lines[0], lines[5]
+    where = r"RuntimeError at .*catalog/views.py:\d+ > tests/test_logs.py:\d+; caused by KeyError"
+    assert re.match(f"unexpected error: {where}", failed)
+    assert re.search(r"IntegrityError at .*store/(recorder|pipeline).py:\d+.*; caused by ", refused)
+    if form == "json":
+        fields = [json.loads(line) for line in output.splitlines()]
+        kinds = [(line.get("error.code"), line.get("error.type")) for line in fields]
+        assert kinds[:4] == [
+            (None, "RuntimeError"),
+            ("internal-error", "RuntimeError"),
+            (None, None),
+            ("unavailable", "OperationalError"),
+        ]
+        assert kinds[5:] == [(None, "IntegrityError"), ("internal-error", "IntegrityError")]
     assert_tells_nothing(output, service)
 
 

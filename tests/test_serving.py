@@ -172,7 +172,7 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
         assert not lives(server.process.pid)
         with pytest.raises(ConnectionRefusedError):
             server.call("GET", "/healthz")
-    assert len([line for line in output.splitlines() if " the-first " in line and "POST /api/progress" in line]) == 1
+    assert len([line for line in output.splitlines() if '"the-first"' in line and "POST /api/progress" in line]) == 1
     assert "Traceback" not in output
     assert "Warning" not in output
     assert student().get("/api/progress/me").get_json()["summary"]["timeSpentSeconds"] == 41 * 60

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from progress_service import facts
 from progress_service.store import database, webhooks
 from progress_service.store.webhooks import Pending, StoredWebhook
 
@@ -49,7 +50,7 @@ def register(app: Flask) -> None:
 
 def _observe(response: Response) -> Response:
     labels = (request.method, request.url_rule.rule) if request.url_rule else ("any", "unmatched")
-    DURATION.labels(*labels, response.status_code).observe(time.perf_counter() - g.began)
+    DURATION.labels(*labels, response.status_code).observe(time.perf_counter() - facts.current().began)
     return response
 
 

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 from flask import Flask, current_app, request
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
+from flask_jwt_extended.exceptions import JWTExtendedException
+from jwt import ExpiredSignatureError, PyJWTError
 from sqlalchemy import Connection, bindparam, select
 
 from progress_service.config import ConfigurationError
 from progress_service.store.direct import DirectStatement
 from progress_service.store.models import ModuleInstructor
 from progress_service.web import keys
-from progress_service.web.problems import FORBIDDEN, UNAUTHORIZED, Problem, render
+from progress_service.web.problems import FORBIDDEN, UNAUTHORIZED, Problem
 from progress_service.web.validation import is_user_id
 
 jwt = JWTManager()
@@ -104,8 +106,8 @@ class Verified(NamedTuple):
 def identify() -> Caller:
     """Return the caller. Raises 401 without a valid token, and 403 for an unknown role or an impossible subject.
 
-    A token that was accepted is not verified again while the keys stay the same and its time has not run out. What is
-    refused is verified each time.
+    401 has a challenge (RFC 6750). A token that was accepted is not verified again while the keys stay the same and its
+    time has not run out. What is refused is verified each time.
     """
     token = _sent_token()
     verified: dict[bytes, Verified] = current_app.extensions["verified-tokens"]
@@ -114,7 +116,12 @@ def identify() -> Caller:
     found = verified.get(digest)
     if found and found.version is version and found.begin <= time() < found.end:
         return found.caller
-    claims = decode_token(token)
+    try:
+        claims = decode_token(token)
+    except ExpiredSignatureError as error:
+        raise _invalid_token("The token has expired.") from error
+    except (PyJWTError, JWTExtendedException) as error:
+        raise _invalid_token("The token is not valid.") from error
     caller = _caller(claims)
     leeway = current_app.config["JWT_DECODE_LEEWAY"]
     begin = max(int(claims.get(name, 0)) for name in ("nbf", "iat"))  # PyJWT refuses tokens that were issued later
@@ -204,7 +211,7 @@ def issue(caller: Caller, lifetime: timedelta) -> str:
 
 
 def register(app: Flask) -> None:
-    """Bind token verification to an application. Every bad token leads to 401 with a challenge (RFC 6750)."""
+    """Bind token verification to an application."""
     jwt.init_app(app)
     app.extensions["token-keys"] = keys.configured(app.config)
     app.extensions["verified-tokens"] = dict[bytes, Verified]()
@@ -231,16 +238,6 @@ def _role_names(written: str) -> dict[str, Role]:
 @jwt.decode_key_loader
 def _key(header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
     return current_app.extensions["token-keys"].find(header.get("kid"), _sent_token())
-
-
-@jwt.invalid_token_loader
-def _bad_token(_: str) -> Any:
-    return render(_invalid_token("The token is not valid."))
-
-
-@jwt.expired_token_loader
-def _expired_token(_header: Mapping[str, Any], _claims: Mapping[str, Any]) -> Any:
-    return render(_invalid_token("The token has expired."))
 
 
 def _invalid_token(detail: str) -> Problem:

@@ -19,6 +19,7 @@ from marshmallow import Schema, ValidationError
 from sqlalchemy import Connection
 from werkzeug.http import quote_header_value
 
+from progress_service import facts
 from progress_service.calculations import Actor
 from progress_service.store import database
 from progress_service.store.housekeeping import HOUSEKEEPER
@@ -246,6 +247,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     is sent. If it loses a race, `work` runs again.
     """
     caller = auth.identify()  # 401
+    facts.current().role = caller.role
     reach = auth.admit(caller, policy)  # 403: the role
     is_read = request.method in READS
     if is_read and path.get("user_id") == "me" and policy.student is Reach.OWN:

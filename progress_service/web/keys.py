@@ -56,6 +56,10 @@ def _configured_key(name: str, key: Any, algorithm: str) -> Any:
         raise ConfigurationError(f"PROGRESS_{name} is no key for {algorithm}, or has too few bits.") from error
 
 
+class NoKeys(Exception):
+    """The identity provider has never been reached."""
+
+
 class ConfiguredKeys:
     """The configured keys, the current one first. They never change."""
 
@@ -105,7 +109,7 @@ class KeySet:
             self._renew(patience=0 if is_known else TIMEOUT)
         known = self._keys
         if known is None:
-            raise unavailable(math.ceil(self._next_fetch - monotonic()))
+            raise unavailable(math.ceil(self._next_fetch - monotonic())) from NoKeys()
         if key_id not in known:
             raise InvalidTokenError("The token names an unknown key.")
         return known[key_id]

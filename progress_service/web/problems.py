@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import zip_longest
-from pathlib import Path
-from traceback import walk_tb
 from typing import Annotated, Any, NamedTuple
 
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, current_app
 from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from progress_service import facts
 from progress_service.store.database import Outdated
 from progress_service.store.publishing import ContentElsewhere
 from progress_service.store.recorder import (
@@ -184,8 +183,11 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, render_unexpected)
 
 
-def render(error: HTTPException) -> Response:
-    """Answer with the problem document of an exception, and keep the exception's own headers."""
+def render(error: HTTPException, cause: BaseException | None = None) -> Response:
+    """Answer with the problem document of an exception, and keep the exception's own headers; note what led to it."""
+    cause = cause or error.__cause__
+    known = facts.current()
+    known.problem, known.cause = slug(error), type(cause).__name__ if cause else ""
     response = Response(headers=error.get_response().headers, status=error.code)
     response.headers.remove("Content-Length")
     response.content_type = "application/problem+json"
@@ -194,15 +196,14 @@ def render(error: HTTPException) -> Response:
 
 
 def document(error: HTTPException) -> ProblemDocument:
-    status = error.code or 500
-    slug = error.kind.slug if isinstance(error, Problem) else _slug(status)
+    status, name = error.code or 500, slug(error)
     faults = error.faults if isinstance(error, Problem) else ()
     return ProblemDocument(
-        type=f"urn:progress-service:problem:{slug}",
-        title=slug.replace("-", " ").capitalize(),
+        type=f"urn:progress-service:problem:{name}",
+        title=name.replace("-", " ").capitalize(),
         status=status,
         detail=error.description or HTTPStatus(status).description,
-        request_id=g.request_id,
+        request_id=facts.current().request_id,
         errors=faults or UNSET,
     )
 
@@ -211,28 +212,22 @@ def render_database_error(error: DBAPIError | TimeoutError | Outdated) -> Respon
     """Answer 503 if the database is away, busy or too slow, and 500 for a fault of this service."""
     is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
     if is_lost or isinstance(error, OperationalError | InterfaceError | TimeoutError | Outdated):
-        current_app.logger.warning("database unavailable: %s", type(error.__cause__ or error).__name__)
-        return render(unavailable())
+        cause = error.__cause__ or error
+        current_app.logger.warning("database unavailable: %s", type(cause).__name__)
+        return render(unavailable(), cause)
     return render_unexpected(error)
 
 
 def render_unexpected(error: Exception) -> Response:
-    """Answer 500, and log the exception's type and place, but not its message, which may contain personal data."""
-    current_app.logger.error("unexpected error: %s", "; caused by ".join(_trace(error)))
-    return render(InternalServerError())
+    """Answer 500, and log the fault."""
+    current_app.logger.error("unexpected error", exc_info=error)
+    return render(InternalServerError(), error)
 
 
-def _trace(error: BaseException | None) -> Iterator[str]:
-    """Describe an exception and each of its causes: its type, and the lines of code that it went through."""
-    while error is not None:
-        frames = ((Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__))
-        yield f"{type(error).__name__} at " + " > ".join(
-            f"{file.parent.name}/{file.name}:{line}" for file, line in frames
-        )
-        error = error.__cause__ or error.__context__
-
-
-def _slug(status: int) -> str:
-    """Return the slug for an exception that Flask raises."""
+def slug(error: HTTPException) -> str:
+    """Return the slug of a problem; for an exception of Flask, of the first type with its status."""
+    if isinstance(error, Problem):
+        return error.kind.slug
+    status = error.code or 500
     slugs = (kind.slug for kind in PROBLEM_TYPES if kind.status == status)
     return next(slugs, HTTPStatus(status).phrase.lower().replace(" ", "-"))
