@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -52,6 +52,11 @@ DEFAULTS: dict[str, str | bool | Whole] = {
     "LOCK_TIMEOUT": Whole(10, 1, 3600),
     "STATEMENT_TIMEOUT": Whole(15, 1, 3600),
     "CATALOG_TIMEOUT": Whole(300, 1, 86_400),
+    "BIND": "127.0.0.1",
+    "FORWARDED_ALLOW_IPS": "127.0.0.1,::1",
+    "CLIENT_TIMEOUT": Whole(30, 1, 3600),
+    "KEEPALIVE_TIMEOUT": Whole(75, 0, 3600),
+    "GRACEFUL_TIMEOUT": Whole(30, 1, 3600),
 }
 """The settings with their defaults, by their names without the prefix."""
 FOR_PLATFORMS = {"PORT": Whole(8000, 0, 65_535), "WEB_CONCURRENCY": Whole(0, 0, 1000)}
@@ -82,6 +87,8 @@ _LINK = re.compile(
     re.ASCII,
 )
 
+_ADDRESS = re.compile(r"unix:[^\s,]+|[^\s,:/\[\]]+|\[[0-9A-Fa-f:.]+\]")
+
 
 class ConfigurationError(ClickException):
     """The service cannot start with these settings. Whatever starts it ends with the message as its only line."""
@@ -108,6 +115,7 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     if faults:
         raise ConfigurationError(" ".join(faults))
     app.config.from_mapping(given, PROVIDE_AUTOMATIC_OPTIONS=False)
+    _check_addresses(app.config)
     _check_key(app.config)
     _set_up_tokens(app.config)
     url = _database_url(app.config["SQLALCHEMY_DATABASE_URI"])
@@ -174,6 +182,22 @@ def _typed(name: str, value: Any, default: str | bool | Whole) -> Any:
     else:
         wanted = "true or false" if type(default) is bool else "text"
     raise ConfigurationError(f"{_variable(name)} must be {wanted}, not {value!r}.")
+
+
+def _check_addresses(config: Mapping[str, Any]) -> None:
+    """Refuse what gunicorn could not use."""
+    if not all(_ADDRESS.fullmatch(address) for address in config["BIND"].split(",")):
+        raise ConfigurationError(
+            "PROGRESS_BIND must be hosts without a port, such as 0.0.0.0 or [::], or unix:/path, with commas."
+        )
+    try:
+        for network in config["FORWARDED_ALLOW_IPS"].split(","):
+            if network != "*":
+                ip_network(network)
+    except ValueError:
+        raise ConfigurationError(
+            "PROGRESS_FORWARDED_ALLOW_IPS must be addresses or networks, with commas, or *."
+        ) from None
 
 
 def _set_up_tokens(config: dict[str, Any]) -> None:

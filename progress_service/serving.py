@@ -4,7 +4,6 @@ Options on gunicorn's command line win over these settings. There is no access l
 request. The application is made before there are workers, so that a wrong setting ends gunicorn at once.
 """
 
-import os
 import socket
 import struct
 from pathlib import Path
@@ -13,21 +12,25 @@ from typing import Any
 from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
 
 import wsgi
+from progress_service import processors
 from progress_service.operations import metrics
 
 answers.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
 
 settings = wsgi.app.config
-bind = f"127.0.0.1:{settings['PORT']}"
+bind = [
+    address if address.startswith("unix:") else f"{address}:{settings['PORT']}"
+    for address in settings["BIND"].split(",")
+]
+forwarded_allow_ips = settings["FORWARDED_ALLOW_IPS"]
 
 worker_class = "gthread"
-workers = settings["WEB_CONCURRENCY"] or (os.cpu_count() or 1) + 1
+workers = settings["WEB_CONCURRENCY"] or processors.usable() + 1
 threads = settings["POOL_SIZE"]  # each has a database connection
 
-timeout = 30
-graceful_timeout = 30
-# Longer than gateways keep idle connections (usually 60 s), so that no gateway uses one that closes here.
-keepalive = 75
+timeout = settings["CLIENT_TIMEOUT"]
+graceful_timeout = settings["GRACEFUL_TIMEOUT"]
+keepalive = settings["KEEPALIVE_TIMEOUT"]
 
 # Two identifiers of 255 characters, percent-encoded, with a cursor and filters, are well below this.
 limit_request_line = 4096
@@ -43,10 +46,13 @@ control_socket_disable = True
 
 
 def when_ready(arbiter: Any) -> None:
-    """Prepare the figures and the sockets, which the workers inherit."""
-    metrics.share(worker_tmp_dir, arbiter.cfg.uid, arbiter.cfg.gid)
+    """Prepare the figures and the sockets, which the workers inherit, and say how much they may use."""
+    cfg = arbiter.cfg
+    metrics.share(worker_tmp_dir, cfg.uid, cfg.gid)
     for listener in arbiter.LISTENERS:
-        close_silent_connections(listener, arbiter.cfg.timeout)
+        close_silent_connections(listener, cfg.timeout)
+    numbers = cfg.workers, cfg.threads, cfg.workers * settings["POOL_SIZE"]
+    arbiter.log.info("%d workers x %d threads, at most %d connections to the database", *numbers)
 
 
 def on_exit(_: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from progress_service import processors
 from progress_service.store.database import db
 from tests.callers import KEY, token
 from tests.conftest import Callers, Publish
@@ -116,21 +118,55 @@ def lives(group: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, ["127.0.0.1:8000", (os.cpu_count() or 1) + 1, 16]),
-        ({"PORT": "", "PROGRESS_POOL_SIZE": "3", "WEB_CONCURRENCY": "5"}, ["127.0.0.1:8000", 5, 3]),
-        ({"PORT": "8123", "PROGRESS_POOL_SIZE": "3", "WEB_CONCURRENCY": "5"}, ["127.0.0.1:8123", 5, 3]),
-    ],
-)
-def test_port_and_number_of_workers_and_threads_come_from_the_environment(
-    variables: dict[str, str], expected: list[str | int]
-) -> None:
-    read = "import json; from progress_service import serving as s; print(json.dumps([s.bind, s.workers, s.threads]))"
-    env = {"PATH": os.environ["PATH"], "PROGRESS_JWT_SECRET_KEY": KEY} | variables
-    done = subprocess.run([sys.executable, "-c", read], cwd=ROOT, env=env, capture_output=True, check=True)
-    assert json.loads(done.stdout) == expected
+def printed(*options: str, **variables: str) -> dict[str, str]:
+    """Return the configuration of a gunicorn that is started so."""
+    env = {name: text for name, text in os.environ.items() if name not in ("PORT", "WEB_CONCURRENCY")}
+    command = [*GUNICORN, "--print-config", *options, "wsgi:app"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=env | {"PROGRESS_JWT_SECRET_KEY": KEY} | variables, capture_output=True, check=True
+    )
+    return dict(re.findall(r"^(\w+) += (.*)$", done.stdout.decode(), re.M))
+
+
+def test_gunicorn_is_configured_by_the_settings() -> None:
+    usual = printed(PORT="")
+    assert (
+        usual.items()
+        >= {
+            "bind": "['127.0.0.1:8000']",
+            "workers": str(processors.usable() + 1),
+            "threads": "16",
+            "timeout": "30",
+            "keepalive": "75",
+            "graceful_timeout": "30",
+            "forwarded_allow_ips": "['127.0.0.1', '::1']",
+        }.items()
+    )
+
+    given = {
+        "PORT": "8123",
+        "WEB_CONCURRENCY": "5",
+        "PROGRESS_BIND": "0.0.0.0,[::1],unix:/run/progress.sock",
+        "PROGRESS_POOL_SIZE": "3",
+        "PROGRESS_CLIENT_TIMEOUT": "11",
+        "PROGRESS_KEEPALIVE_TIMEOUT": "0",
+        "PROGRESS_GRACEFUL_TIMEOUT": "22",
+        "PROGRESS_FORWARDED_ALLOW_IPS": "10.0.0.0/8",
+    }
+    expected = {
+        "bind": "['0.0.0.0:8123', '[::1]:8123', 'unix:/run/progress.sock']",
+        "workers": "5",
+        "threads": "3",
+        "timeout": "11",
+        "keepalive": "0",
+        "graceful_timeout": "22",
+        "forwarded_allow_ips": "['10.0.0.0/8']",
+    }
+    assert printed(**given).items() >= expected.items()
+
+    options = ("--bind", "127.0.0.1:9", "--threads", "2", "--timeout", "7", "--workers", "1")
+    winning = {"bind": "['127.0.0.1:9']", "threads": "2", "timeout": "7", "workers": "1"}
+    assert printed(*options, **given).items() >= (expected | winning).items()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +209,7 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
         with pytest.raises(ConnectionRefusedError):
             server.call("GET", "/healthz")
     assert len([line for line in output.splitlines() if '"the-first"' in line and "POST /api/progress" in line]) == 1
+    assert output.count("2 workers x 16 threads, at most 32 connections to the database") == 1
     assert "Traceback" not in output
     assert "Warning" not in output
     assert student().get("/api/progress/me").get_json()["summary"]["timeSpentSeconds"] == 41 * 60
