@@ -14,7 +14,9 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 run: .venv/runtime instance/development.key ## Serve a demo on 127.0.0.1:8000 (or PORT=...)
-	@exec $(python) -m progress_service.demo
+	@env | grep -Eq '^PROGRESS_JWT_(SECRET_KEY|PUBLIC_KEY|JWKS_URL)(_FILE)?=.' || \
+		export PROGRESS_JWT_SECRET_KEY_FILE=instance/development.key; \
+	exec $(python) -m progress_service.demo
 
 test: .venv/dev ## Run the tests on SQLite and PostgreSQL (ARGS="-k word" for some)
 	@$(parallel) $(ARGS)

@@ -18,8 +18,6 @@ from string import Template
 from typing import Any
 from urllib.request import Request, urlopen
 
-import jwt
-import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
@@ -38,13 +36,13 @@ def fill(app: Flask, now: datetime | None = None) -> None:
 
 
 @contextmanager
-def demo(database_url: str, cwd: Path = ROOT, **settings: str) -> Iterator[tuple[Server, str]]:
+def demo(database_url: str, **settings: str) -> Iterator[tuple[Server, str]]:
     """Start the demo, and yield it with what it has printed before it serves; whatever is left of it is killed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         MAKE_RUN,
-        cwd=cwd,
+        cwd=ROOT,
         env=environment(database_url, PORT=str(port), WEB_CONCURRENCY="1", **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -155,17 +153,6 @@ def test_the_readme_shows_the_first_request_and_its_answer(app: Flask, student: 
     assert without(json.dumps(answered.get_json())) == without(json.dumps(answer))
 
 
-def test_without_a_key_in_the_environment_the_demo_takes_that_of_the_checkout(tmp_path: Path) -> None:
-    key = tmp_path / "instance" / "development.key"
-    key.parent.mkdir()
-    key.write_text("0" * 64 + "\n")
-    with demo(f"sqlite:///{tmp_path}/progress.db", tmp_path, PROGRESS_JWT_SECRET_KEY="") as (_, printed):
-        first, *_ = requests(printed)
-        assert send(first)[0] == 201
-        token = re.findall("^sam=(.+)$", printed, re.M)[0]
-        assert jwt.decode(token, "0" * 64, algorithms=["HS256"])["role"] == "student"
-
-
 def test_without_a_secret_the_demo_prints_no_tokens(tmp_path: Path) -> None:
     public = rsa.generate_private_key(65537, 2048).public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -175,12 +162,11 @@ def test_without_a_secret_the_demo_prints_no_tokens(tmp_path: Path) -> None:
         assert requests(printed) == []
 
 
-@pytest.mark.parametrize("port", ["taken", "80a", "99999"])
-def test_a_port_that_cannot_be_used_is_named_before_anything_else_happens(tmp_path: Path, port: str) -> None:
+def test_a_port_that_is_taken_is_named_before_anything_else_happens(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1]) if port == "taken" else port
-        env = environment(f"sqlite:///{tmp_path}/progress.db", PORT=port)
+        port = taken.getsockname()[1]
+        env = environment(f"sqlite:///{tmp_path}/progress.db", PORT=str(port))
         run = subprocess.run(MAKE_RUN, cwd=ROOT, env=env, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (1, "")
-    assert re.fullmatch(rf"Error: Port {port} cannot be used: .+ make run PORT=\.\.\.\n", run.stderr)
+    assert run.stderr == f"Error: Port {port} cannot be used: Address already in use. Try another: make run PORT=...\n"
     assert list(tmp_path.iterdir()) == []

@@ -7,22 +7,18 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
-from flask import current_app
 from flask_migrate import upgrade
 from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]
 
-from progress_service import create_app, serving
-from progress_service.config import KEYS
 from progress_service.demo import people
 from progress_service.store import database
 from progress_service.store.database import db
 from progress_service.web.auth import Caller, Role, issue
+from wsgi import app
 
-KEY_FILE = Path("instance/development.key")
 TOKENS_LAST = timedelta(days=1)
 CALLERS = {"sam": Role.STUDENT, "ines": Role.INSTRUCTOR, "lms": Role.SERVICE, "ada": Role.ADMIN}
 UPDATE = {"contentId": "sql-joins", "progressPercentage": 40.7, "timeSpentSeconds": 120, "position": "step 4"}
@@ -33,38 +29,30 @@ BATCH = {"updates": [{"userId": "sam", **QUIZ, "score": 17}, {"userId": "tom", *
 @click.command()
 def main() -> None:
     """Migrate the database, fill it unless it has learners, say what to try, and serve."""
-    _look_at_port()
-    _give_key()
-    app = create_app()
+    port = app.config["PORT"]
+    _look_at_port(port)
     with app.app_context():
         upgrade()
         database.write(partial(people.fill, now=datetime.now(UTC)))
-        click.echo(_what_to_try(f"http://{serving.bind}"))
-        db.engine.dispose()  # the workers make connections of their own
+        click.echo(_what_to_try(f"http://127.0.0.1:{port}"))
+        db.engine.dispose()  # the workers, which inherit the application, make connections of their own
     sys.argv[1:] = ["-c", "python:progress_service.serving", "wsgi:app"]
     WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]").run()
 
 
-def _look_at_port() -> None:
+def _look_at_port(port: int) -> None:
     """Raise an error that says what to do if the port cannot be used."""
-    host, _, port = serving.bind.rpartition(":")
     try:
-        socket.create_server((host, int(port))).close()
-    except (OSError, ValueError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a port"
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
         raise click.ClickException(f"Port {port} cannot be used: {reason}. Try another: make run PORT=...") from None
-
-
-def _give_key() -> None:
-    """Take the key of this checkout if the environment gives none."""
-    if not any(os.environ.get(f"PROGRESS_{name}") for name in KEYS):
-        os.environ["PROGRESS_JWT_SECRET_KEY"] = KEY_FILE.read_text().strip()
 
 
 def _what_to_try(address: str) -> str:
     """Return lines for people and for a shell: where the API is shown, and, where tokens can be made, requests."""
     shown = f"\n# {address}/docs shows the API. Ctrl-C ends the service."
-    if not current_app.config.get("JWT_SECRET_KEY"):
+    if not app.config.get("JWT_SECRET_KEY"):
         return shown
     tokens = (f"{name}={issue(Caller(name, role), TOKENS_LAST)}" for name, role in CALLERS.items())
     api = f"{address}/api/progress"
