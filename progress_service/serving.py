@@ -13,7 +13,7 @@ from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
 
 import wsgi
 from progress_service import processors
-from progress_service.operations import metrics
+from progress_service.operations import logs, metrics
 
 answers.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
 
@@ -36,6 +36,9 @@ keepalive = settings["KEEPALIVE_TIMEOUT"]
 limit_request_line = 4096
 limit_request_fields = 64
 limit_request_field_size = 8190
+
+logger_class = logs.Gunicorn
+loglevel = settings["LOG_LEVEL"].lower().replace("debug", "info")  # at debug, gunicorn tells the path of each request
 
 # A parser in C, which gunicorn takes wherever it is installed, reads some requests otherwise.
 http_parser = "python"

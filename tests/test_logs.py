@@ -1,10 +1,13 @@
 """What the log tells: one line for each request and each fault, and nothing that belongs to anybody."""
 
 import json
+import logging
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -20,11 +23,13 @@ from progress_service.config import ConfigurationError
 from progress_service.store.database import db
 from tests.callers import KEY, Caller, bearing, token
 from tests.conftest import Publish, application
+from tests.test_serving import PATIENCE_SECONDS, gunicorn
 
 LEA = "lea-7c1e"
 SAID = "what-lea-said"
 UPDATE = {"contentId": "sets", "userId": LEA, "position": SAID, "timeSpentSeconds": 5}
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+STACK = "error.stack_trace"
 TEXT_LINE = re.compile(r"[-\d]{10} [:,\d]{12} (?P<level>[A-Z]+) \S+ (?P<message>.*)")
 
 REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
@@ -75,7 +80,7 @@ def told(form: str, line: str) -> tuple[str, str]:
     """Return the level and the message of a line, of either form."""
     if form == "json":
         fields = json.loads(line)
-        return fields["log.level"].upper(), fields["message"] + ": " + fields.get("error.stack_trace", "")
+        return fields["log.level"].upper(), ": ".join([fields["message"], *filter(None, [fields.get(STACK)])])
     found = TEXT_LINE.fullmatch(line)
     assert found, line
     return found["level"], found["message"]
@@ -241,8 +246,56 @@ def test_people_at_a_terminal_read_text_and_programs_read_json_unless_the_settin
 
     form = given.lower() or ("text" if is_terminal else "json")
     assert [told(form, line) for line in output.splitlines()] == [
-        (level, message + ": " * (form == "json")) for level, message in (("WARNING", "here"), ("ERROR", "there"))
+        ("WARNING", "here"),
+        ("ERROR", "there"),
     ]
+
+
+def failing(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+    """Answer probes only, as an application for gunicorn."""
+    if environ["PATH_INFO"] != "/readyz":
+        raise RuntimeError(f"{LEA} {SAID}")
+    logging.getLogger("library").warning("a probe")
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [b"{}"]
+
+
+UNREADABLE = {
+    f"GET /api/progress/{LEA} {SAID}": "InvalidHTTPVersion",
+    f"{LEA} /api/progress HTTP/1.1": "InvalidRequestMethod",
+    SAID: "InvalidRequestLine",
+    f"GET /{LEA * 1000} HTTP/1.1": "LimitRequestLine",
+    f"GET /{LEA} HTTP/1.1\r\n{SAID}": "InvalidHeader",
+    f"GET /{LEA} HTTP/1.1\r\n{SAID}(: {LEA}": "InvalidHeaderName",
+    f"GET /{LEA} HTTP/1.1\r\nTransfer-Encoding: {SAID}": "UnsupportedTransferCoding",
+    f"GET /{LEA} HTTP/1.1\r\nExpect: {SAID}": "ExpectationFailed",
+}
+"""The heads of requests that gunicorn cannot read, and the type of its exception."""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_gunicorns_own_lines_have_the_same_form_and_quote_nobody(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROGRESS_LOG_FORMAT", form)
+    monkeypatch.setenv("PROGRESS_LOG_LEVEL", "debug")
+    unanswered = f"GET /{LEA} HTTP/1.1\r\n\r\n"
+    with gunicorn("sqlite:///:memory:", workers=1, app="tests.test_logs:failing") as server:
+        for sent in [*(f"{head}\r\n\r\n" for head in UNREADABLE), unanswered, f"GET /{LEA}"]:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
+                connection.sendall(sent.encode())
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):
+                    pass
+        status, output = server.stop()
+
+    assert status == 0
+    assert [secret for secret in (LEA, SAID, KEY, "ip=", "Traceback") if secret in output] == []
+    lines = [told(form, line) for line in output.splitlines()]
+    refused = [message for level, message in lines if level == "WARNING" and message != "a probe"]
+    assert refused == [f"Invalid request: {kind}" for kind in UNREADABLE.values()]
+    (failed,) = (message for level, message in lines if level == "ERROR")
+    assert re.fullmatch(r"Error handling request: RuntimeError at .* > tests/test_logs\.py:\d+", failed)
+    for part in ("Starting gunicorn", "Booting worker", "a probe", "Worker exiting", "Shutting down"):
+        assert [message for _, message in lines if part in message], part
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -84,12 +84,12 @@ class Server:
 
 
 @contextmanager
-def gunicorn(database_url: str, workers: int = 2) -> Iterator[Server]:
+def gunicorn(database_url: str, workers: int = 2, app: str = "wsgi:app") -> Iterator[Server]:
     """Start a server; whatever is left of it at the end is killed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [*GUNICORN, "wsgi:app"],
+        [*GUNICORN, app],
         cwd=ROOT,
         env=environment(database_url, PORT=str(port), WEB_CONCURRENCY=str(workers)),
         stdout=subprocess.PIPE,

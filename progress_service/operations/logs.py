@@ -20,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 from flask import Flask, Response, current_app, request
+from gunicorn import glogging  # type: ignore[import-untyped]
 
 from progress_service import facts
 from progress_service.config import ConfigurationError
@@ -104,6 +105,27 @@ def level(config: Mapping[str, Any]) -> str:
     if given not in LEVELS:
         raise ConfigurationError(f"PROGRESS_LOG_LEVEL must be {', '.join(LEVELS)}, not {given!r}.")
     return given.upper()
+
+
+class Gunicorn(glogging.Logger):  # type: ignore[misc]
+    """gunicorn's own lines, in the form of the application's."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        (application,) = logging.getLogger("progress_service").handlers
+        for handler in self.error_log.handlers:
+            handler.setFormatter(application.formatter)
+        self.error_log.addFilter(_quote_nobody)
+
+
+def _quote_nobody(record: logging.LogRecord) -> bool:
+    """Take out of a line of gunicorn's what it quotes of requests that it cannot read, or that were not answered."""
+    if str(record.msg).startswith("Invalid request"):
+        kind = type(sys.exception()).__name__
+        record.msg, record.fields = f"Invalid request: {kind}", {"error.type": kind}
+    elif record.exc_info:
+        record.msg, record.args = str(record.msg).partition(" %s")[0], ()
+    return True
 
 
 def register(app: Flask) -> None:
