@@ -12,7 +12,9 @@ from typing import Any
 import click
 from flask_migrate import upgrade
 from gunicorn.app.wsgiapp import WSGIApplication  # type: ignore[import-untyped]
+from gunicorn.util import parse_address  # type: ignore[import-untyped]
 
+from progress_service import serving
 from progress_service.demo import people
 from progress_service.store import database
 from progress_service.store.database import db
@@ -29,24 +31,24 @@ BATCH = {"updates": [{"userId": "sam", **QUIZ, "score": 17}, {"userId": "tom", *
 @click.command()
 def main() -> None:
     """Migrate the database, fill it unless it has learners, say what to try, and serve."""
-    port = app.config["PORT"]
-    _look_at_port(port)
+    _look_at_ports()
     with app.app_context():
         upgrade()
         database.write(partial(people.fill, now=datetime.now(UTC)))
-        click.echo(_what_to_try(f"http://127.0.0.1:{port}"))
+        click.echo(_what_to_try(f"http://127.0.0.1:{app.config['PORT']}"))
         db.engine.dispose()  # the workers, which inherit the application, make connections of their own
     sys.argv[1:] = ["-c", "python:progress_service.serving", "wsgi:app"]
     WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]").run()
 
 
-def _look_at_port(port: int) -> None:
-    """Raise an error that says what to do if the port cannot be used."""
-    try:
-        socket.create_server(("127.0.0.1", port)).close()
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise click.ClickException(f"Port {port} cannot be used: {reason}. Try another: make run PORT=...") from None
+def _look_at_ports() -> None:
+    """Raise an error that says what to do if a port cannot be used."""
+    for host, port in (parse_address(address) for address in serving.bind if not address.startswith("unix:")):
+        try:
+            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else error
+            raise click.ClickException(f"Port {port} cannot be used: {reason}. Try another: make run PORT=...") from None
 
 
 def _what_to_try(address: str) -> str:
