@@ -21,6 +21,7 @@ from marshmallow import ValidationError
 from sqlalchemy import Connection
 
 from progress_service import importing
+from progress_service.analytics import report
 from progress_service.calculations import COMMAND, Update
 from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
@@ -157,6 +158,18 @@ def purge() -> None:
         deleted.update(step._asdict())
     kinds = (f"{deleted[kind]} {words}" for kind, words in PURGED.items())
     click.echo(f"{', '.join(kinds)} deleted.")
+
+
+@progress.command("report")
+@click.argument("module_id")
+@click.option("--stalled-days", default=7, show_default=True, type=click.IntRange(1, 365))
+def print_report(module_id: str, stalled_days: int) -> None:
+    """Print the report of a module, a page in HTML."""
+    now = datetime.now(UTC)
+    found = database.read(partial(report.find, module_id=module_id, now=now, stalled_days=stalled_days))
+    if found is None:
+        raise click.ClickException(f"There is no module {module_id}.")
+    click.echo(report.written(found).encode(), nl=False)
 
 
 @progress.command("deliver")

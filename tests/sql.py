@@ -121,6 +121,10 @@ class Operations:
             "GET /api/progress/stats/{moduleId}/timeline",
             lambda: service.get("/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"),
         )
+        yield (
+            "GET /api/progress/stats/{moduleId}/report",
+            lambda: service.get("/api/progress/stats/algebra/report"),
+        )
         yield "GET /api/catalog/modules, by an instructor", lambda: self.instructor.get("/api/catalog/modules")
         yield "GET /api/catalog/modules/{moduleId}", lambda: service.get(path)
         yield "PUT /api/catalog/modules/{moduleId}, other weights", lambda: service.put(path, json=heavier)

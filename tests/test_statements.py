@@ -125,6 +125,11 @@ def overview(school: School, size: int) -> Request:
     return lambda: school.service.get("/api/progress/stats")
 
 
+def report(school: School, size: int) -> Request:
+    school.fill(contents=size, learners=size)
+    return lambda: school.service.get(f"/api/progress/stats/{school.module}/report")
+
+
 def first_publication(school: School, size: int) -> Request:
     return lambda: school.put(size, instructors=size)
 
@@ -195,6 +200,7 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (module_view, 50),
     (statistics, 50),
     (overview, 50),
+    (report, 50),
     (first_publication, 50),
     (same_publication, 50),
     (other_weights, 50),

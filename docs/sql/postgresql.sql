@@ -3785,6 +3785,239 @@ GROUP BY
 COMMIT;
 
 
+-- GET /api/progress/stats/{moduleId}/report
+-- =========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.statistics, as above
+
+-- analytics.roster.page (4): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND enrollments.counted
+    AND enrollments.last_activity_at IS NULL
+    AND enrollments.enrolled_at <= CAST(%(enrolled_at_1)s AS TIMESTAMPTZ)
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_1)s AS INT)
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND enrollments.counted
+    AND enrollments.last_activity_at IS NOT NULL
+    AND enrollments.last_activity_at <= CAST(%(last_activity_at_1)s AS TIMESTAMPTZ)
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_2
+UNION ALL
+SELECT
+  anon_3.user_id,
+  anon_3.module_id,
+  anon_3.status,
+  anon_3.enrolled_at,
+  anon_3.weighted_sum,
+  anon_3.completed_contents,
+  anon_3.time_spent_seconds,
+  anon_3.completed_at,
+  anon_3.last_activity_at,
+  anon_3.last_content_id,
+  anon_3.enrolled_by_update,
+  anon_3.counted,
+  anon_3.last_is_excused,
+  anon_3.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+    AND enrollments.counted
+    AND enrollments.last_activity_at IS NULL
+    AND enrollments.enrolled_at <= CAST(%(enrolled_at_2)s AS TIMESTAMPTZ)
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_3)s AS INT)
+) AS anon_3
+UNION ALL
+SELECT
+  anon_4.user_id,
+  anon_4.module_id,
+  anon_4.status,
+  anon_4.enrolled_at,
+  anon_4.weighted_sum,
+  anon_4.completed_contents,
+  anon_4.time_spent_seconds,
+  anon_4.completed_at,
+  anon_4.last_activity_at,
+  anon_4.last_content_id,
+  anon_4.enrolled_by_update,
+  anon_4.counted,
+  anon_4.last_is_excused,
+  anon_4.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+    AND enrollments.counted
+    AND enrollments.last_activity_at IS NOT NULL
+    AND enrollments.last_activity_at <= CAST(%(last_activity_at_2)s AS TIMESTAMPTZ)
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_4)s AS INT)
+) AS anon_4;
+
+-- analytics.queries.days, as above
+
+-- analytics.roster.count: Count all learners.
+SELECT
+  CAST(%(param_1)s AS INT) + (
+    SELECT
+      COUNT(*) AS count_1
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.last_activity_at IS NULL
+      AND enrollments.enrolled_at <= CAST(%(enrolled_at_1)s AS TIMESTAMPTZ)
+  ) + (
+    SELECT
+      COUNT(*) AS count_2
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+      AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.last_activity_at IS NOT NULL
+      AND enrollments.last_activity_at <= CAST(%(last_activity_at_1)s AS TIMESTAMPTZ)
+  ) + (
+    SELECT
+      COUNT(*) AS count_3
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+      AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.last_activity_at IS NULL
+      AND enrollments.enrolled_at <= CAST(%(enrolled_at_2)s AS TIMESTAMPTZ)
+  ) + (
+    SELECT
+      COUNT(*) AS count_4
+    FROM enrollments
+    WHERE
+      enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+      AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.last_activity_at IS NOT NULL
+      AND enrollments.last_activity_at <= CAST(%(last_activity_at_2)s AS TIMESTAMPTZ)
+  ) AS anon_1;
+
+COMMIT;
+
+
 -- GET /api/catalog/modules, by an instructor
 -- ==========================================
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select, tuple_, union_all
+from sqlalchemy import Connection, Select, func, literal, select, tuple_, union_all
 
 from progress_service import calculations
 from progress_service.calculations import ACTIVE, COMPLETED, PAUSED, STATUSES
@@ -45,6 +45,8 @@ class Filters(NamedTuple):
     most_weighted_sum: int | None
     is_weightless: bool = False
     """Whether the module has no weight: then completed learners are shown with 100 per cent, and others with 0."""
+    only_counted: bool = False
+    """Whether to leave out the learners who are in no statistics."""
 
 
 class Order(NamedTuple):
@@ -70,13 +72,8 @@ def page(
     connection: Connection, module_id: str, filters: Filters, order: Order, after: Position | None, limit: int
 ) -> list[calculations.Enrollment]:
     """List the first learners behind a position, or from the start."""
-    statuses = STATUSES if filters.inactive_since is None else (ACTIVE, PAUSED)
-    segments = [
-        segment.limit(limit).subquery().select()
-        for status in statuses
-        if filters.status in (None, status)
-        for segment in _segments(module_id, status, filters, order, after)
-    ]
+    listed = _by_status(module_id, filters, order, after)
+    segments = [segment.limit(limit).subquery().select() for segment in listed]
     if not segments:
         return []
     found = [calculations.Enrollment(*row) for row in connection.execute(union_all(*segments))]
@@ -93,6 +90,13 @@ def pages(
     while found := page(connection, module_id, filters, order, after, PAGE):
         yield found
         after = order.position(found[-1])
+
+
+def count(connection: Connection, module_id: str, filters: Filters) -> int:
+    """Count all learners."""
+    segments = _by_status(module_id, filters, Order.named(LAST_ACTIVITY), None)
+    counts = [segment.order_by(None).with_only_columns(func.count()).scalar_subquery() for segment in segments]
+    return int(connection.execute(select(sum(counts, start=literal(0)))).scalar_one())
 
 
 def encode(order: Order, position: Position) -> str:
@@ -125,6 +129,12 @@ def _key(by: str, written: Any) -> Key:
     return None
 
 
+def _by_status(module_id: str, filters: Filters, order: Order, after: Position | None) -> Iterator[Select[Any]]:
+    for status in STATUSES if filters.inactive_since is None else (ACTIVE, PAUSED):
+        if filters.status in (None, status):
+            yield from _segments(module_id, status, filters, order, after)
+
+
 def _segments(
     module_id: str, status: str, filters: Filters, order: Order, after: Position | None
 ) -> Iterator[Select[Any]]:
@@ -134,6 +144,8 @@ def _segments(
     is_done = filters.is_weightless and status == COMPLETED
     progress: Any = learner.weighted_sum + 100 if is_done else learner.weighted_sum
     listed = select(*ENROLLMENT).where(learner.module_id == module_id, learner.status == status)
+    if filters.only_counted:
+        listed = listed.where(learner.counted)
     if most is not None and order.by != PROGRESS:
         listed = listed.where(progress <= most)
     if order.by == LAST_ACTIVITY:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import TypeVar
 
-from progress_service.analytics import overview, queries, roster, tables
+from progress_service.analytics import overview, queries, report, roster, tables
 from progress_service.analytics.documents import (
     ListedLearnerDocument,
     OverviewDocument,
@@ -25,6 +25,7 @@ from progress_service.web.endpoint import (
     Answer,
     Blueprint,
     Call,
+    Page,
     Stream,
     answers,
     requires_token,
@@ -35,7 +36,7 @@ from progress_service.web.endpoint import (
 from progress_service.web.problems import NOT_FOUND, Problem
 
 Found = TypeVar("Found")
-analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats")
+analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats", template_folder="templates")
 
 
 @analytics.get("/<module_id>")
@@ -103,6 +104,20 @@ def read_overview(call: Call) -> Answer:
     limit = call.query["limit"]
     found = overview.page(call.connection, call.instructor_id, call.query["cursor"], limit + 1)
     return Answer(OverviewDocument.of(found, limit))
+
+
+@analytics.get("/<module_id>/report")
+@requires_token(READ_STATISTICS)
+@takes_query(StatisticsQuery())
+@answers({"type": "string"}, 200, content_type="text/html")
+def read_report(call: Call, module_id: str) -> Page:
+    """Show a module's statistics to people, as one HTML page with pictures.
+
+    The page needs no script, fetches nothing, and prints on A4. It shows the figures of `readStatistics`, the last 60
+    days of `readTimeline`, and first of the learners whom `readRoster` lists by `inactiveDays`, if they are counted.
+    """
+    found = _found(report.find(call.connection, module_id, call.now, call.query["stalled_days"]))
+    return Page(report.written(found), report.POLICY)
 
 
 def _table(call: Call, module_id: str) -> Stream:

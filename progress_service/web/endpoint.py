@@ -81,11 +81,19 @@ class Stream(NamedTuple):
     name: str
 
 
+class Page(NamedTuple):
+    """An answer for people: a page in HTML."""
+
+    html: str
+    policy: str
+    """What a browser may load and run for the page: its Content-Security-Policy."""
+
+
 NOTHING = Answer(None, 204)
 READS = ("GET", "HEAD")
 NO_QUERY = StrictSchema()
 View = Callable[..., Any]
-"""Takes a call and the parts of its path, and returns an `Answer` or a `Stream`; see also `together`."""
+"""Takes a call and the parts of its path, and returns an `Answer`, a `Page` or a `Stream`; see also `together`."""
 OpenView = Callable[[], Response]
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 BodySchema = Schema | Callable[[Caller], Schema]
@@ -368,8 +376,11 @@ def replayed(call: Call, found: Replay | Problem) -> Response:
     return found.response
 
 
-def respond(answer: Answer) -> Response:
-    """Render an answer as JSON, or without a body if there is no document."""
+def respond(answer: Answer | Page) -> Response:
+    """Render an answer as JSON, without a body if there is no document; or as a page."""
+    if isinstance(answer, Page):
+        headers = {"Content-Security-Policy": answer.policy}
+        return Response(answer.html, headers=headers, content_type="text/html; charset=utf-8")
     if answer.document is None:
         response = Response(status=answer.status)
         del response.headers["Content-Type"]
