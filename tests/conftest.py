@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, TypeAlias
+from wsgiref.types import WSGIApplication
 
 import pytest
 from flask import Flask
@@ -101,7 +102,7 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
 
 
 @contextmanager
-def served(app: Flask) -> Iterator[str]:
+def served(app: WSGIApplication) -> Iterator[str]:
     """Serve an application on a port of this machine, and yield its address."""
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = Thread(target=server.serve_forever)

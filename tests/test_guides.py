@@ -22,20 +22,20 @@ from progress_service.changes.delivering import Deliverer
 from progress_service.store.models import Webhook
 from tests.callers import KEY, Caller, token
 from tests.conftest import Publish, application, engine_of, served, wait_until_settled
+from tests.guides import BLOCK, FILE, GUIDES, files
 
 ROOT = Path(__file__).parents[1]
-CALLING = ("certificates", "copy")
-"""The guides whose programs call the service, or are called."""
+CALLING = ("certificates", "copy", "player")
+"""The guides whose programs call the service, or are called; `tests/browser/test_player.py` has the player."""
 SECTIONS = {
     f"{path.stem}: {title}": text.split("\n## ")[0] + section
-    for path in sorted((ROOT / "docs" / "guides").glob("*.md"))
+    for path in sorted(GUIDES.glob("*.md"))
     if path.stem not in CALLING
     for text in [path.read_text()]
     for title, section in re.findall(r"^## (.+)\n((?:.*\n(?!## ))*)", text, re.M)
 }
 """The sections of each guide, after what the guide says to all of them."""
-BLOCK = re.compile(r"(.*)\n\n?```(\w+)\n((?:.*\n)*?)```\n")
-FILE, ANSWER = re.compile(r"\*\*([\w.]+)\*\*"), re.compile(r"`GET (\S+)`")
+ANSWER = re.compile(r"`GET (\S+)`")
 
 
 def holds(document: Any, shown: Any) -> bool:
@@ -83,10 +83,8 @@ Run = Callable[..., "subprocess.Popen[bytes]"]
 @contextmanager
 def programs(guide: str, app: Flask, directory: Path) -> Iterator[Run]:
     """Serve the application, write the programs of a guide, and return what starts one."""
-    for introduction, _, content in BLOCK.findall((ROOT / "docs" / "guides" / f"{guide}.md").read_text()):
-        named = FILE.search(introduction)
-        assert named
-        (directory / named[1]).write_text(content)
+    for name, content in files(guide).items():
+        (directory / name).write_text(content)
     with served(app) as address:
         environment = os.environ | {"API": address, "TOKEN": token("lms", "service")}
         yield lambda *command: subprocess.Popen([sys.executable, *command], cwd=directory, env=environment)
