@@ -48,7 +48,8 @@ def _look_at_ports() -> None:
             socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else error
-            raise click.ClickException(f"Port {port} cannot be used: {reason}. Try another: make run PORT=...") from None
+            message = f"Port {port} cannot be used: {reason}. Try another: make run PORT=..."
+            raise click.ClickException(message) from None
 
 
 def _what_to_try(address: str) -> str:
