@@ -4591,24 +4591,23 @@ JOIN (
 
 -- statements.read_records: Read the records under the enrollments of the keys.
 SELECT
-  progress_records.id,
-  progress_records.user_id,
-  progress_records.module_id,
-  progress_records.content_id,
-  progress_records.started_at,
-  progress_records.last_activity_at,
-  progress_records.furthest_percentage,
-  progress_records.time_spent_seconds,
-  progress_records.score,
-  progress_records.max_score,
-  progress_records.position,
-  progress_records.position_at,
-  progress_records.completed_at,
-  progress_records.reached_at,
-  progress_records.passed_at,
-  progress_records.excused_at
-FROM progress_records
-JOIN (
+  progress_record.id,
+  progress_record.user_id,
+  progress_record.module_id,
+  progress_record.content_id,
+  progress_record.started_at,
+  progress_record.last_activity_at,
+  progress_record.furthest_percentage,
+  progress_record.time_spent_seconds,
+  progress_record.score,
+  progress_record.max_score,
+  progress_record.position,
+  progress_record.position_at,
+  progress_record.completed_at,
+  progress_record.reached_at,
+  progress_record.passed_at,
+  progress_record.excused_at
+FROM (
   SELECT
     (
       enrollment_keys_json.value ->> 0
@@ -4619,8 +4618,32 @@ JOIN (
     CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
   FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
 ) AS enrollment_keys
-  ON progress_records.user_id = enrollment_keys.user_id
-  AND progress_records.module_id = enrollment_keys.module_id;
+JOIN LATERAL (
+  SELECT
+    progress_records.id AS id,
+    progress_records.user_id AS user_id,
+    progress_records.module_id AS module_id,
+    progress_records.content_id AS content_id,
+    progress_records.started_at AS started_at,
+    progress_records.last_activity_at AS last_activity_at,
+    progress_records.furthest_percentage AS furthest_percentage,
+    progress_records.time_spent_seconds AS time_spent_seconds,
+    progress_records.score AS score,
+    progress_records.max_score AS max_score,
+    progress_records.position AS position,
+    progress_records.position_at AS position_at,
+    progress_records.completed_at AS completed_at,
+    progress_records.reached_at AS reached_at,
+    progress_records.passed_at AS passed_at,
+    progress_records.excused_at AS excused_at
+  FROM progress_records
+  WHERE
+    progress_records.user_id = enrollment_keys.user_id
+    AND progress_records.module_id = enrollment_keys.module_id
+  LIMIT ALL
+  OFFSET 0
+) AS progress_record
+  ON TRUE;
 
 -- statements.read_days: Read the days of activity under the enrollments of the keys.
 SELECT
@@ -4842,16 +4865,12 @@ ORDER BY
 
 -- statements.read_sessions_of_records: Read the sessions of the records under the enrollments of the keys.
 SELECT
-  sessions.user_id,
-  sessions.content_id,
-  sessions.session,
-  sessions.time_spent_seconds,
-  sessions.received_at
-FROM sessions
-JOIN progress_records
-  ON sessions.user_id = progress_records.user_id
-  AND sessions.content_id = progress_records.content_id
-JOIN (
+  session.user_id,
+  session.content_id,
+  session.session,
+  session.time_spent_seconds,
+  session.received_at
+FROM (
   SELECT
     (
       enrollment_keys_json.value ->> 0
@@ -4862,8 +4881,33 @@ JOIN (
     CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
   FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
 ) AS enrollment_keys
-  ON progress_records.user_id = enrollment_keys.user_id
-  AND progress_records.module_id = enrollment_keys.module_id;
+JOIN LATERAL (
+  SELECT
+    progress_records.user_id AS user_id,
+    progress_records.content_id AS content_id
+  FROM progress_records
+  WHERE
+    progress_records.user_id = enrollment_keys.user_id
+    AND progress_records.module_id = enrollment_keys.module_id
+  LIMIT ALL
+  OFFSET 0
+) AS progress_record
+  ON TRUE
+JOIN LATERAL (
+  SELECT
+    sessions.user_id AS user_id,
+    sessions.content_id AS content_id,
+    sessions.session AS session,
+    sessions.time_spent_seconds AS time_spent_seconds,
+    sessions.received_at AS received_at
+  FROM sessions
+  WHERE
+    sessions.user_id = progress_record.user_id
+    AND sessions.content_id = progress_record.content_id
+  LIMIT ALL
+  OFFSET 0
+) AS session
+  ON TRUE;
 
 -- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
 SELECT

@@ -3828,14 +3828,14 @@ SELECT
   progress_records.reached_at,
   progress_records.passed_at,
   progress_records.excused_at
-FROM progress_records
-JOIN (
+FROM (
   SELECT
     JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
     JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
     JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
   FROM JSON_EACH(?) AS enrollment_keys_json
 ) AS enrollment_keys
+JOIN progress_records
   ON progress_records.user_id = enrollment_keys.user_id
   AND progress_records.module_id = enrollment_keys.module_id;
 
@@ -4064,19 +4064,19 @@ SELECT
   sessions.session,
   sessions.time_spent_seconds,
   sessions.received_at
-FROM sessions
-JOIN progress_records
-  ON sessions.user_id = progress_records.user_id
-  AND sessions.content_id = progress_records.content_id
-JOIN (
+FROM (
   SELECT
     JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
     JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
     JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
   FROM JSON_EACH(?) AS enrollment_keys_json
 ) AS enrollment_keys
+JOIN progress_records
   ON progress_records.user_id = enrollment_keys.user_id
-  AND progress_records.module_id = enrollment_keys.module_id;
+  AND progress_records.module_id = enrollment_keys.module_id
+JOIN sessions
+  ON sessions.user_id = progress_records.user_id
+  AND sessions.content_id = progress_records.content_id;
 
 -- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
 SELECT

@@ -29,7 +29,7 @@ from progress_service.store.models import (
     Tally,
 )
 from progress_service.store.rows import Rows
-from progress_service.store.values import ACTIVITY_DAY, CONTENT_RULE, ENROLLMENT, LINE_DATES, MODULE, RECORD, SESSION
+from progress_service.store.values import ACTIVITY_DAY, CONTENT_RULE, ENROLLMENT, LINE_DATES, MODULE
 from progress_service.tallies import Counts, Group
 
 OWNER = ["user_id", "module_id"]
@@ -215,7 +215,9 @@ class Statements:
     @cached_property
     def read_records(self) -> DirectStatement:
         """Read the records under the enrollments of the keys."""
-        return DirectStatement(select(*RECORD).join(self.enrollment_keys.table, self._is_of_keys(ProgressRecord)))
+        names = calculations.Record._fields
+        source, record = self._records_of_keys(names)
+        return DirectStatement(select(*(record[name] for name in names)).select_from(source))
 
     @cached_property
     def read_days(self) -> DirectStatement:
@@ -231,9 +233,10 @@ class Statements:
     @cached_property
     def read_sessions_of_records(self) -> DirectStatement:
         """Read the sessions of the records under the enrollments of the keys."""
-        is_of_record = [getattr(Session, name) == getattr(ProgressRecord, name) for name in ("user_id", "content_id")]
-        records = select(*SESSION).join(ProgressRecord, and_(*is_of_record))
-        return DirectStatement(records.join(self.enrollment_keys.table, self._is_of_keys(ProgressRecord)))
+        names = calculations.Session._fields
+        records, record = self._records_of_keys(["user_id", "content_id"])
+        source, session = self.look_up(records, Session, names, user_id=record.user_id, content_id=record.content_id)
+        return DirectStatement(select(*(session[name] for name in names)).select_from(source))
 
     @cached_property
     def find_records(self) -> DirectStatement:
@@ -345,6 +348,11 @@ class Statements:
 
     def _is_of_keys(self, model: type[models.Base]) -> sa.ColumnElement[bool]:
         return and_(*(getattr(model, name) == self.enrollment_keys.c[name] for name in OWNER))
+
+    def _records_of_keys(self, names: Sequence[str]) -> tuple[sa.FromClause, Any]:
+        """Join the enrollment keys to the named columns of the records under them."""
+        keys = self.enrollment_keys
+        return self.look_up(keys.table, ProgressRecord, names, user_id=keys.c.user_id, module_id=keys.c.module_id)
 
     def _delete(self, model: type[models.Base], rows: Rows, key: Sequence[str]) -> Any:
         stored = sa.tuple_(*(getattr(model, name) for name in key))
