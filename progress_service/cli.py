@@ -28,7 +28,7 @@ from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.changes.delivering import Deliverer
 from progress_service.progress.schemas import OTHERS_UPDATE
-from progress_service.store import database, housekeeping, publishing, recorder, verification
+from progress_service.store import arrivals, database, housekeeping, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange
 from progress_service.store.publishing import ContentElsewhere, PublishedModule
 from progress_service.store.verification import Drift
@@ -124,6 +124,13 @@ def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete
         left = f"Line {source.left} has no line end, and may be half a line. It is left for the next run"
         click.echo(f"{left}; --complete takes it as it is.", err=True)
     click.echo(f"{stored} {kind.name} stored.")
+
+
+@progress.command("settle")
+def settle() -> None:
+    """Let the feed of changes go on in a database that was brought here from elsewhere, or back to an earlier time."""
+    database.write(arrivals.settle)
+    click.echo("What is written from now on comes after all changes so far.")
 
 
 @progress.command("verify")

@@ -323,3 +323,19 @@ def test_what_excuses_gave_is_taken_back_with_their_migration(
 
         assert figures(app) == expected
         assert run(app, "progress", "verify").exit_code == 0
+
+
+def test_an_earlier_version_reads_what_came_from_another_server_before_its_own_changes(empty_database_url: str) -> None:
+    change = """INSERT INTO changes (id, settled_after, type, time, recorded_at, by_role, data, is_history)
+        VALUES (:id, :place, 'module.published', :at, :at, 'command', '{}', false)"""
+    at = f"{AT:%Y-%m-%d %H:%M:%S.%f}" if empty_database_url.startswith("sqlite") else AT
+    with application(empty_database_url) as app:
+        go_up(app, NEWEST)
+        with connected(app) as connection:
+            connection.execute(text("INSERT INTO arrivals (order_offset) VALUES (7), (9000)"))
+            for number, place in ((1, 5000), (2, 8999), (3, 9002)):
+                connection.execute(text(change), {"id": number, "place": place, "at": at})
+        assert run(app, "db", "downgrade", "0006").exit_code == 0
+        with connected(app) as connection:
+            found = connection.execute(text("SELECT id, settled_after FROM changes ORDER BY settled_after, id")).all()
+    assert found == [(1, 0), (2, 0), (3, 2)]

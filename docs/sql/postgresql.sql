@@ -162,7 +162,11 @@ SELECT
   GREATEST(
     CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
     CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
-  ) AS anon_1,
+  ) + COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS anon_1,
   changes.type,
   changes.time,
   changes.recorded_at,
@@ -1075,7 +1079,11 @@ SELECT
   GREATEST(
     CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
     CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
-  ) AS settled_after,
+  ) + COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -1594,7 +1602,11 @@ SELECT
   GREATEST(
     CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
     CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
-  ) AS settled_after,
+  ) + COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   learners.enrolled_at AS time,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS recorded_at,
@@ -2815,7 +2827,13 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 -- changes.queries._first_open: Return the first transaction that has not ended; it is the same in all statements of a
 -- snapshot.
 SELECT
-  CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) AS anon_1;
+  (
+    CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) + COALESCE((
+      SELECT
+        MAX(order_offset)
+      FROM arrivals
+    ), 0)
+  ) AS anon_1;
 
 -- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of some
 -- modules or of none.
@@ -2839,7 +2857,7 @@ WHERE
       changes.id
     FROM changes
     WHERE
-      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS BIGINT), CAST(%(param_2)s AS BIGINT))
       AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
     ORDER BY
       changes.settled_after,
@@ -2868,7 +2886,7 @@ FROM (
     changes.settled_after AS settled_after
   FROM changes
   WHERE
-    (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+    (changes.settled_after, changes.id) > (CAST(%(param_1)s AS BIGINT), CAST(%(param_2)s AS BIGINT))
     AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
   ORDER BY
     changes.settled_after,
@@ -2965,7 +2983,7 @@ WHERE
       changes.id
     FROM changes
     WHERE
-      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS BIGINT), CAST(%(param_2)s AS BIGINT))
     ORDER BY
       changes.settled_after,
       changes.id
@@ -3004,7 +3022,7 @@ WHERE
       changes.id
     FROM changes
     WHERE
-      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS BIGINT), CAST(%(param_2)s AS BIGINT))
     ORDER BY
       changes.settled_after,
       changes.id
@@ -3122,7 +3140,13 @@ WHERE
         (changes.settled_after, changes.id) > (webhooks.settled_after, webhooks.change_id)
         AND changes.settled_after < (
           SELECT
-            CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) AS anon_1
+            (
+              CAST(CAST(PG_SNAPSHOT_XMIN(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) + COALESCE((
+                SELECT
+                  MAX(order_offset)
+                FROM arrivals
+              ), 0)
+            ) AS anon_1
         )
     )
   )
@@ -3181,7 +3205,7 @@ WHERE
       changes.id
     FROM changes
     WHERE
-      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS INT), CAST(%(param_2)s AS INT))
+      (changes.settled_after, changes.id) > (CAST(%(param_1)s AS BIGINT), CAST(%(param_2)s AS BIGINT))
       AND changes.settled_after < CAST(%(settled_after_1)s AS BIGINT)
     ORDER BY
       changes.settled_after,
@@ -4224,7 +4248,11 @@ SELECT
   GREATEST(
     CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
     CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
-  ) AS settled_after,
+  ) + COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,
@@ -6446,7 +6474,11 @@ SELECT
   GREATEST(
     CAST(CAST(PG_SNAPSHOT_XMAX(PG_CURRENT_SNAPSHOT()) AS TEXT) AS BIGINT) - 1,
     CAST(CAST(PG_CURRENT_XACT_ID() AS TEXT) AS BIGINT)
-  ) AS settled_after,
+  ) + COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   CAST(%(param_1)s AS VARCHAR) AS type,
   CAST(%(param_2)s AS TIMESTAMPTZ) AS time,
   CAST(%(param_3)s AS TIMESTAMPTZ) AS recorded_at,

@@ -136,7 +136,11 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  0 AS anon_1,
+  COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS anon_1,
   changes.type,
   changes.time,
   changes.recorded_at,
@@ -807,7 +811,11 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  0 AS settled_after,
+  COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   ? AS type,
   ? AS time,
   ? AS recorded_at,
@@ -1101,7 +1109,11 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  0 AS settled_after,
+  COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   ? AS type,
   learners.enrolled_at AS time,
   ? AS recorded_at,
@@ -2090,7 +2102,13 @@ BEGIN;
 -- changes.queries._first_open: Return the first transaction that has not ended; it is the same in all statements of a
 -- snapshot.
 SELECT
-  1 AS anon_1;
+  (
+    1 + COALESCE((
+      SELECT
+        MAX(order_offset)
+      FROM arrivals
+    ), 0)
+  ) AS anon_1;
 
 -- changes.queries.feed: List the first changes behind a place: those of some types, if any are given, and of some
 -- modules or of none.
@@ -2377,7 +2395,13 @@ WHERE
         (changes.settled_after, changes.id) > (webhooks.settled_after, webhooks.change_id)
         AND changes.settled_after < (
           SELECT
-            1 AS anon_1
+            (
+              1 + COALESCE((
+                SELECT
+                  MAX(order_offset)
+                FROM arrivals
+              ), 0)
+            ) AS anon_1
         )
     )
   )
@@ -3480,7 +3504,11 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  0 AS settled_after,
+  COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   ? AS type,
   ? AS time,
   ? AS recorded_at,
@@ -5465,7 +5493,11 @@ INSERT INTO changes (
   is_history
 )
 SELECT
-  0 AS settled_after,
+  COALESCE((
+    SELECT
+      MAX(order_offset)
+    FROM arrivals
+  ), 0) AS settled_after,
   ? AS type,
   ? AS time,
   ? AS recorded_at,

@@ -7,13 +7,13 @@ still to be written has a later place in that order.
 from collections.abc import Collection
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select, tuple_
+from sqlalchemy import Connection, func, select
 
 from progress_service.store.functions import first_open
 from progress_service.store.journal import Told
 from progress_service.store.models import Change
 from progress_service.store.values import columns
-from progress_service.store.webhooks import Place, wanted
+from progress_service.store.webhooks import Place, behind, wanted
 
 MOST_SCANNED = 10_000
 """The most changes that a request looks at, to find those of some types or of a module."""
@@ -53,8 +53,8 @@ def feed(
     """List the first changes behind a place: those of some types, if any are given, and of some modules or of none."""
     conditions = wanted(types, module_ids)
     most = MOST_SCANNED if conditions else limit + 1
-    behind = tuple_(*ORDER) > tuple_(*after), Change.settled_after < _first_open(connection)
-    scanned = select(Change.id).where(*behind).order_by(*ORDER).limit(most)
+    is_settled = Change.settled_after < _first_open(connection)
+    scanned = select(Change.id).where(behind(after), is_settled).order_by(*ORDER).limit(most)
     found = select(*ORDER, *columns(Change, Told)).where(Change.id.in_(scanned), *conditions).order_by(*ORDER)
     rows = connection.execute(found.limit(limit + 1)).all()
     told, places = [Told(*row[2:]) for row in rows[:limit]], [Place(*row[:2]) for row in rows[:limit]]

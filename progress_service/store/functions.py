@@ -27,7 +27,7 @@ class settled_after(FunctionElement[int]):  # noqa: N801
 
     On PostgreSQL that is this transaction, or a later one that has ended: so the changes of a transaction that waited
     for another one come later, and do not wait for a transaction that never comes. SQLite writes one transaction after
-    another.
+    another. What was brought from elsewhere (see `models.Arrival`) comes before all of them.
     """
 
     type = BigInteger()
@@ -48,25 +48,28 @@ class json_text(FunctionElement[str]):  # noqa: N801
     inherit_cache = True
 
 
+ORDER_OFFSET = "coalesce((SELECT max(order_offset) FROM arrivals), 0)"
+
+
 @compiles(settled_after, "postgresql")
 def _postgresql_settled_after(element: settled_after, compiler: Any, **kwargs: Any) -> str:
     of_ended = "CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS TEXT) AS BIGINT) - 1"
-    return f"greatest({of_ended}, CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT))"
+    return f"greatest({of_ended}, CAST(CAST(pg_current_xact_id() AS TEXT) AS BIGINT)) + {ORDER_OFFSET}"
 
 
 @compiles(settled_after, "sqlite")
 def _sqlite_settled_after(element: settled_after, compiler: Any, **kwargs: Any) -> str:
-    return "0"
+    return ORDER_OFFSET
 
 
 @compiles(first_open, "postgresql")
 def _postgresql_first_open(element: first_open, compiler: Any, **kwargs: Any) -> str:
-    return "CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT)"
+    return f"(CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS TEXT) AS BIGINT) + {ORDER_OFFSET})"
 
 
 @compiles(first_open, "sqlite")
 def _sqlite_first_open(element: first_open, compiler: Any, **kwargs: Any) -> str:
-    return "1"
+    return f"(1 + {ORDER_OFFSET})"
 
 
 @compiles(json_text, "postgresql")

@@ -285,7 +285,7 @@ class Change(Base):
 
     `id` grows in the order in which things happen to a learner in a module, since their enrollment is locked. A reader
     of all changes reads them by `settled_after` and `id`: on PostgreSQL a change is settled, and so is every change
-    before it, when all transactions up to `settled_after` have ended.
+    before it, when all transactions up to `settled_after` have ended (see `Arrival` for those of another server).
     """
 
     __tablename__ = "changes"
@@ -360,6 +360,22 @@ class StoredAnswer(Base):
     body: Mapped[bytes]
     learner_id: Mapped[str | None] = mapped_column(IDENTIFIER, index=True)
     stored_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class Arrival(Base):
+    """The database was brought here from elsewhere, or back to an earlier time: so it is not part of a dump.
+
+    The highest `order_offset` is added to the transactions by which new changes are ordered, so that they come after
+    those that were brought along. While a dump is being restored, its first `lines` lines are stored, and `digest` is
+    theirs.
+    """
+
+    __tablename__ = "arrivals"
+    __table_args__ = (sa.CheckConstraint("(digest IS NULL) = (lines IS NULL)", "digest"),)
+
+    order_offset: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    digest: Mapped[str | None] = mapped_column(sa.String(64))
+    lines: Mapped[int | None]
 
 
 class ImportedChunk(Base):

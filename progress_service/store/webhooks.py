@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, delete, func, insert, or_, select, tuple_, update
 
 from progress_service.store.functions import first_open
 from progress_service.store.models import Change, Webhook
@@ -57,6 +57,11 @@ class Pending(NamedTuple):
 COLUMNS = columns(Webhook, StoredWebhook)
 
 
+def behind(place: Place) -> ColumnElement[bool]:
+    """Return the condition for changes behind a place."""
+    return tuple_(Change.settled_after, Change.id) > tuple_(*place, types=[BigInteger, BigInteger])
+
+
 def wanted(types: Iterable[str] | None, module_ids: Iterable[str] | None) -> list[Any]:
     """Return the conditions for changes of some types, and of some modules or of none; None stands for all."""
     conditions: list[Any] = [] if types is None else [Change.type.in_(types)]
@@ -101,9 +106,9 @@ def remove(connection: Connection, id_: str) -> None:
 
 def due(connection: Connection, now: datetime) -> list[str]:
     """List the webhooks that something settled waits for, that may be told now, and that nobody delivers to."""
-    behind = tuple_(Change.settled_after, Change.id) > tuple_(Webhook.settled_after, Webhook.change_id)
+    is_behind = tuple_(Change.settled_after, Change.id) > tuple_(Webhook.settled_after, Webhook.change_id)
     settled = Change.settled_after < select(first_open()).scalar_subquery()
-    waits = select(Change.id).where(behind, settled).exists()
+    waits = select(Change.id).where(is_behind, settled).exists()
     found = select(Webhook.id).where(*_may_be_told(now), waits).order_by(Webhook.id)
     return list(connection.execute(found).scalars())
 
@@ -125,8 +130,8 @@ def _may_be_told(now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 def pending(connection: Connection, webhook: StoredWebhook) -> Pending:
     """Count what waits for a webhook among the next changes, settled or not."""
-    behind = tuple_(Change.settled_after, Change.id) > tuple_(*webhook.place)
-    scanned = select(Change.id).where(behind).order_by(Change.settled_after, Change.id).limit(MOST_COUNTED)
+    scanned = select(Change.id).where(behind(webhook.place)).order_by(Change.settled_after, Change.id)
+    scanned = scanned.limit(MOST_COUNTED)
     found = select(func.count(), func.min(Change.recorded_at)).where(Change.id.in_(scanned))
     return Pending(*connection.execute(found.where(*wanted(webhook.types, webhook.module_ids))).one())
 
