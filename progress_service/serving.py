@@ -32,8 +32,8 @@ timeout = settings["CLIENT_TIMEOUT"]
 graceful_timeout = settings["GRACEFUL_TIMEOUT"]
 keepalive = settings["KEEPALIVE_TIMEOUT"]
 
-# Two identifiers of 255 characters, percent-encoded, with a cursor and filters, are well below this.
-limit_request_line = 4096
+# 200 identifiers of 36 characters with encoded commas, and other filters, are below this; gunicorn takes no more.
+limit_request_line = 8190
 limit_request_fields = 64
 limit_request_field_size = 8190
 

@@ -114,6 +114,13 @@ class Operations:
             lambda: service.get("/api/progress/stats/algebra/learners?sort=-lastActivity&status=active"),
         )
         yield (
+            "GET /api/progress/stats/{moduleId}/learners, filtered",
+            lambda: service.get(
+                "/api/progress/stats/algebra/learners?sort=progress"
+                "&stalledOn=maps&contentId=sets&contentStatus=in_progress&userIds=sam,kim"
+            ),
+        )
+        yield (
             "GET /api/progress/stats/{moduleId}/learners.csv",
             lambda: service.get("/api/progress/stats/algebra/learners.csv?status=active"),
         )

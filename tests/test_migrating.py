@@ -13,9 +13,11 @@ import pytest
 from alembic.script import ScriptDirectory
 from click.testing import Result
 from flask import Flask
+from flask_migrate import check, upgrade
 from sqlalchemy import Connection, create_engine, inspect, text
 
 from progress_service import MIGRATIONS
+from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import application
 from tests.test_serving import PATIENCE_SECONDS, ROOT, environment
@@ -270,3 +272,32 @@ def test_a_writer_that_does_not_end_ends_a_run_on_sqlite(tmp_path: Path, caplog:
 
     assert "database is locked" in caplog.messages[-1]
     assert revision_of(url) == "0003"
+
+
+@pytest.mark.parametrize("empty_database_url", ["postgresql"], indirect=True)
+def test_indexes_that_were_built_before_are_found_and_built_again_if_that_was_interrupted(
+    empty_database_url: str,
+) -> None:
+    stages = "ix_progress_records_module_id_content_id_user_id"
+    completions = "ix_enrollments_module_id_completed_at_user_id"
+    told = (ROOT / "docs/operating.md").read_text().split("```sql\n")[1].split("```")[0]
+
+    def numbers(connection: Connection) -> list[int]:
+        of_index = text("SELECT CAST(CAST(:name AS regclass) AS oid)")
+        return [connection.execute(of_index, {"name": name}).scalar_one() for name in (stages, completions)]
+
+    with application(empty_database_url) as app, app.app_context():
+        upgrade(revision="0006")
+        with db.engine.begin() as connection:
+            for one in told.replace("CONCURRENTLY ", "").strip().rstrip(";").split(";"):
+                connection.execute(text(one))
+            before = numbers(connection)
+            broken = text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = CAST(:name AS regclass)")
+            connection.execute(broken, {"name": stages})
+        upgrade(revision="0008")
+
+        with db.engine.begin() as connection:
+            after = numbers(connection)
+        assert (after[0] == before[0], after[1] == before[1]) == (False, True)
+        upgrade()
+        check()

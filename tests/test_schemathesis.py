@@ -16,6 +16,7 @@ from schemathesis.core.result import Ok
 from schemathesis.schemas import BaseSchema
 from werkzeug.exceptions import HTTPException
 
+from progress_service.analytics.schemas import PAIRS
 from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
 from tests.conftest import empty, examples
@@ -52,6 +53,7 @@ SAID_IN_WORDS = {
     "Cannot be set, and has another value.",
     "A table has no pages: it takes no limit and no cursor.",
     "Is not a cursor of this order.",
+    *(f"Must be given together with {name}." for name in PAIRS),
 }
 """Why a request may be refused for its shape although it is as JSON Schema can say."""
 
@@ -108,6 +110,9 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
         ids_of = {"userId": LEARNERS, "userIdOrMe": ["sam", "me"], "moduleId": MODULES, "webhookId": ["certificates"]}
         for name, ids in ids_of.items():
             parameters[name]["schema"] = {"enum": ids}
+        for parameter in document["paths"]["/api/progress/stats/{moduleId}/learners"]["get"]["parameters"]:
+            if parameter.get("name") in ("contentId", "stalledOn"):
+                parameter["schema"] = {"enum": CONTENTS}
     checks = {name: {"enabled": False} for name in OTHERWISE}
     config = {
         "checks": checks,

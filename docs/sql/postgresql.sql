@@ -3564,13 +3564,13 @@ WHERE
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted
   AND NOT enrollments.last_is_excused
-  AND enrollments.last_activity_at >= (
-    SELECT
-      CAST(%(midnight)s AS TIMESTAMPTZ) AS anon_3
-  )
   AND enrollments.last_activity_at <= (
     SELECT
-      CAST(%(since)s AS TIMESTAMPTZ) AS anon_4
+      CAST(%(since)s AS TIMESTAMPTZ) AS anon_3
+  )
+  AND enrollments.last_activity_at >= (
+    SELECT
+      CAST(%(midnight)s AS TIMESTAMPTZ) AS anon_4
   )
 GROUP BY
   enrollments.last_content_id;
@@ -3680,6 +3680,94 @@ FROM (
 COMMIT;
 
 
+-- GET /api/progress/stats/{moduleId}/learners, filtered
+-- =====================================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+-- analytics.queries.known_contents: Find which of these are contents of a module, retired ones too.
+SELECT
+  contents.id
+FROM contents
+WHERE
+  contents.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND contents.id IN (CAST(%(id_1_1)s AS VARCHAR), CAST(%(id_1_2)s AS VARCHAR));
+
+-- analytics.roster.page (2): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited,
+    enrollments.weighted_sum + CASE
+      WHEN (
+        enrollments.status = CAST(%(status_1)s AS VARCHAR)
+      )
+      THEN CAST(%(param_1)s AS INT)
+      ELSE CAST(%(param_2)s AS INT)
+    END AS key
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status IN ('active', 'paused')
+    AND enrollments.last_content_id = CAST(%(last_content_id_1)s AS VARCHAR)
+    AND enrollments.status IN ('active', 'paused')
+    AND enrollments.counted
+    AND NOT enrollments.last_is_excused
+    AND enrollments.last_activity_at <= CAST(%(last_activity_at_1)s AS TIMESTAMPTZ)
+    AND (
+      EXISTS(
+        SELECT
+          *
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.module_id = enrollments.module_id
+          AND progress_records.content_id = CAST(%(content_id_1)s AS VARCHAR)
+          AND progress_records.excused_at IS NULL
+          AND progress_records.completed_at IS NULL
+      )
+    )
+    AND enrollments.user_id IN (CAST(%(user_id_1_1)s AS VARCHAR), CAST(%(user_id_1_2)s AS VARCHAR))
+  LIMIT ALL
+  OFFSET 0
+) AS anon_1
+ORDER BY
+  anon_1.key,
+  anon_1.user_id
+LIMIT CAST(%(param_3)s AS INT);
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}/learners.csv
 -- ===============================================
 
@@ -3689,7 +3777,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 SELECT set_config('lock_timeout', '10000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
--- analytics.roster.page (2): List the first learners behind a position, or from the start.
+-- analytics.roster.page (3): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3730,7 +3818,7 @@ FROM (
   LIMIT CAST(%(param_1)s AS INT)
 ) AS anon_1;
 
--- analytics.roster.page (3): List the first learners behind a position, or from the start.
+-- analytics.roster.page (4): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3816,7 +3904,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- analytics.queries.statistics, as above
 
--- analytics.roster.page (4): List the first learners behind a position, or from the start.
+-- analytics.roster.page (5): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3995,7 +4083,7 @@ FROM (
 
 -- analytics.queries.days, as above
 
--- analytics.roster.count: Count all learners.
+-- analytics.roster.count: Count all learners, by filters that are not selective.
 SELECT
   CAST(%(param_1)s AS INT) + (
     SELECT

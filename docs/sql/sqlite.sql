@@ -2818,11 +2818,11 @@ WHERE
   AND enrollments.status IN ('active', 'paused')
   AND enrollments.counted = 1
   AND enrollments.last_is_excused = 0
-  AND enrollments.last_activity_at >= (
+  AND enrollments.last_activity_at <= (
     SELECT
       ? AS anon_3
   )
-  AND enrollments.last_activity_at <= (
+  AND enrollments.last_activity_at >= (
     SELECT
       ? AS anon_4
   )
@@ -2938,6 +2938,92 @@ FROM (
 COMMIT;
 
 
+-- GET /api/progress/stats/{moduleId}/learners, filtered
+-- =====================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module, as above
+
+-- analytics.queries.known_contents: Find which of these are contents of a module, retired ones too.
+SELECT
+  contents.id
+FROM contents
+WHERE
+  contents.module_id = ? AND contents.id IN (?, ?);
+
+-- analytics.roster.page (2): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited,
+    enrollments.weighted_sum + CASE WHEN (
+      enrollments.status = ?
+    ) THEN ? ELSE ? END AS "key"
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status IN ('active', 'paused')
+    AND enrollments.last_content_id = ?
+    AND enrollments.status IN ('active', 'paused')
+    AND enrollments.counted = 1
+    AND enrollments.last_is_excused = 0
+    AND enrollments.last_activity_at <= ?
+    AND (
+      EXISTS(
+        SELECT
+          *
+        FROM progress_records
+        WHERE
+          progress_records.user_id = enrollments.user_id
+          AND progress_records.module_id = enrollments.module_id
+          AND progress_records.content_id = ?
+          AND progress_records.excused_at IS NULL
+          AND progress_records.completed_at IS NULL
+      )
+    )
+    AND enrollments.user_id IN (?, ?)
+  LIMIT ?
+  OFFSET 0
+) AS anon_1
+ORDER BY
+  anon_1."key",
+  anon_1.user_id
+LIMIT ?
+OFFSET ?;
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}/learners.csv
 -- ===============================================
 
@@ -2947,7 +3033,7 @@ BEGIN;
 
 -- analytics.queries.module, as above
 
--- analytics.roster.page (2): List the first learners behind a position, or from the start.
+-- analytics.roster.page (3): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -2988,7 +3074,7 @@ FROM (
   OFFSET ?
 ) AS anon_1;
 
--- analytics.roster.page (3): List the first learners behind a position, or from the start.
+-- analytics.roster.page (4): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3077,7 +3163,7 @@ BEGIN;
 
 -- analytics.queries.statistics, as above
 
--- analytics.roster.page (4): List the first learners behind a position, or from the start.
+-- analytics.roster.page (5): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3260,7 +3346,7 @@ FROM (
 
 -- analytics.queries.days, as above
 
--- analytics.roster.count: Count all learners.
+-- analytics.roster.count: Count all learners, by filters that are not selective.
 SELECT
   ? + (
     SELECT

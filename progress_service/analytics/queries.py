@@ -1,7 +1,7 @@
 """The queries for statistics: sums of tallies, whose number does not grow with the number of learners."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, NamedTuple
 
@@ -120,15 +120,18 @@ def _stalled() -> list[Any]:
     return [
         before.where(*_of_kind(LAST_WEEK), Tally.item < week),
         before.where(*_of_kind(LAST_DAY), Tally.item >= week, Tally.item < day),
-        within.where(
-            Enrollment.module_id == THE_MODULE,
-            one_of(Enrollment.status, (ACTIVE, PAUSED)),
-            Enrollment.counted,
-            ~Enrollment.last_is_excused,
-            Enrollment.last_activity_at >= midnight,
-            Enrollment.last_activity_at <= since,
-        ),
+        within.where(Enrollment.module_id == THE_MODULE, *have_stalled(since), Enrollment.last_activity_at >= midnight),
     ]
+
+
+def have_stalled(since: Any) -> tuple[Any, ...]:
+    """Return the conditions of learners who have stalled on the content of their last update, since an instant."""
+    return (
+        one_of(Enrollment.status, (ACTIVE, PAUSED)),
+        Enrollment.counted,
+        ~Enrollment.last_is_excused,
+        Enrollment.last_activity_at <= since,
+    )
 
 
 MODULE_TITLE = DirectStatement(select(Module.title, *MODULE).where(Module.id == THE_MODULE))
@@ -147,6 +150,12 @@ def module(connection: Connection, module_id: str) -> TitledModule | None:
     """Find a module."""
     found = MODULE_TITLE.run(connection, module_id=module_id)
     return next((TitledModule(module_id, title, calculations.Denominators(*row)) for title, *row in found), None)
+
+
+def known_contents(connection: Connection, module_id: str, names: Collection[str]) -> set[str]:
+    """Find which of these are contents of a module, retired ones too."""
+    of_module = select(Content.id).where(Content.module_id == module_id, Content.id.in_(names))
+    return set(connection.execute(of_module).scalars())
 
 
 def statistics(connection: Connection, module_id: str, since: datetime) -> Statistics | None:

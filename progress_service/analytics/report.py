@@ -61,7 +61,7 @@ def find(connection: Connection, module_id: str, now: datetime, stalled_days: in
         return None
     module = found.module.module
     first, last = now.date() - timedelta(days=DAYS - 1), now.date()
-    inactive = Filters(None, since, None, only_counted=True)
+    inactive = Filters(inactive_since=since, only_counted=True)
     learners = roster.page(connection, module_id, inactive, Order.named(f"-{LAST_ACTIVITY}"), None, MOST_LEARNERS)
     return Report(
         now,

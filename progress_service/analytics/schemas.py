@@ -6,10 +6,24 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from progress_service.analytics.roster import SORTS, Order, decode
-from progress_service.calculations import STATUSES
-from progress_service.web.validation import ModuleId, QueryDate, QueryInteger, QueryPercentage, StrictSchema
+from progress_service.calculations import COMPLETED, STATUSES
+from progress_service.web.documents import EXCUSED, IN_PROGRESS, NOT_STARTED
+from progress_service.web.validation import (
+    Identifier,
+    Instant,
+    ModuleId,
+    QueryDate,
+    QueryIdentifiers,
+    QueryInteger,
+    QueryPercentage,
+    StrictSchema,
+)
 
 LONGEST_TIMELINE = timedelta(days=366)
+MOST_USER_IDS = 200
+CONTENT_STATUSES = (NOT_STARTED, IN_PROGRESS, COMPLETED, EXCUSED)
+PAIRS = {"contentId": "contentStatus", "contentStatus": "contentId", "stalledDays": "stalledOn"}
+"""Parameters of the roster that need another one."""
 
 
 class StatisticsQuery(StrictSchema):
@@ -18,7 +32,7 @@ class StatisticsQuery(StrictSchema):
     )
 
 
-class RosterQuery(StrictSchema):
+class RosterQuery(StatisticsQuery):
     sort = fields.String(
         validate=validate.OneOf(SORTS),
         load_default=SORTS[0],
@@ -36,6 +50,36 @@ class RosterQuery(StrictSchema):
     maxProgress = QueryPercentage(
         load_default=None, allow_none=False, description="Only learners with at most this `progressPercentage`."
     )
+    stalledOn = Identifier(
+        load_default=None,
+        allow_none=False,
+        description="Only learners who have stalled on this content: those that `stalled` in the statistics counts.",
+    )
+    contentId = Identifier(
+        load_default=None, allow_none=False, description="Only learners to whom this content has the `contentStatus`."
+    )
+    contentStatus = fields.String(
+        validate=validate.OneOf(CONTENT_STATUSES),
+        load_default=None,
+        allow_none=False,
+        metadata={"description": "The status that the content `contentId` has."},
+    )
+    userIds = QueryIdentifiers(
+        MOST_USER_IDS,
+        load_default=None,
+        allow_none=False,
+        description=f"Only these learners, at most {MOST_USER_IDS}, with commas; unknown ones are not found.",
+    )
+    completedSince = Instant(
+        load_default=None, allow_none=False, description="Only learners whose `completedAt` is this time or later."
+    )
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def check_pairs(self, data: dict[str, Any], original: dict[str, Any], **kwargs: Any) -> None:
+        """Some parameters mean nothing without another one."""
+        lacking = {missing: given for given, missing in PAIRS.items() if given in original and missing not in original}
+        if lacking:
+            raise ValidationError({name: [f"Must be given together with {lacking[name]}."] for name in lacking})
 
 
 class RosterPageQuery(RosterQuery):

@@ -12,7 +12,7 @@ from progress_service.analytics.documents import (
     TimelineDocument,
 )
 from progress_service.analytics.queries import TitledModule
-from progress_service.analytics.roster import Filters, Order
+from progress_service.analytics.roster import Filters, Order, Stage, Stop
 from progress_service.analytics.schemas import (
     OverviewQuery,
     RosterPageQuery,
@@ -20,6 +20,7 @@ from progress_service.analytics.schemas import (
     StatisticsQuery,
     TimelineQuery,
 )
+from progress_service.calculations import Denominators
 from progress_service.web.auth import READ_STATISTICS
 from progress_service.web.endpoint import (
     Answer,
@@ -33,9 +34,11 @@ from progress_service.web.endpoint import (
     streams,
     takes_query,
 )
-from progress_service.web.problems import NOT_FOUND, Problem
+from progress_service.web.problems import NOT_FOUND, Fault, Problem
 
 Found = TypeVar("Found")
+CONTENTS = {"stalledOn": "stalled_on", "contentId": "content_id"}
+"""The parameters of the roster that name a content."""
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats", template_folder="templates")
 
 
@@ -60,7 +63,7 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
         return _table(call, module_id)
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
-    filters, limit = _filters(call, module.total_weight), call.query["limit"]
+    filters, limit = _filters(call, module_id, module), call.query["limit"]
     after = roster.decode(call.query["cursor"], order) if "cursor" in call.query else None
     page = roster.page(call.connection, module_id, filters, order, after, limit + 1)
     return Answer(
@@ -123,7 +126,7 @@ def read_report(call: Call, module_id: str) -> Page:
 def _table(call: Call, module_id: str) -> Stream:
     module = _module(call, module_id).module
     order = Order.named(call.query["sort"])
-    pages = roster.pages(call.connection, module_id, _filters(call, module.total_weight), order)
+    pages = roster.pages(call.connection, module_id, _filters(call, module_id, module), order)
     return Stream(tables.learners(pages, module), tables.CONTENT_TYPE, f"{module_id}-learners.csv")
 
 
@@ -137,12 +140,26 @@ def _found(of_module: Found | None) -> Found:
     return of_module
 
 
-def _filters(call: Call, total_weight: int) -> Filters:
-    """Return the filters of a roster; the bound of the shown percentage becomes a bound of the stored sum."""
-    days, hundredths = call.query["inactive_days"], call.query["max_progress"]
+def _filters(call: Call, module_id: str, module: Denominators) -> Filters:
+    """Return the filters of a roster; the bound of the shown percentage becomes a bound of the stored sum.
+
+    Raises 404 if a filter names a content that is not the module's.
+    """
+    query, weight = call.query, module.total_weight or 1
+    named = {f"/{name}": query[attribute] for name, attribute in CONTENTS.items() if query[attribute] is not None}
+    known = queries.known_contents(call.connection, module_id, named.values()) if named else set()
+    if unknown := [where for where, content_id in named.items() if content_id not in known]:
+        detail = "The module has no such content."
+        raise Problem(NOT_FOUND, detail, faults=[Fault(where, detail) for where in unknown])
+    days, hundredths = query["inactive_days"], query["max_progress"]
+    stalled_on, content_id = query["stalled_on"], query["content_id"]
     return Filters(
-        call.query["status"],
+        query["status"],
         None if days is None else call.now - timedelta(days=days),
-        None if hundredths is None else ((hundredths + 1) * (total_weight or 1) - 1) // 100,
-        is_weightless=not total_weight,
+        None if hundredths is None else ((hundredths + 1) * weight - 1) // 100,
+        is_weightless=not module.total_weight,
+        stop=None if stalled_on is None else Stop(stalled_on, call.now - timedelta(days=query["stalled_days"])),
+        stage=None if content_id is None else Stage(content_id, query["content_status"]),
+        user_ids=query["user_ids"],
+        completed_since=query["completed_since"],
     )

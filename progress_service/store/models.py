@@ -143,6 +143,7 @@ class Enrollment(Base):
         sa.Index(None, "module_id", "status", "user_id"),
         sa.Index(None, "module_id", "status", "weighted_sum", "user_id"),
         sa.Index(None, "module_id", "status", "last_activity_at", "user_id", postgresql_include=["last_content_id"]),
+        sa.Index(None, "module_id", "completed_at", "user_id", **where("completed_at IS NOT NULL")),
     )
 
     user_id: Mapped[Key]
@@ -202,7 +203,8 @@ class ProgressRecord(Base):
             "(started_at IS NULL) = (last_activity_at IS NULL) AND (started_at IS NOT NULL OR excused_at IS NOT NULL)",
             "started_at",
         ),
-        sa.Index(None, "module_id", "content_id"),
+        # The roster by user id looks up the status of each learner in a content, without reading the rows.
+        sa.Index(None, "module_id", "content_id", "user_id", postgresql_include=["completed_at", "excused_at"]),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -250,6 +250,24 @@ class QueryInteger(StrictField[int]):
         return int(value)
 
 
+class QueryIdentifiers(StrictField[list[str]]):
+    """Identifiers in a query parameter, separated by commas."""
+
+    default_error_messages = {"invalid": "Must be 1 to {most} identifiers, with commas."}
+
+    def __init__(self, most: int, **kwargs: Any) -> None:
+        self.most = most
+        identifier = _IDENTIFIER.pattern
+        self.accepts = {"type": "string", "pattern": f"^{identifier}(?:,{identifier}){{0,{most - 1}}}$"}
+        super().__init__(**kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+        identifiers: list[str] = value.split(",")
+        if len(identifiers) > self.most or not all(map(is_identifier, identifiers)):
+            raise self.make_error("invalid", most=self.most)
+        return identifiers
+
+
 class QueryPercentage(StrictField[int]):
     """A percentage in a query parameter. It loads in hundredths, rounded down, as percentages are shown."""
 
