@@ -26,6 +26,8 @@ MOST_LEARNERS = 20
 """How many of the learners who need help a report names: those who were active last."""
 MOST_ROWS = 60
 """How many contents share a picture, which must not be longer than a page of A4."""
+NOTHING = "\N{EN DASH}"
+"""What stands for a value that there is not."""
 
 STYLE = Path(__file__).with_name("templates").joinpath("report.css").read_text()
 POLICY = (
@@ -33,10 +35,6 @@ POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """What a browser may do with the page: nothing but apply its style."""
-
-
-NOTHING = "\N{EN DASH}"
-"""What stands for a value that there is not."""
 
 
 class Report(NamedTuple):
