@@ -10,6 +10,8 @@ import pytest
 from flask import Flask
 from playwright.sync_api import Page
 
+from progress_service.analytics.pictures import columns
+from progress_service.analytics.report import STYLE
 from tests.callers import Caller, token
 from tests.conftest import application, migrate, served
 
@@ -149,3 +151,15 @@ def test_it_prints_on_two_pages_of_a4_at_most(module: str, pages: int, page: Pag
     page.set_viewport_size({"width": 703, "height": 1032})
     assert faults(page) == {}
     assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_large_counts_stand_beside_each_other(page: Page) -> None:
+    counts = [888_888 + place for place in range(11)]
+    labels = [f"{10 * place}" for place in range(11)]
+    pictures = [columns(counts, labels, 220), columns(counts, labels, 110, labels[::5])]
+    page.set_viewport_size({"width": 328, "height": 800})
+
+    page.set_content(f"<style>{STYLE} body {{ padding: 0 }}</style>{''.join(pictures)}")
+
+    assert page.get_by_text("888k").count() == 12  # above each column, and at the axis
+    assert (page.evaluate(OUTSIDE), page.evaluate(OVERLAPPING)) == ([], [])
