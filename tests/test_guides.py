@@ -33,8 +33,9 @@ SECTIONS = {
     if path.stem not in CALLING
     for text in [path.read_text()]
     for title, section in re.findall(r"^## (.+)\n((?:.*\n(?!## ))*)", text, re.M)
+    if "```" in section
 }
-"""The sections of each guide, after what the guide says to all of them."""
+"""The sections of each guide that show something, after what the guide says to all of them."""
 ANSWER = re.compile(r"`GET (\S+)`")
 
 
