@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import runpy
 import socket
-import struct
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
@@ -458,12 +456,3 @@ def test_a_client_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch)
 
     assert answers[0] == b""
     assert [answer.split()[1] for answer in answers[1:]] == [b"400", b"400"]
-
-
-def test_a_silent_client_is_waited_for_as_long_as_the_timeout_says() -> None:
-    settings = runpy.run_module("progress_service.serving")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings["close_silent_connections"](listener, 30)
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                assert struct.unpack("ll", connection.getsockopt(socket.SOL_SOCKET, option, 16)) == (30, 0)
