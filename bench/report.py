@@ -30,6 +30,7 @@ METRICS = {
     "serviceCpu": ("CPU ms, service", 1000.0),
     "databaseCpu": ("CPU ms, database", 1000.0),
     "loadCpu": ("CPU ms, load", 1000.0),
+    "walBytes": ("WAL kB", 0.001),
     "updatesPerSecond": ("updates per s", 1.0),
     "startSeconds": ("start ms", 1000.0),
     "seconds": ("ms", 1000.0),
@@ -170,7 +171,7 @@ def targets(run: Mapping[str, Any]) -> list[Target]:
 def table(run: Mapping[str, Any]) -> str:
     """Write the figures side by side, and the targets below them."""
     figures = Figures(run)
-    columns = ("perSecond", "p50", "p99", "serviceCpu", "databaseCpu", "loadCpu")
+    columns = ("perSecond", "p50", "p99", "serviceCpu", "databaseCpu", "loadCpu", "walBytes")
     by_key: dict[tuple[str, str, int], dict[str, Spread]] = {}
     for key, metric, spread in figures.spreads():
         by_key.setdefault(key, {})[metric] = spread

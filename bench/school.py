@@ -92,6 +92,10 @@ class School:
             for nth in range(MODULES)
             for ordinal in range(CONTENTS if nth == 0 and number <= VIEWERS else STARTED)
         )
+        self.analyze()
+
+    def analyze(self) -> None:
+        """Let the database learn how its rows are spread."""
         with self._engine.connect() as connection:
             connection.exec_driver_sql("ANALYZE")
 

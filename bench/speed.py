@@ -33,6 +33,7 @@ from bench.groups import SIZES, Groups
 from bench.load import answer_size, drive
 from bench.school import MODULES, STARTED, TEACHER, TOKENS, UPDATE, VIEWERS, School, content, module, reads, request
 from bench.serving import ROOT, Service, cpu_seconds, environment, memory, migrate, served, timed, verify
+from tests.conftest import partition
 from tests.postgres import PostgresServer
 
 POSTGRESQL, SQLITE = DATABASES = ("postgresql", "sqlite")
@@ -90,6 +91,10 @@ class Subject(NamedTuple):
     def watched(self) -> dict[str, int]:
         """The process of the database whose CPU is measured."""
         return {"databaseCpu": self.server.pid} if self.server else {}
+
+    def wal_bytes(self) -> int:
+        """Return how much PostgreSQL has written to its log since it began."""
+        return int(self.server.execute("SELECT pg_current_wal_lsn() - '0/0'")[0][0]) if self.server else 0
 
 
 class Figure(NamedTuple):
@@ -176,12 +181,14 @@ class Bench:
         seconds, service = self._options.seconds, subject.service
         requests = kind.requests(subject.school, seconds)
         watched = {"serviceCpu": service.pid} | subject.watched
+        written = subject.wal_bytes()
         load = self._load.submit(
             drive, service, requests, clients, seconds, kind.status, once=kind.once, watched=watched
         ).result()
         if kind.once:
             del requests[: load.answers]
-        per_answer = {name: used / load.answers for name, used in load.cpu_seconds.items()}
+        used = {**load.cpu_seconds, "walBytes": subject.wal_bytes() - written} if subject.server else load.cpu_seconds
+        per_answer = {name: amount / load.answers for name, amount in used.items()}
         return {"perSecond": load.answers / load.seconds, "p50": load.p50, "p99": load.p99, **per_answer}
 
     def _write(self, size: int, subject: Subject) -> dict[str, float]:
@@ -218,6 +225,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 if server and options.records:
                     fill_up(url, options.records)
                 school.fill()
+            if server and options.partitions:
+                with timed("partitioned the tables of learners"):
+                    partition(url)
+                school.analyze()
             if server:
                 floor = Floor(server, capture(server))
             subjects.append(Subject(where, stack.enter_context(served(url)), school, Groups(url), server))
@@ -276,6 +287,7 @@ def main() -> None:
         "--distance", type=float, default=1.0, metavar="MS", help="of another PostgreSQL, there and back (default: 1)"
     )
     parser.add_argument("--records", type=int, default=0, metavar="N", help="more records in the tables of PostgreSQL")
+    parser.add_argument("--partitions", action="store_true", help="divide PostgreSQL's tables of learners")
     parser.add_argument(
         "--json", type=Path, default=ROOT / "instance" / "speed.json", help="where to write all figures"
     )

@@ -1,6 +1,7 @@
 """What every test may ask for: a database of either kind, the application on it, and people who call it."""
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from threading import Thread
 from typing import Any, Literal, TypeAlias
 from wsgiref.types import WSGIApplication
 
+import psycopg
 import pytest
 from flask import Flask
 from flask_migrate import upgrade
@@ -36,6 +38,10 @@ for name in [name for name in os.environ if name.startswith("PROGRESS_")]:
     del os.environ[name]
 
 DIALECTS = ["sqlite", "postgresql"]
+PARTITIONED = "partitioned"
+"""PostgreSQL with the tables of learners in partitions, as docs/scaling.md says."""
+CORE = {"test_exactness", "test_moving", "tests.progress"}
+"""Modules and packages with the tests of the core, which run on partitioned tables too."""
 
 collect_ignore = ([] if POOLERS else ["test_poolers.py"]) + ([] if CHROMIUM else ["browser"])
 
@@ -48,6 +54,8 @@ Publish: TypeAlias = Callable[..., dict[str, Any]]
 Listen: TypeAlias = Callable[[Engine, Literal["before", "after"], Callable[[str], object]], None]
 Statements: TypeAlias = Callable[[], AbstractContextManager[list[str]]]
 
+
+SCALING = Path(__file__).parents[1] / "docs" / "scaling.md"
 
 MEASURED_ON_SQLITE = {"test_headers.py", "test_rows.py", "test_sql.py", "test_statements.py"}
 """Files whose tests reach what only SQLite does."""
@@ -69,7 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
         )
         servers = {"postgres_url", "server", "primary"}.intersection(getattr(item, "fixturenames", ()))
-        if servers or "postgresql" in parameters:
+        if servers or {"postgresql", PARTITIONED} & set(map(str, parameters)):
             item.add_marker("postgresql")
         elif (
             item.path.name not in MEASURED_ON_SQLITE
@@ -77,6 +85,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and item.nodeid.replace("sqlite", "postgresql", 1) in names
         ):
             item.add_marker("no_cover")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test on each kind of database, unless the test says on which."""
+    chosen = (mark for mark in metafunc.definition.iter_markers("parametrize") if "usual_app" in mark.args[0])
+    if "usual_app" in metafunc.fixturenames and not any(chosen):
+        package, _, name = metafunc.module.__name__.rpartition(".")
+        is_core = CORE & {package, name}
+        metafunc.parametrize("usual_app", [*DIALECTS, PARTITIONED] if is_core else DIALECTS, indirect=True)
 
 
 @contextmanager
@@ -166,10 +183,30 @@ def empty(app: Flask) -> None:
             connection.execute(table.delete())
 
 
+@contextmanager
+def database_beside(postgres_url: str, name: str) -> Iterator[str]:
+    """Make an empty database on a server, and yield its URL."""
+    url = make_url(postgres_url)
+    server = create_engine(url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        yield url.set(database=name).render_as_string(hide_password=False)
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
+
+
 def migrate(url: str) -> None:
     """Bring a database to the newest migration."""
     with application(url) as app, app.app_context():
         upgrade()
+
+
+def partition(url: str) -> None:
+    """Partition the tables of learners, as docs/scaling.md says."""
+    (script,) = re.findall(r"```sql\n(DO .+?)```", SCALING.read_text(), re.S)
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute(script)
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +233,17 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]
         yield app
 
 
-@pytest.fixture(params=DIALECTS)
+@pytest.fixture(scope="session")
+def migrated_partitioned(postgres_url: str) -> Iterator[Flask]:
+    """The application on PostgreSQL with partitioned tables."""
+    with database_beside(postgres_url, PARTITIONED) as url:
+        migrate(url)
+        with application(url) as app:
+            partition(url)
+            yield app
+
+
+@pytest.fixture
 def usual_app(request: pytest.FixtureRequest) -> Iterator[Flask]:
     """The application with the usual settings, on a migrated database without a row.
 
@@ -224,14 +271,8 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/empty.db"
         return
-    url = make_url(request.getfixturevalue("postgres_url"))
-    server = create_engine(url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.exec_driver_sql("DROP DATABASE IF EXISTS empty WITH (FORCE)")
-        connection.exec_driver_sql("CREATE DATABASE empty")
-        yield url.set(database="empty").render_as_string(hide_password=False)
-        connection.exec_driver_sql("DROP DATABASE empty WITH (FORCE)")
-    server.dispose()
+    with database_beside(request.getfixturevalue("postgres_url"), "empty") as url:
+        yield url
 
 
 @pytest.fixture

@@ -2427,19 +2427,12 @@ FROM (
       CAST(%(param_101)s AS INT) AS weighted_sum,
       CAST(%(param_102)s AS INT) AS scored,
       CAST(%(param_103)s AS INT) AS score_hundredths
-    FROM activity_days
+    FROM activity_days, enrollments
     WHERE
-      activity_days.module_id = CAST(%(module_id_15)s AS VARCHAR)
-      AND (
-        NOT activity_days.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_16)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
+      enrollments.module_id = CAST(%(module_id_15)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.user_id = activity_days.user_id
+      AND activity_days.module_id = CAST(%(module_id_16)s AS VARCHAR)
     GROUP BY
       CAST(activity_days.day AS VARCHAR)
   ) AS parts
@@ -3276,7 +3269,38 @@ SELECT
   progress_record.content_id
 FROM (
   SELECT
-    CAST(record_ids_json.value ->> 0 AS UUID) AS id
+    CAST(record_ids_json.value ->> 0 AS UUID) AS id,
+    (
+      record_ids_json.value ->> 1
+    ) COLLATE "C" AS user_id
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(record_ids)s AS VARCHAR) AS JSONB)) AS record_ids_json
+) AS record_ids
+JOIN LATERAL (
+  SELECT
+    progress_records.id AS id,
+    progress_records.user_id AS user_id,
+    progress_records.content_id AS content_id
+  FROM progress_records
+  WHERE
+    progress_records.id = record_ids.id
+    AND progress_records.user_id = record_ids.user_id
+  LIMIT ALL
+  OFFSET 0
+) AS progress_record
+  ON TRUE
+WHERE
+  record_ids.user_id IS NOT NULL
+UNION ALL
+SELECT
+  progress_record.id,
+  progress_record.user_id,
+  progress_record.content_id
+FROM (
+  SELECT
+    CAST(record_ids_json.value ->> 0 AS UUID) AS id,
+    (
+      record_ids_json.value ->> 1
+    ) COLLATE "C" AS user_id
   FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(record_ids)s AS VARCHAR) AS JSONB)) AS record_ids_json
 ) AS record_ids
 JOIN LATERAL (
@@ -3290,7 +3314,9 @@ JOIN LATERAL (
   LIMIT ALL
   OFFSET 0
 ) AS progress_record
-  ON TRUE;
+  ON TRUE
+WHERE
+  record_ids.user_id IS NULL;
 
 -- statements.lock_modules_of_contents, as above
 
@@ -4926,7 +4952,8 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- store.corrections.correct: Replace values of a record (see `calculations.correct`). Raises NoRecord.
+-- store.corrections.correct: Replace values of a record (see `calculations.correct`), of a learner if the caller
+-- knows whose it is.
 SELECT
   progress_records.user_id,
   progress_records.module_id,
@@ -5103,17 +5130,40 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- statements.read_contents, as above
 
--- statements.delete_records: Delete records by their ids, and their sessions with them.
+-- statements.delete_records: Delete records, and their sessions with them.
 DELETE FROM progress_records
 WHERE
-  progress_records.id IN (
+  (progress_records.user_id, progress_records.content_id) IN (
     SELECT
-      record_ids.id
+      records.user_id,
+      records.content_id
     FROM (
       SELECT
-        CAST(record_ids_json.value ->> 0 AS UUID) AS id
-      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(record_ids)s AS VARCHAR) AS JSONB)) AS record_ids_json
-    ) AS record_ids
+        CAST(records_json.value ->> 0 AS UUID) AS id,
+        (
+          records_json.value ->> 1
+        ) COLLATE "C" AS user_id,
+        (
+          records_json.value ->> 2
+        ) COLLATE "C" AS module_id,
+        (
+          records_json.value ->> 3
+        ) COLLATE "C" AS content_id,
+        CAST(records_json.value ->> 4 AS TIMESTAMPTZ) AS started_at,
+        CAST(records_json.value ->> 5 AS TIMESTAMPTZ) AS last_activity_at,
+        CAST(records_json.value ->> 6 AS SMALLINT) AS furthest_percentage,
+        CAST(records_json.value ->> 7 AS BIGINT) AS time_spent_seconds,
+        CAST(records_json.value ->> 8 AS BIGINT) AS score,
+        CAST(records_json.value ->> 9 AS BIGINT) AS max_score,
+        records_json.value ->> 10 AS position,
+        CAST(records_json.value ->> 11 AS TIMESTAMPTZ) AS position_at,
+        CAST(records_json.value ->> 12 AS TIMESTAMPTZ) AS completed_at,
+        CAST(records_json.value ->> 13 AS TIMESTAMPTZ) AS reached_at,
+        CAST(records_json.value ->> 14 AS TIMESTAMPTZ) AS passed_at,
+        CAST(records_json.value ->> 15 AS TIMESTAMPTZ) AS excused_at,
+        CAST(records_json.value ->> 16 AS SMALLINT) AS progress_percentage
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(records)s AS VARCHAR) AS JSONB)) AS records_json
+    ) AS records
   );
 
 -- statements.store, as above
@@ -6274,19 +6324,12 @@ FROM (
       CAST(%(param_100)s AS INT) AS weighted_sum,
       CAST(%(param_101)s AS INT) AS scored,
       CAST(%(param_102)s AS INT) AS score_hundredths
-    FROM activity_days
+    FROM activity_days, enrollments
     WHERE
-      activity_days.module_id = CAST(%(module_id_15)s AS VARCHAR)
-      AND (
-        NOT activity_days.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = CAST(%(module_id_16)s AS VARCHAR)
-            AND NOT enrollments.counted
-        )
-      )
+      enrollments.module_id = CAST(%(module_id_15)s AS VARCHAR)
+      AND enrollments.counted
+      AND enrollments.user_id = activity_days.user_id
+      AND activity_days.module_id = CAST(%(module_id_16)s AS VARCHAR)
     GROUP BY
       CAST(activity_days.day AS VARCHAR)
   ) AS parts

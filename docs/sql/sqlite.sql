@@ -1710,17 +1710,12 @@ FROM (
       ? AS scored,
       ? AS score_hundredths
     FROM activity_days
+    CROSS JOIN enrollments
     WHERE
-      activity_days.module_id = ?
-      AND (
-        NOT activity_days.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.user_id = activity_days.user_id
+      AND activity_days.module_id = ?
     GROUP BY
       CAST(activity_days.day AS TEXT)
   ) AS parts
@@ -2532,11 +2527,30 @@ SELECT
   progress_records.content_id
 FROM (
   SELECT
-    JSON_EXTRACT(record_ids_json.value, '$[0]') AS id
+    JSON_EXTRACT(record_ids_json.value, '$[0]') AS id,
+    JSON_EXTRACT(record_ids_json.value, '$[1]') AS user_id
   FROM JSON_EACH(?) AS record_ids_json
 ) AS record_ids
 JOIN progress_records
-  ON progress_records.id = record_ids.id;
+  ON progress_records.id = record_ids.id
+  AND progress_records.user_id = record_ids.user_id
+WHERE
+  NOT record_ids.user_id IS NULL
+UNION ALL
+SELECT
+  progress_records.id,
+  progress_records.user_id,
+  progress_records.content_id
+FROM (
+  SELECT
+    JSON_EXTRACT(record_ids_json.value, '$[0]') AS id,
+    JSON_EXTRACT(record_ids_json.value, '$[1]') AS user_id
+  FROM JSON_EACH(?) AS record_ids_json
+) AS record_ids
+JOIN progress_records
+  ON progress_records.id = record_ids.id
+WHERE
+  record_ids.user_id IS NULL;
 
 -- statements.lock_modules_of_contents, as above
 
@@ -4122,7 +4136,8 @@ PRAGMA busy_timeout = 500;
 
 BEGIN IMMEDIATE;
 
--- store.corrections.correct: Replace values of a record (see `calculations.correct`). Raises NoRecord.
+-- store.corrections.correct: Replace values of a record (see `calculations.correct`), of a learner if the caller
+-- knows whose it is.
 SELECT
   progress_records.user_id,
   progress_records.module_id,
@@ -4282,17 +4297,34 @@ BEGIN IMMEDIATE;
 
 -- statements.read_contents, as above
 
--- statements.delete_records: Delete records by their ids, and their sessions with them.
+-- statements.delete_records: Delete records, and their sessions with them.
 DELETE FROM progress_records
 WHERE
-  progress_records.id IN (
+  (progress_records.user_id, progress_records.content_id) IN (
     SELECT
-      record_ids.id
+      records.user_id,
+      records.content_id
     FROM (
       SELECT
-        JSON_EXTRACT(record_ids_json.value, '$[0]') AS id
-      FROM JSON_EACH(?) AS record_ids_json
-    ) AS record_ids
+        JSON_EXTRACT(records_json.value, '$[0]') AS id,
+        JSON_EXTRACT(records_json.value, '$[1]') AS user_id,
+        JSON_EXTRACT(records_json.value, '$[2]') AS module_id,
+        JSON_EXTRACT(records_json.value, '$[3]') AS content_id,
+        JSON_EXTRACT(records_json.value, '$[4]') AS started_at,
+        JSON_EXTRACT(records_json.value, '$[5]') AS last_activity_at,
+        JSON_EXTRACT(records_json.value, '$[6]') AS furthest_percentage,
+        JSON_EXTRACT(records_json.value, '$[7]') AS time_spent_seconds,
+        JSON_EXTRACT(records_json.value, '$[8]') AS score,
+        JSON_EXTRACT(records_json.value, '$[9]') AS max_score,
+        JSON_EXTRACT(records_json.value, '$[10]') AS position,
+        JSON_EXTRACT(records_json.value, '$[11]') AS position_at,
+        JSON_EXTRACT(records_json.value, '$[12]') AS completed_at,
+        JSON_EXTRACT(records_json.value, '$[13]') AS reached_at,
+        JSON_EXTRACT(records_json.value, '$[14]') AS passed_at,
+        JSON_EXTRACT(records_json.value, '$[15]') AS excused_at,
+        JSON_EXTRACT(records_json.value, '$[16]') AS progress_percentage
+      FROM JSON_EACH(?) AS records_json
+    ) AS records
   );
 
 -- statements.store, as above
@@ -5299,17 +5331,12 @@ FROM (
       ? AS scored,
       ? AS score_hundredths
     FROM activity_days
+    CROSS JOIN enrollments
     WHERE
-      activity_days.module_id = ?
-      AND (
-        NOT activity_days.user_id IN (
-          SELECT
-            enrollments.user_id
-          FROM enrollments
-          WHERE
-            enrollments.module_id = ? AND enrollments.counted = 0
-        )
-      )
+      enrollments.module_id = ?
+      AND enrollments.counted = 1
+      AND enrollments.user_id = activity_days.user_id
+      AND activity_days.module_id = ?
     GROUP BY
       CAST(activity_days.day AS TEXT)
   ) AS parts

@@ -198,12 +198,20 @@ def history(connection: Connection, user_id: str, module_id: str, before: int, l
     return [told for row in rows for told in values(row, Told) if told] if rows else None
 
 
-def record_keys(connection: Connection, record_ids: Sequence[UUID | None]) -> list[RecordKey | None]:
-    """Find the learner and the content of each record by the records' ids; None where there is no such record."""
+def record_keys(connection: Connection, asked: Sequence[tuple[UUID | None, str | None]]) -> list[RecordKey | None]:
+    """Find the learner and the content of each record by its id, and by its learner where the caller knows them.
+
+    None stands for a record that is not there, or is another learner's.
+    """
     sql = Statements.of(connection)
-    rows = sql.record_ids((record_id,) for record_id in record_ids if record_id)
-    found = {record_id: RecordKey(*key) for record_id, *key in sql.find_records.run(connection, **rows)}
-    return [found.get(record_id) if record_id else None for record_id in record_ids]
+    rows = sql.record_ids((record_id, user_id) for record_id, user_id in asked if record_id)
+    found: dict[UUID | None, RecordKey] = {
+        record_id: RecordKey(*key) for record_id, *key in sql.find_records.run(connection, **rows)
+    }
+    return [
+        key if (key := found.get(record_id)) and user_id in (None, key.user_id) else None
+        for record_id, user_id in asked
+    ]
 
 
 def known_contents(connection: Connection, content_ids: Collection[str]) -> set[str]:

@@ -150,6 +150,13 @@ def batch_schema(caller: Caller) -> BatchSchema | OthersBatchSchema:
     return OTHERS_BATCH if caller.role is Role.SERVICE else OWN_BATCH
 
 
+class RecordQuery(StrictSchema):
+    userId = UserId(
+        description="The record's learner, if the caller knows them: a large installation finds the record faster. The"
+        " record of another learner is not found."
+    )
+
+
 class CorrectionSchema(ScoredSchema):
     """The values that replace those of a record; what is left out stays."""
 

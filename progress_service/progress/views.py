@@ -23,6 +23,7 @@ from progress_service.progress.schemas import (
     EffortSchema,
     HistoryQuery,
     MergeSchema,
+    RecordQuery,
     batch_schema,
     update_schema,
 )
@@ -31,7 +32,7 @@ from progress_service.store.journal import COMPLETIONS
 from progress_service.store.learning import EnrollmentKey, Recorded
 from progress_service.store.recorder import NoRecord, UnknownContent, refuse
 from progress_service.web import idempotency, problems
-from progress_service.web.auth import CORRECT, ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
+from progress_service.web.auth import ANY, CORRECT, ERASE, READ_DASHBOARD, READ_LEARNER_MODULE, SEND_UPDATES
 from progress_service.web.endpoint import (
     NOTHING,
     Answer,
@@ -124,6 +125,7 @@ def send_batch(call: Call) -> Answer:
 
 @progress.put("/<record_id>/complete")
 @requires_token(SEND_UPDATES)
+@takes_query(RecordQuery())
 @takes(EffortSchema(), required=False, authorize=_authorize_updates)
 @answers(RecordedDocument, 200)
 @refuses(problems.NOT_ENROLLED, problems.COMPLETION_CRITERIA_NOT_MET)
@@ -132,7 +134,8 @@ def send_batch(call: Call) -> Answer:
 def complete_record(calls: Sequence[Call]) -> list[Answer]:
     """Complete a record whatever its percentage, unless its best score does not reach the passing score."""
     record_ids = [_uuid(call.path["record_id"]) for call in calls]
-    keys = queries.record_keys(calls[0].connection, record_ids)
+    learners = (call.query.get("user_id", None if ANY in call.reach else call.caller.id) for call in calls)
+    keys = queries.record_keys(calls[0].connection, list(zip(record_ids, learners, strict=True)))
     refuse(NoRecord, [key is not None and call.reaches(key.user_id) for call, key in zip(calls, keys, strict=True)])
     bodies = ({**key._asdict(), **call.body, "completes": True} for call, key in zip(calls, keys, strict=True) if key)
     recorded = _record(calls, [_update(call, body) for call, body in zip(calls, bodies, strict=True)])
@@ -219,6 +222,7 @@ def erase_learner(call: Call, user_id: str) -> Answer:
 
 @progress.patch("/<record_id>")
 @requires_token(CORRECT)
+@takes_query(RecordQuery())
 @takes(CorrectionSchema())
 @answers(RecordedDocument, 200)
 def correct_record(call: Call, record_id: str) -> Answer:
@@ -231,7 +235,8 @@ def correct_record(call: Call, record_id: str) -> Answer:
     if found is None:
         raise Problem(problems.NOT_FOUND)
     with refused_at():
-        corrected = corrections.correct(call.connection, found, call.body, by=call.actor, now=call.now)
+        learner = call.query.get("user_id")
+        corrected = corrections.correct(call.connection, found, call.body, of=learner, by=call.actor, now=call.now)
     return Answer(RecordedDocument.of(*corrected))
 
 

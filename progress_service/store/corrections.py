@@ -100,11 +100,22 @@ def remove(connection: Connection, key: EnrollmentKey, content_id: str, *, by: A
 
 
 def correct(
-    connection: Connection, record_id: UUID, given: Mapping[str, Any], *, by: Actor, now: datetime
+    connection: Connection,
+    record_id: UUID,
+    given: Mapping[str, Any],
+    *,
+    of: str | None = None,
+    by: Actor,
+    now: datetime,
 ) -> Corrected:
-    """Replace values of a record (see `calculations.correct`). Raises NoRecord."""
+    """Replace values of a record (see `calculations.correct`), of a learner if the caller knows whose it is.
+
+    Raises NoRecord.
+    """
     columns = ProgressRecord.user_id, ProgressRecord.module_id, ProgressRecord.content_id
     place = select(*columns).where(ProgressRecord.id == record_id)
+    if of is not None:
+        place = place.where(ProgressRecord.user_id == of)
     found = connection.execute(place).first()
     if found is None:
         raise NoRecord([0])

@@ -181,11 +181,13 @@ class ImportedEnrollment(Base):
 
 
 class ProgressRecord(Base):
-    """One learner on one content: all updates about them, folded by `calculations.apply`."""
+    """One learner on one content: all updates about them, folded by `calculations.apply`.
+
+    No constraint makes an `id` unique, since every key begins with the learner; it is a UUID, and never the same twice.
+    """
 
     __tablename__ = "progress_records"
     __table_args__ = (
-        sa.UniqueConstraint("user_id", "content_id"),
         sa.ForeignKeyConstraint(["user_id", "module_id"], ["enrollments.user_id", "enrollments.module_id"]),
         sa.ForeignKeyConstraint(["module_id", "content_id"], ["contents.module_id", "contents.id"], onupdate="CASCADE"),
         sa.CheckConstraint("furthest_percentage BETWEEN 0 AND 100", "furthest_percentage"),
@@ -207,10 +209,10 @@ class ProgressRecord(Base):
         sa.Index(None, "module_id", "content_id", "user_id", postgresql_include=["completed_at", "excused_at"]),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    user_id: Mapped[Identifier]
+    id: Mapped[UUID] = mapped_column(index=True)
+    user_id: Mapped[Key]
     module_id: Mapped[Identifier]
-    content_id: Mapped[Identifier]
+    content_id: Mapped[Key]
     progress_percentage: Mapped[Small]
     furthest_percentage: Mapped[Small]
     time_spent_seconds: Mapped[int]
@@ -253,8 +255,8 @@ class ActivityDay(Base):
         sa.CheckConstraint("time_spent_seconds >= 0", "time_spent_seconds"),
     )
 
-    module_id: Mapped[Key]
     user_id: Mapped[Key]
+    module_id: Mapped[Key]
     day: Mapped[date] = mapped_column(primary_key=True)
     time_spent_seconds: Mapped[int]
 

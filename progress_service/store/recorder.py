@@ -338,7 +338,7 @@ def store(connection: Connection, recorded: Recorded) -> None:
     changes = tallies.Changes()
     changes.replace(removed.shares(modules, before.enrollments), added.shares(modules, after.enrollments))
     rows = {
-        **sql.records((*record, record.progress_percentage) for record in added.records.values()),
+        **record_rows(connection, added),
         **sql.enrollments(added.enrollments.values()),
         **sql.days(added.days.values()),
         **sql.tallies(tally_rows(changes)),
@@ -352,11 +352,17 @@ def store(connection: Connection, recorded: Recorded) -> None:
 def _delete(connection: Connection, gone: Learning) -> None:
     sql = Statements.of(connection)
     if gone.records:
-        sql.delete_records.send(connection, **sql.record_ids((record.id,) for record in gone.records.values()))
+        sql.delete_records.send(connection, **record_rows(connection, gone))
     if gone.days:
         sql.delete_days.send(connection, **sql.days(gone.days.values()))
     if gone.enrollments:
         sql.delete_enrollments.send(connection, **sql.enrollment_keys((*key, None) for key in gone.enrollments))
+
+
+def record_rows(connection: Connection, learning: Learning) -> dict[str, str]:
+    """Return the records as rows of statements."""
+    records = learning.records.values()
+    return Statements.of(connection).records((*record, record.progress_percentage) for record in records)
 
 
 def tally_rows(changes: tallies.Changes) -> list[tuple[Any, ...]]:

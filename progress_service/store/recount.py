@@ -300,10 +300,19 @@ def _shares_of_records(module_id: str) -> Iterator[Share]:
 
 
 def _shares_of_days(module_id: str) -> Iterator[Share]:
-    """Count all days of activity in a module as `tallies.of_day` counts each."""
-    day = ActivityDay
+    """Count all days of activity in a module as `tallies.of_day` counts each.
+
+    They are found through the enrollments, since no index of theirs begins with the module.
+    """
+    day, of_learner = ActivityDay, Enrollment.user_id == ActivityDay.user_id
     yield _share(
-        module_id, DAY, day.day, day, learners=func.count(), time_spent_seconds=func.sum(day.time_spent_seconds)
+        module_id,
+        DAY,
+        day.day,
+        Enrollment,
+        and_(of_learner, day.module_id == module_id),
+        learners=func.count(),
+        time_spent_seconds=func.sum(day.time_spent_seconds),
     )
 
 

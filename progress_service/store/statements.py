@@ -46,7 +46,8 @@ class Statements:
         first = {"enrolled_at": models.UtcDateTime(), "by_instructor": sa.Boolean(), "place": sa.BigInteger()}
         self.keys = self._rows("keys", ProgressRecord, "user_id", "content_id", day=sa.Date(), **first)
         """Each learner, content and day of the updates once; of the first update its time, sender and place."""
-        self.record_ids = self._rows("record_ids", ProgressRecord, "id")
+        self.record_ids = self._rows("record_ids", ProgressRecord, "id", "user_id")
+        """The ids of records, each with its learner where the caller knows them."""
         self.enrollment_keys = self._rows("enrollment_keys", Enrollment, *OWNER, "enrolled_at")
         """Learners and modules, with the time of a new enrollment if it may be made."""
         self.records = self._rows("records", ProgressRecord, *calculations.Record._fields, "progress_percentage")
@@ -240,10 +241,20 @@ class Statements:
 
     @cached_property
     def find_records(self) -> DirectStatement:
-        """Find the learners and the contents of records by their ids."""
-        names = ["id", "user_id", "content_id"]
-        source, record = self.look_up(self.record_ids.table, ProgressRecord, names, id=self.record_ids.c.id)
-        return DirectStatement(select(*(record[name] for name in names)).select_from(source))
+        """Find the learners and the contents of records by their ids.
+
+        Where the learner is known too, PostgreSQL searches the learner's partition alone, if there are partitions.
+        """
+        asked, names = self.record_ids.c, ["id", "user_id", "content_id"]
+        found = []
+        for is_asked, learner in (
+            (asked.user_id.is_not(None), {"user_id": asked.user_id}),
+            (asked.user_id.is_(None), {}),
+        ):
+            key: dict[str, Any] = {"id": asked.id, **learner}
+            source, record = self.look_up(self.record_ids.table, ProgressRecord, names, **key)
+            found.append(select(*(record[name] for name in names)).select_from(source).where(is_asked))
+        return DirectStatement(sa.union_all(*found))
 
     # Corrections: lock, delete.
 
@@ -260,8 +271,8 @@ class Statements:
 
     @cached_property
     def delete_records(self) -> DirectStatement:
-        """Delete records by their ids, and their sessions with them."""
-        return DirectStatement(delete(ProgressRecord).where(ProgressRecord.id.in_(select(self.record_ids.c.id))))
+        """Delete records, and their sessions with them."""
+        return DirectStatement(self._delete(ProgressRecord, self.records, ["user_id", "content_id"]))
 
     @cached_property
     def delete_days(self) -> DirectStatement:

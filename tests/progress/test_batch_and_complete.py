@@ -320,6 +320,20 @@ def test_admins_and_services_complete_anybodys_record(app: Flask, role: str) -> 
     assert (document["progress"]["userId"], document["progress"]["status"]) == ("nora", "completed")
 
 
+@pytest.mark.parametrize("role", ["admin", "service", "student"])
+def test_a_record_is_found_by_its_learner_too_and_not_by_another(app: Flask, student: Callers, role: str) -> None:
+    caller, record = Caller(app, role, "sam"), send(student("sam"), "intro")["progress"]
+    before = stored(app)
+    for query in ("userId=nora", "userId=tess"):
+        response = caller.put(f"/api/progress/{record['id']}/complete?{query}")
+        assert refusal(response) == (404, "not-found", set())
+    assert stored(app) == before
+    assert refusal(caller.put(f"/api/progress/{record['id']}/complete?userId=*"))[:2] == (400, "malformed-request")
+
+    document = caller.put(f"/api/progress/{record['id']}/complete?userId=sam").get_json()
+    assert (document["progress"]["id"], document["progress"]["status"]) == (record["id"], "completed")
+
+
 def test_what_is_no_records_id_is_not_found(app: Flask, admin: Callers) -> None:
     before = stored(app)
     for record_id in ("1", "nora", "0" * 31, "g" * 32, "a" * 200, "batch", "me"):

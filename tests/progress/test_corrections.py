@@ -305,6 +305,19 @@ def test_a_record_that_does_not_exist_is_not_corrected(service: Callers, app: Fl
     assert stored(app) == before
 
 
+def test_a_record_that_is_corrected_is_found_by_its_learner_too_and_not_by_another(
+    service: Callers, app: Flask
+) -> None:
+    record = report(service(), "sets", 5)
+    before = stored(app)
+    response = service().patch(f"/api/progress/{record['id']}?userId=nora", json={"timeSpentSeconds": 1})
+    assert refusal(response)[:2] == (404, "not-found")
+    assert stored(app) == before
+
+    response = service().patch(f"/api/progress/{record['id']}?userId=sam", json={"timeSpentSeconds": 1})
+    assert response.get_json()["progress"]["timeSpentSeconds"] == 1
+
+
 @pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
 @pytest.mark.parametrize(("meanwhile", "status"), [("removed", 404), ("merged", 200)])
 def test_a_correction_finds_a_record_that_was_removed_or_merged_while_it_began(
