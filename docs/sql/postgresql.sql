@@ -4781,11 +4781,12 @@ JOIN LATERAL (
   FROM progress_records
   WHERE
     progress_records.user_id = enrollment_keys.user_id
-    AND progress_records.module_id = enrollment_keys.module_id
   LIMIT ALL
   OFFSET 0
 ) AS progress_record
-  ON TRUE;
+  ON TRUE
+WHERE
+  CAST(progress_record.module_id AS VARCHAR) = enrollment_keys.module_id;
 
 -- statements.read_days: Read the days of activity under the enrollments of the keys.
 SELECT
@@ -5027,11 +5028,11 @@ FROM (
 JOIN LATERAL (
   SELECT
     progress_records.user_id AS user_id,
+    progress_records.module_id AS module_id,
     progress_records.content_id AS content_id
   FROM progress_records
   WHERE
     progress_records.user_id = enrollment_keys.user_id
-    AND progress_records.module_id = enrollment_keys.module_id
   LIMIT ALL
   OFFSET 0
 ) AS progress_record
@@ -5050,7 +5051,9 @@ JOIN LATERAL (
   LIMIT ALL
   OFFSET 0
 ) AS session
-  ON TRUE;
+  ON TRUE
+WHERE
+  CAST(progress_record.module_id AS VARCHAR) = enrollment_keys.module_id;
 
 -- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
 SELECT

@@ -3965,7 +3965,8 @@ FROM (
 ) AS enrollment_keys
 JOIN progress_records
   ON progress_records.user_id = enrollment_keys.user_id
-  AND progress_records.module_id = enrollment_keys.module_id;
+WHERE
+  CAST(progress_records.module_id AS TEXT) = enrollment_keys.module_id;
 
 -- statements.read_days: Read the days of activity under the enrollments of the keys.
 SELECT
@@ -4202,10 +4203,11 @@ FROM (
 ) AS enrollment_keys
 JOIN progress_records
   ON progress_records.user_id = enrollment_keys.user_id
-  AND progress_records.module_id = enrollment_keys.module_id
 JOIN sessions
   ON sessions.user_id = progress_records.user_id
-  AND sessions.content_id = progress_records.content_id;
+  AND sessions.content_id = progress_records.content_id
+WHERE
+  CAST(progress_records.module_id AS TEXT) = enrollment_keys.module_id;
 
 -- statements.read_contents: Read the rules of the contents of the modules of the keys, retired contents too.
 SELECT

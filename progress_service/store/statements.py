@@ -217,8 +217,8 @@ class Statements:
     def read_records(self) -> DirectStatement:
         """Read the records under the enrollments of the keys."""
         names = calculations.Record._fields
-        source, record = self._records_of_keys(names)
-        return DirectStatement(select(*(record[name] for name in names)).select_from(source))
+        source, record, is_under_key = self._records_of_learners(names)
+        return DirectStatement(select(*(record[name] for name in names)).select_from(source).where(is_under_key))
 
     @cached_property
     def read_days(self) -> DirectStatement:
@@ -235,9 +235,9 @@ class Statements:
     def read_sessions_of_records(self) -> DirectStatement:
         """Read the sessions of the records under the enrollments of the keys."""
         names = calculations.Session._fields
-        records, record = self._records_of_keys(["user_id", "content_id"])
+        records, record, is_under_key = self._records_of_learners([*OWNER, "content_id"])
         source, session = self.look_up(records, Session, names, user_id=record.user_id, content_id=record.content_id)
-        return DirectStatement(select(*(session[name] for name in names)).select_from(source))
+        return DirectStatement(select(*(session[name] for name in names)).select_from(source).where(is_under_key))
 
     @cached_property
     def find_records(self) -> DirectStatement:
@@ -360,10 +360,14 @@ class Statements:
     def _is_of_keys(self, model: type[models.Base]) -> sa.ColumnElement[bool]:
         return and_(*(getattr(model, name) == self.enrollment_keys.c[name] for name in OWNER))
 
-    def _records_of_keys(self, names: Sequence[str]) -> tuple[sa.FromClause, Any]:
-        """Join the enrollment keys to the named columns of the records under them."""
+    def _records_of_learners(self, names: Sequence[str]) -> tuple[sa.FromClause, Any, sa.ColumnElement[bool]]:
+        """Join the enrollment keys to all records of their learners; return also which of these are under the key.
+
+        The module is compared after a cast, since SQLite would read all records of the module by their index.
+        """
         keys = self.enrollment_keys
-        return self.look_up(keys.table, ProgressRecord, names, user_id=keys.c.user_id, module_id=keys.c.module_id)
+        source, record = self.look_up(keys.table, ProgressRecord, names, user_id=keys.c.user_id)
+        return source, record, cast(record.module_id, sa.String) == keys.c.module_id
 
     def _delete(self, model: type[models.Base], rows: Rows, key: Sequence[str]) -> Any:
         stored = sa.tuple_(*(getattr(model, name) for name in key))
