@@ -1,7 +1,37 @@
 """What is noted of a request while it is answered; the log and the metrics tell it afterwards."""
 
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a request has cost the database."""
+
+    statements: int = 0
+    """How many statements were sent, with those that begin transactions, and without COMMIT."""
+    seconds: float = 0.0
+    """How long a thread waited for the database."""
+    retries: Counter[str] = field(default_factory=Counter)
+    """How often a transaction was tried again, by the type of the exception that was the cause."""
+    group: int = 0
+    """How many requests shared the transaction; 0 if it was of a kind that shares none."""
+
+    def add(self, other: "Spent") -> None:
+        """Add what this request and others have cost together."""
+        self.statements += other.statements
+        self.seconds += other.seconds
+        self.retries += other.retries
+        self.group = other.group
 
 
 @dataclass(slots=True)
@@ -21,6 +51,8 @@ class Facts:
     """The slug of the problem that is the answer."""
     cause: str = ""
     """The type of the exception that led to the problem."""
+    spent: Spent = field(default_factory=Spent)
+    """What it has cost the database, together with those that shared its transaction."""
 
 
 _NOBODYS = Facts()
@@ -39,3 +71,35 @@ def begin(facts: Facts) -> None:
 def end() -> None:
     """Leave the request."""
     _facts.set(_NOBODYS)
+
+
+def waiting(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Note the time that a function takes as time in which the database is waited for."""
+
+    @wraps(function)
+    def timed(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
+        began = time.perf_counter()
+        try:
+            return function(*args, **options)
+        finally:
+            current().spent.seconds += time.perf_counter() - began
+
+    return timed
+
+
+def note_retry(error: Exception) -> str:
+    """Note that a transaction is tried again, and return the type of the exception that is the cause."""
+    cause = type(error.__cause__ or error).__name__
+    current().spent.retries[cause] += 1
+    return cause
+
+
+@contextmanager
+def apart() -> Iterator[Spent]:
+    """Note what the database is asked for apart from the request, since it is for others too."""
+    known = current()
+    own, known.spent = known.spent, Spent()
+    try:
+        yield known.spent
+    finally:
+        known.spent = own

@@ -14,22 +14,25 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from progress_service import calculations
 from progress_service.catalog import queries
 from progress_service.config import ConfigurationError
-from progress_service.store.database import db
+from progress_service.store.database import AT_ONCE, TURN, db
+from progress_service.store.models import Enrollment
 from tests.callers import KEY, Caller, bearing, token
-from tests.conftest import Publish, application
+from tests.conftest import Listen, Publish, application, engine_of
+from tests.test_documents import OPERATING, code, section, table
 from tests.test_serving import PATIENCE_SECONDS, gunicorn
 
 LEA = "lea-7c1e"
 SAID = "what-lea-said"
 UPDATE = {"contentId": "sets", "userId": LEA, "position": SAID, "timeSpentSeconds": 5}
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-STACK = "error.stack_trace"
+STACK, LASTED = "error.stack_trace", "event.duration"
+STATEMENTS, WAITED, RETRIES = "progress.database.statements", "progress.database.duration", "progress.retries"
 TEXT_LINE = re.compile(r"[-\d]{10} [:,\d]{12} (?P<level>[A-Z]+) \S+ (?P<message>.*)")
 
 REQUESTS: list[tuple[str, str, dict[str, Any], int]] = [
@@ -117,7 +120,8 @@ def test_a_line_has_the_fields_of_the_schema(database_url: str, log: Log) -> Non
         assert Caller(app, "instructor", LEA).get(f"/api/progress/{LEA}", headers=headers).status_code == 200
 
     (line,) = log.lines()
-    at, lasted = line.pop("@timestamp"), line.pop("event.duration")
+    at, lasted, waited = (line.pop(name) for name in ("@timestamp", LASTED, WAITED))
+    assert 0 < waited < lasted
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at)
     assert abs((datetime.fromisoformat(at) - began).total_seconds()) < 10
     assert line.pop("message") == f"GET /api/progress/<user_id> 200 {lasted / 1e6:.1f}ms"
@@ -134,9 +138,24 @@ def test_a_line_has_the_fields_of_the_schema(database_url: str, log: Log) -> Non
         "http.request.method": "GET",
         "http.route": "/api/progress/<user_id>",
         "http.response.status_code": 200,
+        "progress.database.statements": 2 if app.extensions[TURN] else 1,
+        "progress.retries": 0,
         "progress.replayed": False,
         "user.roles": ["instructor"],
     }
+
+
+def test_every_field_is_in_the_document(database_url: str, publish: Publish, log: Log) -> None:
+    publish("algebra", ["sets"])
+    log.text()
+    with application(database_url) as app:
+        service = Caller(app, "service", LEA)
+        service.post("/api/progress", json=UPDATE, headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+        service.post("/api/progress", json=UPDATE | {"contentId": SAID})
+        app.logger.error("a fault", exc_info=RuntimeError())
+
+    documented = {name for row in table(section(OPERATING, "Logs")) for name in code(row[0])}
+    assert {name for line in log.lines() for name in line} == documented
 
 
 @pytest.mark.parametrize(
@@ -187,6 +206,49 @@ def test_a_line_tells_whether_the_answer_is_a_replay(database_url: str, publish:
             Caller(app, "service", LEA).post("/api/progress", json=UPDATE, headers={"Idempotency-Key": SAID})
 
     assert [line["progress.replayed"] for line in log.lines()] == [False, True]
+
+
+def test_a_line_tells_of_all_statements_of_its_request(
+    database_url: str, publish: Publish, listen: Listen, log: Log
+) -> None:
+    publish("algebra", ["sets", "maps"])
+    with application(database_url) as app:
+        service, sent = Caller(app, "service", LEA), list[str]()
+        listen(engine_of(app), "before", sent.append)
+        log.text()
+        for method, path, body in (
+            ("POST", "/api/progress", UPDATE),
+            ("POST", "/api/progress/batch", {"updates": [UPDATE, UPDATE | {"contentId": "maps"}]}),
+            ("PUT", f"/api/enrollments/{LEA}/algebra", {"status": "paused"}),
+            ("GET", f"/api/progress/{LEA}/algebra", None),
+            ("GET", "/api/progress/stats/algebra/learners", None),
+            ("DELETE", f"/api/progress/{LEA}", None),
+        ):
+            sent.clear()
+            assert service.call(method, path, json=body).status_code < 300
+            (line,) = log.lines()
+            assert line[STATEMENTS] == len(sent) > 0, path
+            assert 0 < line[WAITED] < line[LASTED], path
+            assert line.get("progress.group") == (1 if path == "/api/progress" else None)
+
+
+def test_a_line_tells_how_long_its_request_waited_and_how_often_it_tried(
+    database_url: str, publish: Publish, log: Log
+) -> None:
+    publish("algebra", ["sets"])
+    with application(database_url, LOCK_TIMEOUT=1) as app, engine_of(app).connect() as other:
+        service = Caller(app, "service", LEA)
+        assert service.post("/api/progress", json=UPDATE).status_code == 201
+        log.text()
+        with other.begin():
+            other.execute(update(Enrollment).values(status="paused"))
+            assert service.put(f"/api/enrollments/{LEA}/algebra", json={"status": "dropped"}).status_code == 503
+
+    (line,) = [line for line in log.lines() if "http.route" in line]
+    least = 1 + AT_ONCE[other.dialect.name]  # what the database lets it wait, at the first and the second try
+    assert 1e9 * least <= line[WAITED] < line[LASTED]
+    assert line[RETRIES] == 1
+    assert line["error.type"] == {"sqlite": "OperationalError", "postgresql": "LockNotAvailable"}[other.dialect.name]
 
 
 def test_what_a_line_is_told_outside_of_requests_names_no_request(database_url: str, log: Log) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from threading import Event
 from typing import Any
 
@@ -146,6 +147,48 @@ def test_many_take_one_transaction(
 
     assert {answer.status_code for answer in answers} == {201}
     assert len(committed) == 2  # the one that was held, and that of all others
+
+
+def test_each_tells_of_the_whole_transaction(
+    service: Callers,
+    publish: Publish,
+    waiting: Callable[[Sequence[Call]], list[TestResponse]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("algebra", ["sums"])
+    answers = waiting([post(service(), f"u{number}", "sums") for number in range(3)] + [post(service(), "u", "none")])
+    assert [answer.status_code for answer in answers] == [201, 201, 201, 422]
+
+    names = ("progress.group", "progress.retries", "progress.database.statements", "progress.database.duration")
+    told = [tuple(map(vars(record)["fields"].get, names)) for record in caplog.records if "fields" in vars(record)]
+    leader, *group = [figures for figures in told if figures[0]]
+    assert leader[:2] == (1, 0)
+    assert group == [group[0]] * 4
+    assert group[0][:2] == (3, 1)
+    assert group[0][2] > leader[2]
+    assert group[0][3] > 0
+
+
+def test_those_who_go_alone_tell_of_another_try(
+    engine: Engine,
+    service: Callers,
+    publish: Publish,
+    waiting: Callable[[Sequence[Call]], list[TestResponse]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish("algebra", ["sums"])
+    begun = count()
+
+    @event.listens_for(engine, "begin")
+    def fail(_: Connection) -> None:
+        if next(begun) == 1:  # the group's
+            raise database.Outdated
+
+    waiting([post(service(), f"u{number}", "sums") for number in range(3)])
+
+    fields = [vars(record)["fields"] for record in caplog.records if "fields" in vars(record)]
+    told = [(one["progress.group"], one["progress.retries"]) for one in fields if "progress.group" in one]
+    assert told == [(1, 0)] + [(1, 1)] * 3
 
 
 def test_completions_share_a_transaction_too_and_each_refusal_is_its_own(

@@ -160,8 +160,13 @@ def _tell(response: Response) -> Response:
         "http.route": rule,
         "http.response.status_code": response.status_code,
         "event.duration": round(1e9 * lasted),
+        "progress.database.statements": known.spent.statements,
+        "progress.database.duration": round(1e9 * known.spent.seconds),
+        "progress.retries": known.spent.retries.total(),
         "progress.replayed": "Idempotency-Replayed" in response.headers,
     }
+    if known.spent.group:
+        fields["progress.group"] = known.spent.group
     if known.role:
         fields["user.roles"] = [known.role]
     if known.problem:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event, false, selec
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from progress_service import facts
 from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
 from progress_service.store.pipeline import PipelinedConnection
@@ -89,10 +90,40 @@ def prepare(app: Flask) -> None:
         engine, usual = db.engine, timeouts()
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
     app.extensions[TURN] = Lock() if engine.dialect.name == "sqlite" else None
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def count(*_: Any) -> None:
+        facts.current().spent.statements += 1
+
     (_prepare_sqlite if engine.dialect.name == "sqlite" else _prepare_postgresql)(engine, usual)
 
 
+class TimedCursor(sqlite3.Cursor):
+    """A cursor of SQLite, which does its work while it is called."""
+
+    execute = facts.waiting(sqlite3.Cursor.execute)
+    executemany = facts.waiting(sqlite3.Cursor.executemany)
+    fetchone = facts.waiting(sqlite3.Cursor.fetchone)
+    fetchmany = facts.waiting(sqlite3.Cursor.fetchmany)
+    fetchall = facts.waiting(sqlite3.Cursor.fetchall)
+
+
+class TimedConnection(sqlite3.Connection):
+    """A connection to SQLite, which does its work while it is called."""
+
+    commit = facts.waiting(sqlite3.Connection.commit)
+    rollback = facts.waiting(sqlite3.Connection.rollback)
+
+    def cursor(self, factory: Any = TimedCursor) -> Any:
+        return super().cursor(factory)
+
+
 def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
+    @event.listens_for(engine, "do_connect")
+    @facts.waiting
+    def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> sqlite3.Connection:
+        return sqlite3.connect(*arguments, **options, factory=TimedConnection)
+
     @event.listens_for(engine, "connect")
     def prepare_connection(driver: sqlite3.Connection, _: Any) -> None:
         driver.isolation_level = None
@@ -113,6 +144,7 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
     at_once = usual._replace(lock=AT_ONCE["postgresql"])
 
     @event.listens_for(engine, "do_connect")
+    @facts.waiting
     def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> PipelinedConnection:
         # psycopg would deallocate all prepared statements, its own and others, with each rollback.
         return PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
@@ -253,6 +285,7 @@ def _transact(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeou
     except (DBAPIError, TimeoutError) as error:
         if not is_locked(error) or not places.acquire(blocking=False):
             raise
+        facts.note_retry(error)
     try:
         return _attempt(work, mode._replace(is_one_statement=False), timeouts)
     finally:
@@ -280,8 +313,7 @@ def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeout
             may_be_done = is_ending and not is_undone(error)
             if attempt == ATTEMPTS or time.monotonic() > deadline or may_be_done or not is_transient(error):
                 raise
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            current_app.logger.info("transaction tried again after %s", type(cause).__name__)
+            current_app.logger.info("transaction tried again after %s", facts.note_retry(error))
         time.sleep(random.uniform(0, LONGEST_PAUSE))
 
 

@@ -19,6 +19,8 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
+from progress_service.facts import waiting
+
 Row = tuple[Any, ...]
 
 
@@ -42,6 +44,8 @@ class PipelinedConnection(psycopg.Connection[Row]):
         self._queued: list[Travelling] = []
         self._prepared_names: dict[bytes, bytes] = {}
         self._numbers = count()
+
+    wait = waiting(psycopg.Connection.wait)
 
     def queue(self, statement: Travelling) -> None:
         """Keep a statement until another one is waited for."""
@@ -76,6 +80,7 @@ class PipelinedConnection(psycopg.Connection[Row]):
         self._queued = []
         super().rollback()
 
+    @waiting
     def _travel(self, statements: Sequence[Travelling]) -> None:
         server, writer = self.pgconn, Transformer(self)
         values = [writer.dump_sequence(one.parameters, [PyFormat.TEXT] * len(one.parameters)) for one in statements]

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 from flask import current_app
 
+from progress_service import facts
 from progress_service.store import database
 from progress_service.store.recorder import Refused
 
@@ -36,6 +37,7 @@ class _Member(Generic[Item, Outcome]):
     def __init__(self, item: Item) -> None:
         self.item = item
         self.outcome: Outcome | Exception | None = None
+        self.spent: facts.Spent | None = None
         self.leads = False
         self.woken = Event()
 
@@ -67,7 +69,10 @@ class Together(Generic[Item, Outcome]):
             member.woken.wait()
         if member.leads:
             self._lead()
+        if member.spent:
+            facts.current().spent.add(member.spent)
         if member.outcome is None:
+            facts.current().spent.group = 1
             (member.outcome,) = database.write(partial(self._work, items=[item]))
         if isinstance(member.outcome, Exception):
             raise member.outcome
@@ -85,7 +90,8 @@ class Together(Generic[Item, Outcome]):
         """Write a group, wake its members, and hand on the lead."""
         group = self._take()
         try:
-            self._write(group)
+            with facts.apart() as spent:
+                self._write(group)
         finally:
             with self._lock:
                 self._is_led = bool(self._waiting)
@@ -93,6 +99,7 @@ class Together(Generic[Item, Outcome]):
                     self._waiting[0].leads = True
                     self._waiting[0].woken.set()
             for member in group:
+                member.spent = spent
                 member.woken.set()
 
     def _take(self) -> list[_Member[Item, Outcome]]:
@@ -120,17 +127,19 @@ class Together(Generic[Item, Outcome]):
                 for place in refused.places:
                     group[place].outcome = type(refused)([0])
                 group = [member for member in group if member.outcome is None]
+                facts.note_retry(refused)
                 continue
             except Exception as error:
-                current_app.logger.info("%d go alone after %s", len(group), type(error).__name__)
+                current_app.logger.info("%d go alone after %s", len(group), facts.note_retry(error))
                 return
             try:
                 commit()
             except Exception as error:
                 if database.is_undone(error):
-                    current_app.logger.info("%d go alone after %s", len(group), type(error).__name__)
+                    current_app.logger.info("%d go alone after %s", len(group), facts.note_retry(error))
                     return
                 outcomes = [error] * len(group)
             for member, outcome in zip(group, outcomes, strict=True):
                 member.outcome = outcome
+            facts.current().spent.group = len(group)
             return
