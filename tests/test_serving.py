@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
@@ -84,12 +84,12 @@ class Server:
 
 
 @contextmanager
-def gunicorn(database_url: str, workers: int = 2, app: str = "wsgi:app") -> Iterator[Server]:
+def gunicorn(database_url: str, workers: int = 2, app: str = "wsgi:app", under: Sequence[str] = ()) -> Iterator[Server]:
     """Start a server; whatever is left of it at the end is killed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [*GUNICORN, app],
+        [*under, *GUNICORN, app],
         cwd=ROOT,
         env=environment(database_url, PORT=str(port), WEB_CONCURRENCY=str(workers)),
         stdout=subprocess.PIPE,

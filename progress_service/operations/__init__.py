@@ -1,1 +1,1 @@
-"""Health, metrics, logs and the description of the API, for the people who run the service."""
+"""Health, metrics, logs, traces and the description of the API, for the people who run the service."""
