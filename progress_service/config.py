@@ -56,6 +56,7 @@ DEFAULTS: dict[str, str | bool | Whole] = {
     "FORWARDED_ALLOW_IPS": "127.0.0.1,::1",
     "CLIENT_TIMEOUT": Whole(30, 1, 3600),
     "KEEPALIVE_TIMEOUT": Whole(75, 0, 3600),
+    "DRAIN_SECONDS": Whole(0, 0, 3600),
     "GRACEFUL_TIMEOUT": Whole(30, 1, 3600),
 }
 """The settings with their defaults, by their names without the prefix."""

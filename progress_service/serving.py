@@ -4,8 +4,10 @@ Options on gunicorn's command line win over these settings. There is no access l
 request. The application is made before there are workers, so that a wrong setting ends gunicorn at once.
 """
 
+import signal
 import socket
 import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
 
 import wsgi
 from progress_service import processors
-from progress_service.operations import logs, metrics
+from progress_service.operations import logs, metrics, readiness
 
 answers.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
 
@@ -49,13 +51,29 @@ control_socket_disable = True
 
 
 def when_ready(arbiter: Any) -> None:
-    """Prepare the figures and the sockets, which the workers inherit, and say how much they may use."""
+    """Prepare what the workers inherit and how they will stop, and say how much they may use."""
     cfg = arbiter.cfg
     metrics.share(worker_tmp_dir, cfg.uid, cfg.gid)
     for listener in arbiter.LISTENERS:
         close_silent_connections(listener, cfg.timeout)
+    if settings["DRAIN_SECONDS"]:
+        signal.signal(signal.SIGALRM, arbiter.signal)
+        arbiter.handle_alrm, arbiter.handle_term = arbiter.handle_term, partial(drain, arbiter)
     numbers = cfg.workers, cfg.threads, cfg.workers * settings["POOL_SIZE"]
     arbiter.log.info("%d workers x %d threads, at most %d connections to the database", *numbers)
+
+
+def drain(arbiter: Any) -> None:
+    """Go on for some seconds after TERM, so that gateways see that this server is not ready; TERM again ends it."""
+    readiness.drain()
+    signal.alarm(settings["DRAIN_SECONDS"])
+    arbiter.handle_term = arbiter.handle_alrm
+
+
+def pre_request(_: Any, request: Any) -> None:
+    """Let clients of a server that is about to stop open their next connection elsewhere."""
+    if readiness.is_draining():
+        request.force_close()
 
 
 def on_exit(_: Any) -> None:

@@ -82,16 +82,32 @@ class Server:
         output, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
         return self.process.returncode, output
 
+    def workers(self) -> list[int]:
+        """Return the ids of the processes that serve."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
 
 @contextmanager
-def gunicorn(database_url: str, workers: int = 2, app: str = "wsgi:app", under: Sequence[str] = ()) -> Iterator[Server]:
+def gunicorn(
+    database_url: str,
+    workers: int = 2,
+    app: str = "wsgi:app",
+    port: int | None = None,
+    under: Sequence[str] = (),
+    **settings: str,
+) -> Iterator[Server]:
     """Start a server; whatever is left of it at the end is killed."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = port or free_port()
     process = subprocess.Popen(
         [*under, *GUNICORN, app],
         cwd=ROOT,
-        env=environment(database_url, PORT=str(port), WEB_CONCURRENCY=str(workers)),
+        env=environment(database_url, PORT=str(port), WEB_CONCURRENCY=str(workers), **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,4 +1,6 @@
-"""Whether the service can work with its database."""
+"""Whether the service can work with its database, and is not about to stop."""
+
+from mmap import mmap
 
 from flask import current_app
 from sqlalchemy import Connection, text
@@ -6,9 +8,23 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from progress_service.store import database, revisions
 
+_draining = mmap(-1, 1)  # which a process shares with those that it forks
+
+
+def drain() -> None:
+    """Let the service be not ready any more, in all of gunicorn's workers, while it goes on working."""
+    _draining[0] = True
+
+
+def is_draining() -> bool:
+    """Tell whether the service is about to stop."""
+    return bool(_draining[0])
+
 
 def fault() -> str | None:
-    """Return why the service cannot work, or None if it can."""
+    """Return why the service should get no requests, or None if it can work."""
+    if is_draining():
+        return "The service is about to stop."
     try:
         revision = database.read(_revision)
     except (DBAPIError, TimeoutError):

@@ -63,7 +63,7 @@ def healthz() -> Response:
 @answers(ReadinessDocument, 200)
 @refuses(UNAVAILABLE)
 def readyz() -> Response:
-    """Tell whether the database can be reached and written to, and whether this version can work with its schema."""
+    """Tell whether the service can work with its database, and is not about to stop."""
     if fault := readiness.fault():
         current_app.logger.warning("not ready: %s", fault)
         raise unavailable(detail=fault)
