@@ -14,7 +14,8 @@ from typing import Any
 from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
 
 import wsgi
-from progress_service import processors
+from progress_service import create_app, processors
+from progress_service.config import ConfigurationError
 from progress_service.operations import logs, metrics, readiness
 
 answers.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
@@ -74,6 +75,14 @@ def pre_request(_: Any, request: Any) -> None:
     """Let clients of a server that is about to stop open their next connection elsewhere."""
     if readiness.is_draining():
         request.force_close()
+
+
+def on_reload(arbiter: Any) -> None:
+    """Read the settings again after HUP, for files that have changed; if one is wrong, they stay as they were."""
+    try:
+        wsgi.app = create_app()  # for the workers that begin now
+    except ConfigurationError as fault:
+        arbiter.log.error("The settings stay as they were. %s", fault.message)
 
 
 def on_exit(_: Any) -> None:

@@ -1,5 +1,6 @@
 """Servers stop, start and reload while others use them: nothing is refused, nothing is lost, nothing counts twice."""
 
+import json
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from itertools import cycle
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from tests.callers import token
+from tests.callers import KEY, token
 from tests.conftest import Callers, Publish, engine_of
 from tests.test_serving import PATIENCE_SECONDS, Server, gunicorn
 
@@ -208,3 +210,27 @@ def test_a_server_that_stops_without_a_drain_finishes_what_it_has_taken(
         assert update.result(PATIENCE_SECONDS)[0].status == 200
         assert server.process.wait(PATIENCE_SECONDS) == 0
     assert service().get("/api/progress/sam").get_json()["summary"]["timeSpentSeconds"] == 2
+
+
+@SQLITE
+def test_after_hup_workers_have_the_secrets_that_files_hold_now_unless_these_are_wrong(
+    database_url: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("another key, long enough for HS256 too")
+    from_file: dict[str, Any] = {"PROGRESS_JWT_SECRET_KEY": "", "PROGRESS_JWT_SECRET_KEY_FILE": str(secret)}
+    with gunicorn(database_url, **from_file) as server:
+        assert server.call("GET", "/api/progress/me")[0].status == 401
+
+        secret.write_text(KEY)
+        reload(server)
+        assert [server.call("GET", "/api/progress/me")[0].status for _ in range(6)] == [200] * 6
+
+        secret.write_text("")
+        reload(server)
+        kill_worker(server)
+        assert [server.call("GET", "/api/progress/me")[0].status for _ in range(6)] == [200] * 6
+        _, output = server.stop()
+    lines = [json.loads(line) for line in output.splitlines()]
+    said = f"The settings stay as they were. PROGRESS_JWT_SECRET_KEY_FILE: '{secret}' is empty."
+    assert [line["log.level"] for line in lines if line["message"] == said] == ["error"]
