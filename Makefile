@@ -13,9 +13,11 @@ pip_install = $(python) -m pip install --quiet --disable-pip-version-check --edi
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
-run: .venv/runtime instance/development.key ## Serve a demo on 127.0.0.1:8000 (or PORT=...)
+run: .venv/runtime instance/development.key instance/webhooks.key ## Serve a demo on 127.0.0.1:8000 (or PORT=...)
 	@env | grep -Eq '^PROGRESS_JWT_(SECRET_KEY|PUBLIC_KEY|JWKS_URL)(_FILE)?=.' || \
 		export PROGRESS_JWT_SECRET_KEY_FILE=instance/development.key; \
+	env | grep -q '^PROGRESS_WEBHOOK_' || \
+		export PROGRESS_WEBHOOK_HOSTS=hooks.example.org PROGRESS_WEBHOOK_KEY_FILE=instance/webhooks.key; \
 	exec $(python) -m progress_service.demo
 
 test: .venv/dev ## Run the tests on SQLite and PostgreSQL (ARGS="-k word" for some)
@@ -60,6 +62,10 @@ clean: ## Remove what these targets made, but for the key and the data in instan
 instance/development.key:
 	@mkdir -p instance
 	@umask 077 && $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
+
+instance/webhooks.key:
+	@mkdir -p instance
+	@umask 077 && $(PYTHON) -c 'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())' > $@
 
 .venv/bin/pip:
 	@$(PYTHON) -m venv .venv

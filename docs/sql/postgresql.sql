@@ -2932,7 +2932,7 @@ ORDER BY
   changes.id DESC
 LIMIT CAST(%(param_1)s AS INT);
 
--- store.webhooks.make: Store a new webhook.
+-- store.webhooks.make: Store a new webhook, which is to be told what comes behind a place.
 INSERT INTO webhooks (
   id,
   url,

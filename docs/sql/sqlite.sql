@@ -2213,7 +2213,7 @@ ORDER BY
 LIMIT ?
 OFFSET ?;
 
--- store.webhooks.make: Store a new webhook.
+-- store.webhooks.make: Store a new webhook, which is to be told what comes behind a place.
 INSERT INTO webhooks (
   id,
   url,

@@ -102,20 +102,8 @@ def put_webhook(call: Call, webhook_id: str) -> Answer:
     before = webhooks.lock(call.connection, webhook_id)
     if before is None:
         secret = signer.make()
-        place = queries.end(call.connection)
-        made = StoredWebhook(
-            webhook_id,
-            **call.body,
-            secret=secret.encrypted,
-            previous_secret=None,
-            previous_until=None,
-            settled_after=place.settled_after,
-            change_id=place.id,
-            failing_since=None,
-            last_status=None,
-            leased_until=None,
-        )
-        webhooks.make(call.connection, made)
+        end = queries.end(call.connection)
+        made = webhooks.make(call.connection, webhook_id, end, **call.body, secret=secret.encrypted)
         return _telling(call, made, secret.plain, 201)
     begins_anew = before.url != call.body["url"] or (call.body["active"] and not before.active)
     forgotten = {"failing_since": None, "next_try_at": None} if begins_anew else {}

@@ -17,7 +17,10 @@ from sqlalchemy import Connection, select, update
 
 from progress_service.calculations import COMMAND, DROPPED, PAUSED, POINT, Actor, Update
 from progress_service.catalog.schemas import CatalogSchema
-from progress_service.store import corrections, publishing, recorder
+from progress_service.changes.queries import end
+from progress_service.changes.settings import Settings
+from progress_service.store import corrections, publishing, recorder, webhooks
+from progress_service.store.journal import ENROLLMENT_COMPLETED
 from progress_service.store.learning import EnrollmentChange, EnrollmentKey
 from progress_service.store.models import Enrollment, ProgressRecord
 from progress_service.store.publishing import PublishedContent, PublishedModule
@@ -25,6 +28,7 @@ from progress_service.web.openapi.document import EXAMPLES
 from progress_service.web.validation import parse_json
 
 CATALOG = Path(__file__).parent.with_name("demo_catalog.json")
+HOOK = "https://hooks.example.org/progress"
 LMS = Actor("lms", "service")
 MOST_POINTS, PASSED, FAILED = 20, (14, 20), (6, 13)
 """The most points of a quiz, and the points of those who pass and who fail."""
@@ -91,6 +95,9 @@ def fill(connection: Connection, now: datetime) -> None:
                 idle.append(EnrollmentChange(learner, module.id, enrolled_at=last, told_at=last))
             if fate.status:
                 changed.append(EnrollmentChange(learner, module.id, fate.status, told_at=last + timedelta(days=1)))
+    if signer := Settings.current().signer:
+        hook = {"url": HOOK, "types": [ENROLLMENT_COMPLETED], "active": True, "secret": signer.make().encrypted}
+        webhooks.make(connection, "certificates", end(connection), **hook)
     publishing.publish_all(connection, modules, now=now, by=COMMAND)
     recorder.enroll(connection, idle, now=now, by=LMS)
     recorder.record(connection, sorted(updates, key=attrgetter("occurred_at")), auto_enroll=True, now=now)

@@ -87,9 +87,13 @@ def lock(connection: Connection, id_: str) -> StoredWebhook | None:
     return StoredWebhook(*row) if row else None
 
 
-def make(connection: Connection, webhook: StoredWebhook) -> None:
-    """Store a new webhook."""
+def make(connection: Connection, id_: str, behind: Place, **values: Any) -> StoredWebhook:
+    """Store a new webhook, which is to be told what comes behind a place."""
+    unset: dict[str, Any] = dict.fromkeys(StoredWebhook._fields)
+    place = {"settled_after": behind.settled_after, "change_id": behind.id}
+    webhook = StoredWebhook(**{**unset, "id": id_, **place, **values})
     connection.execute(insert(Webhook).values(**webhook._asdict()))
+    return webhook
 
 
 def change(connection: Connection, id_: str, *where: Any, **values: Any) -> StoredWebhook | None:
