@@ -6,7 +6,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
+from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,8 @@ from sqlalchemy import Engine, create_engine, event, func, make_url, or_, select
 from werkzeug.serving import make_server
 
 from progress_service import create_app
+from progress_service.demo import people
+from progress_service.store import database
 from progress_service.store.database import db
 from progress_service.store.functions import first_open
 from progress_service.store.models import Change, Tally
@@ -181,6 +184,12 @@ def empty(app: Flask) -> None:
     with app.app_context(), db.engine.begin() as connection:
         for table in reversed(db.metadata.sorted_tables):
             connection.execute(table.delete())
+
+
+def fill_demo(app: Flask, now: datetime | None = None) -> None:
+    """Fill an empty database with the demo, as of now or of another time."""
+    with app.app_context():
+        database.write(partial(people.fill, now=now or datetime.now(UTC)))
 
 
 @contextmanager

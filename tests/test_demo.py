@@ -22,28 +22,21 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 
-from progress_service.demo import people
-from progress_service.store import database
-from tests.conftest import Callers, Publish, empty, stored
+from tests.conftest import Callers, Publish, empty, fill_demo, stored
 from tests.test_serving import PATIENCE_SECONDS, ROOT, Server, environment, lives
 
 MAKE_RUN = [sys.executable, "-m", "progress_service.demo"]
 
 
-def fill(app: Flask, now: datetime | None = None) -> None:
-    with app.app_context():
-        database.write(partial(people.fill, now=now or datetime.now(UTC)))
-
-
 @contextmanager
-def demo(database_url: str, **settings: str) -> Iterator[tuple[Server, str]]:
+def demo(**settings: str) -> Iterator[tuple[Server, str]]:
     """Start the demo, and yield it with what it has printed before it serves; whatever is left of it is killed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         MAKE_RUN,
         cwd=ROOT,
-        env=environment(database_url, PORT=str(port), WEB_CONCURRENCY="1", **settings),
+        env=environment(PORT=str(port), WEB_CONCURRENCY="1", **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -79,7 +72,7 @@ def send(request: list[str]) -> tuple[int, Any]:
 def test_the_demo_has_learners_of_every_kind_and_all_figures_are_right(
     app: Flask, instructor: Callers, student: Callers
 ) -> None:
-    fill(app)
+    fill_demo(app)
     for module_id, enrolled in (("sql-basics", 41), ("git-basics", 20)):
         statistics = instructor().get(f"/api/progress/stats/{module_id}").get_json()
         assert statistics["learners"]["enrolled"] == enrolled
@@ -103,7 +96,7 @@ def test_the_demo_is_the_same_on_every_day_and_at_every_hour(app: Flask, instruc
     seen = []
     for now in (today, today - timedelta(microseconds=1)):
         empty(app)
-        fill(app, now)
+        fill_demo(app, now)
         seen.append(instructor().get("/api/progress/stats/sql-basics?stalledDays=60").get_json())
     assert seen[0] == seen[1]
 
@@ -112,21 +105,21 @@ def test_a_database_with_a_learner_stays_as_it_is(app: Flask, publish: Publish, 
     publish("algebra", ["sets"])
     student().post("/api/progress", json={"contentId": "sets"})
     before = stored(app)
-    fill(app)
+    fill_demo(app)
     assert stored(app) == before
 
 
 def test_filling_again_changes_nothing_that_users_have_done(app: Flask, service: Callers) -> None:
-    fill(app)
+    fill_demo(app)
     service().put("/api/catalog/modules/sql-basics", json={"title": "SQL", "contents": []})
     service().delete("/api/progress/sam")
     before = stored(app)
-    fill(app)
+    fill_demo(app)
     assert stored(app) == before
 
 
 def test_the_demo_prints_requests_that_succeed_and_stops_when_it_is_told_to(empty_database_url: str) -> None:
-    with demo(empty_database_url) as (server, printed):
+    with demo(PROGRESS_SQLALCHEMY_DATABASE_URI=empty_database_url) as (server, printed):
         assert f"http://127.0.0.1:{server.port}/docs" in printed
         answers = [send(request) for request in requests(printed)]
         assert [status for status, _ in answers] == [201, 200, 200, 200, 200]
@@ -139,14 +132,14 @@ def test_the_demo_prints_requests_that_succeed_and_stops_when_it_is_told_to(empt
         assert server.stop()[0] == 0
         assert not lives(server.process.pid)
         assert server.shared_directories() == []
-    with demo(empty_database_url) as (_, printed):
+    with demo(PROGRESS_SQLALCHEMY_DATABASE_URI=empty_database_url) as (_, printed):
         assert [send(request)[0] for request in requests(printed)] == [200] * 5
 
 
 def test_the_readme_shows_the_first_request_and_its_answer(app: Flask, student: Callers) -> None:
     readme = (ROOT / "README.md").read_text()
     request, answer = (json.loads(text) for text in re.findall(r"^(\{.+?\})\n```$", readme, re.M | re.S))
-    fill(app)
+    fill_demo(app)
     answered = student().post("/api/progress", json=request)
     assert answered.status_code == 201
     without = partial(re.sub, r'"(id|\w+At)": "[^"]+"', "")
@@ -156,8 +149,8 @@ def test_the_readme_shows_the_first_request_and_its_answer(app: Flask, student: 
 def test_without_a_secret_the_demo_prints_no_tokens(tmp_path: Path) -> None:
     public = rsa.generate_private_key(65537, 2048).public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    database_url = f"sqlite:///{tmp_path}/progress.db"
-    with demo(database_url, PROGRESS_JWT_SECRET_KEY="", PROGRESS_JWT_PUBLIC_KEY=pem) as (server, printed):
+    settings = {"PROGRESS_JWT_SECRET_KEY": "", "PROGRESS_SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/progress.db"}
+    with demo(**settings, PROGRESS_JWT_PUBLIC_KEY=pem) as (server, printed):
         assert f"http://127.0.0.1:{server.port}/docs" in printed
         assert requests(printed) == []
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from flask import Flask
@@ -20,7 +22,7 @@ from progress_service.progress.schemas import OWN_BATCH, OWN_UPDATE, CorrectionS
 from progress_service.web import problems
 from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
-from tests.conftest import Callers, application, wait_until_settled
+from tests.conftest import Callers, application, fill_demo, wait_until_settled
 
 KEPT = Path(__file__).parent.parent / "docs" / "openapi.json"
 EXAMPLES = json.loads(openapi.EXAMPLES.read_bytes())
@@ -28,8 +30,13 @@ RECORD = EXAMPLES["parameters"]["recordId"]
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SECRET = re.compile(r"whsec_[\w+/]{43}=")
 CHANGE = re.compile(r'"(id|nextCursor|cursor)": "[\d.]+"')
-NOW = re.compile(r'"(completedAt|lastActivityAt|receivedAt|recordedAt|time)": "[^"]*(\.\d+Z|18:00:00Z)"')
+NOW = re.compile(r'"(\w+At|time)": "[^"]*(\.\d+Z|18:00:00Z)"')
 """Times that the service has set, and how the examples write them."""
+DATE = re.compile(r"(?<!\d)\d{4}-\d\d-\d\d(?!\d)")
+DAY = date(2026, 1, 5)
+"""The day of the examples: the demo was filled on it."""
+CALLERS = {"student": "sam", "instructor": "ines", "service": "lms"}
+"""The callers of the demo by their roles."""
 OWN_ROUTES = {"/docs/<path:filename>"}
 """What belongs to a page, and is no operation."""
 
@@ -75,33 +82,63 @@ def test_the_document_in_the_repository_is_up_to_date(app: Flask) -> None:
     assert printed.output == KEPT.read_text(), "docs/openapi.json is out of date: renew it with `make openapi`"
 
 
-def play(caller: Caller) -> list[tuple[dict[str, Any], Any]]:
-    """Send the examples in their order, and return each with its answer."""
-    played, record = [], RECORD
-    for call in EXAMPLES["calls"]:
-        wait_until_settled(caller.app)
-        answer = caller.call(call["method"], call["path"].replace(RECORD, record), json=call.get("request"))
-        if call["operation"] == "sendUpdate" and answer.status_code == 201:
-            record = answer.get_json()["progress"]["id"]
-        played.append((call, answer))
-    return played
+def moved(document: Any, days: int) -> Any:
+    """Move all dates in a document."""
+    later = timedelta(days)
+    return json.loads(DATE.sub(lambda found: str(date.fromisoformat(found[0]) + later), json.dumps(document)))
 
 
-def timeless(document: Any) -> str:
-    """Write a document without what differs each time: ids of records and changes, secrets, times of the service."""
+def timeless(document: Any) -> Any:
+    """Replace what differs each time: ids of records and changes, secrets, times of the service."""
     written = json.dumps(document, sort_keys=True)
-    return NOW.sub('"now"', CHANGE.sub('"id"', UUID.sub("id", SECRET.sub("secret", written))))
+    return json.loads(NOW.sub('"now": ""', CHANGE.sub('"id": ""', UUID.sub("id", SECRET.sub("secret", written)))))
 
 
-def test_the_examples_are_true(service: Callers) -> None:
-    wrong = {
-        call["name"]: answer.get_json(silent=True)
-        for call, answer in play(service())
-        if (answer.status_code, timeless(answer.get_json(silent=True)))
-        != (call["status"], timeless(call.get("answer")))
-    }
+def is_shown(example: Any, answer: Any) -> bool:
+    """Tell whether an example is an answer, or would be if all of its lists went on."""
+    if isinstance(example, dict) and isinstance(answer, dict):
+        return example.keys() == answer.keys() and all(is_shown(example[name], answer[name]) for name in example)
+    if isinstance(example, list) and isinstance(answer, list):
+        ends_early = 0 < len(example) < len(answer)
+        return (ends_early or len(example) == len(answer)) and all(map(is_shown, example, answer))
+    return bool(example == answer)
 
+
+def test_the_examples_are_true_of_the_demo_for_whoever_they_name(app: Flask) -> None:
+    fill_demo(app)
+    days = (datetime.now(UTC).date() - DAY).days
+    wrong = {}
+    for call in EXAMPLES["calls"]:
+        wait_until_settled(app)
+        caller, sent = Caller(app, call["as"], CALLERS[call["as"]]), moved(call, days)
+        answer = caller.call(sent["method"], sent["path"], json=sent.get("request"))
+        given = moved(answer.get_json(silent=True), -days)
+        if answer.status_code != call["status"] or not is_shown(timeless(call.get("answer")), timeless(given)):
+            wrong[call["name"]] = answer.status_code, given
     assert not wrong, f"correct these answers in {openapi.EXAMPLES.name}: {json.dumps(wrong, indent=2)}"
+
+
+def test_the_first_example_of_an_operation_is_what_the_page_sends_first(document: dict[str, Any]) -> None:
+    parameters = document["components"]["parameters"]
+    first = {call["operation"]: call for call in reversed(EXAMPLES["calls"])}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            if operation["security"]:
+                described = [parameters.get(one.get("$ref", "").split("/")[-1], one) for one in operation["parameters"]]
+                filled_in = {one["name"]: one["example"] for one in described if "example" in one}
+                query = [
+                    (one["name"], one["example"]) for one in described if one["in"] == "query" and "example" in one
+                ]
+                sent = path.format(**filled_in) + ("?" + urlencode(query, safe=",") if query else "")
+                assert first[operation["operationId"]]["path"] == sent
+
+
+def test_no_type_of_a_parameter_is_shown_as_never(document: dict[str, Any]) -> None:
+    """Which the page does where any value of the excluded type would do."""
+    shared = document["components"]["parameters"].values()
+    own = [one for item in document["paths"].values() for operation in item.values() for one in operation["parameters"]]
+    schemas = [one["schema"] for one in (*shared, *own) if "schema" in one]
+    assert [schema for schema in schemas if "type" not in schema.get("not", schema)] == []
 
 
 def test_every_request_and_every_answer_has_an_example(document: dict[str, Any]) -> None:
@@ -120,7 +157,7 @@ def test_every_request_and_every_answer_has_an_example(document: dict[str, Any])
 def refused(app: Flask, database_url: str) -> list[Any]:
     """Provoke every problem once, on the catalog of the examples."""
     service, student = Caller(app, "service", "lms"), Caller(app, "student", "sam")
-    play(service)
+    fill_demo(app)
     quiz = {"userId": "tom", "contentId": "sql-quiz"}
     tom = service.post("/api/progress", json=quiz, headers={"Idempotency-Key": "1"}).get_json()["progress"]["id"]
     stolen = {"title": "SQL for experts", "contents": [{"id": "sql-quiz", "title": "Quiz", "type": "quiz"}]}

@@ -1,6 +1,5 @@
 """The whole API against its own document, as each role: whatever is sent, the answer is one that the document tells."""
 
-import json
 from collections import Counter
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
@@ -19,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 from progress_service.analytics.schemas import PAIRS
 from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
-from tests.conftest import empty, examples
+from tests.conftest import empty, examples, fill_demo
 
 pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 
@@ -32,9 +31,6 @@ BOUNDED: dict[str, Any] = {
 }
 NAMES = {"student": "sam", "instructor": "ines", "admin": "ada", "service": "lms"}
 LEARNERS, MODULES, CONTENTS = ["sam", "tom"], ["sql-basics"], ["sql-welcome", "sql-joins", "sql-quiz"]
-
-WEBHOOK = "completed modules"
-"""The name of the example that makes a webhook."""
 
 SAID_IN_WORDS = {
     "Must be on a host that is allowed.",
@@ -87,16 +83,20 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
     for name in components["schemas"].keys() - {"Problem"}:
         components["schemas"][name].setdefault("additionalProperties", False)
     update = components["schemas"]["Update"]
+    posts = [document["paths"][path]["post"] for path in ("/api/progress", "/api/progress/batch")]
+    bodies = [post["requestBody"]["content"]["application/json"]["examples"] for post in posts]
+    values = [example["value"] for body in bodies for example in body.values()]
+    updates = [one for value in values for one in value.get("updates", [value])]
     if session.role == "service":
         update["required"].append("userId")
+        for one in updates:
+            one.setdefault("userId", LEARNERS[0])
     elif session.role != "admin":
         del update["properties"]["occurredAt"]
         update["properties"]["userId"]["enum"] = [session.caller.sub]
-        for path in ("/api/progress", "/api/progress/batch"):
-            body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
-            for value in (example["value"] for example in body["examples"].values()):
-                for one in value.get("updates", [value]):
-                    del one["occurredAt"], one["userId"]
+        for one in updates:
+            one.pop("occurredAt", None)
+            one.pop("userId", None)
     parameters = components["parameters"]
     for name in ("recordId", "recordIdForUserId"):
         parameters[name]["example"] = session.record
@@ -134,16 +134,9 @@ class Session:
         self.seen: Counter[tuple[str, int]] = Counter()
 
     def begin(self) -> str:
-        """Begin with nothing but the catalog and the learners of the examples, and return the id of a record."""
+        """Begin with the demo, and return the id of a record."""
         empty(self.app)
-        service = Caller(self.app, "service", "lms")
-        for call in json.loads(openapi.EXAMPLES.read_bytes())["calls"]:
-            if (
-                call["operation"] in ("publishModule", "changeEnrollment", "sendUpdate", "sendBatch")
-                or call["name"] == WEBHOOK
-            ):
-                answer = service.call(call["method"], call["path"], json=call["request"])
-                assert answer.status_code == call["status"]
+        fill_demo(self.app)
         update = {"contentId": CONTENTS[0], **({"userId": LEARNERS[0]} if self.role == "service" else {})}
         return str(self.caller.post("/api/progress", json=update).get_json()["progress"]["id"])
 
@@ -222,6 +215,7 @@ def test_whatever_a_role_sends_is_answered_as_the_document_tells(role: str, app:
             session.send(case)
         if len(operation.definition.raw["parameters"]) > 1:  # any X-Request-ID is right
             session.send_many(operation, GenerationMode.NEGATIVE, 6)
+    session.record = session.begin()
     for operation in operations(described(session, known=True)):
         session.send_many(operation, GenerationMode.POSITIVE, 10)
 

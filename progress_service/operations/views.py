@@ -18,7 +18,10 @@ from progress_service.web.serialization import Document, encode
 operations = Blueprint(
     "operations", __name__, static_folder=str(files("flask_swagger_ui") / "dist"), static_url_path="/docs"
 )
-START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null})'
+START = (
+    'SwaggerUIBundle({url: "openapi.json", dom_id: "#docs", deepLinking: true, validatorUrl: null,'
+    " tryItOutEnabled: true, persistAuthorization: true})"
+)
 PAGE = f"""\
 <!doctype html>
 <html lang="en">

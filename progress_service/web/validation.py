@@ -129,7 +129,7 @@ class Identifier(Pattern):
 
     def __init__(self, **kwargs: Any) -> None:
         limits = {"minLength": 1, "maxLength": LONGEST_IDENTIFIER}
-        exceptions = {"not": {"enum": sorted(self.reserved)}} if self.reserved else {}
+        exceptions = {"not": {"type": "string", "enum": sorted(self.reserved)}} if self.reserved else {}
         super().__init__(_IDENTIFIER.pattern, accepts={**limits, **exceptions}, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:

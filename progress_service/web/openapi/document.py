@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
@@ -28,11 +29,12 @@ from progress_service.web.endpoint import Operation
 from progress_service.web.openapi import words
 from progress_service.web.openapi.words import Json
 from progress_service.web.problems import ProblemDocument, ProblemType
-from progress_service.web.requests import PATH_PARTS
+from progress_service.web.requests import PAGING, PATH_PARTS
 from progress_service.web.serialization import Document, json_schemas, reference
 
 EXAMPLES = Path(__file__).with_name("examples.json")
-"""Calls that succeed in this order, their answers, and a problem document for every slug."""
+"""Calls that succeed in this order on the demo, each by one of its callers, their answers, and a problem document for
+every slug. The lists of an answer may end early. The first call of an operation has the examples of the parameters."""
 
 
 class Converter(OpenAPIConverter):
@@ -121,7 +123,7 @@ class _Document:
                 self._path_parameter(name, shown, method, operation.policy)
                 for name, shown in zip(_PART.findall(rule.rule), _SHOWN.findall(shared_template(rule)), strict=True)
             ),
-            *self.converter.schema2parameters(operation.query, location="query"),
+            *self._query_parameters(operation, operation_id),
             *(["Idempotency-Key"] if method in ("POST", "PUT") else []),
             "X-Request-ID",
         ]
@@ -146,7 +148,8 @@ class _Document:
         component = title
         if name == "user_id" and method == "GET" and policy and policy.student is OWN:
             component = f"{title}OrMe"
-            schema["not"] = {"enum": [word for word in schema["not"]["enum"] if word != "me"]}
+            refused = schema["not"]["enum"]
+            schema["not"] = {**schema["not"], "enum": [word for word in refused if word != "me"]}
             described["description"] = "The learner; `me` stands for the caller."
         if shown != title:
             component = f"{title}For{shown[0].upper()}{shown[1:]}"
@@ -154,6 +157,20 @@ class _Document:
         if component not in self.components.parameters:
             self.components.parameter(component, "path", {"name": shown, **described})
         return component
+
+    def _query_parameters(self, operation: Operation, operation_id: str) -> list[Json]:
+        """Describe the parameters of a query, with the values that the operation's first example gives them."""
+        first = next((call for call in self.examples["calls"] if call["operation"] == operation_id), {"path": ""})
+        given = dict(parse_qsl(urlsplit(first["path"]).query))
+        parameters: list[Json] = self.converter.schema2parameters(operation.query, location="query")
+        for parameter in parameters:
+            schema, value = parameter["schema"], given.get(parameter["name"])
+            if value is not None:
+                parameter["example"] = int(value) if schema["type"] == "integer" else value
+            if operation.has_choice and parameter["name"] in PAGING and "default" in schema:
+                # A page that shows the document sends defaults, and a table has no pages.
+                parameter["description"] += f" {schema.pop('default')}, if left out."
+        return parameters
 
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
         headers = ["Idempotency-Replayed"] if method in ("POST", "PUT") else []
@@ -173,7 +190,11 @@ class _Document:
     def _shown(self, operation_id: str, part: str, status: int | None = None) -> Json:
         """Return the examples of an operation's requests or answers."""
         calls = [call for call in self.examples["calls"] if call["operation"] == operation_id and part in call]
-        shown = {call["name"]: {"value": call[part]} for call in calls if status is None or call["status"] == status}
+        shown = {
+            call["name"]: {"summary": f"{call['as']}: {call['name']}", "value": call[part]}
+            for call in calls
+            if status is None or call["status"] == status
+        }
         return {"examples": shown} if shown else {}
 
     def _refusals(self, kinds: Iterable[ProblemType]) -> dict[str, str]:

@@ -14,7 +14,8 @@ Keeps each learner's progress in every content of every module, and adds it up.
   null if there is nobody to count.
 - **Bodies** are JSON objects in UTF-8. If an object gives a name twice, the last one counts.
 - **Times** are RFC 3339; in answers they are in UTC and end in `Z`.
-- **Answers** may get new fields; ignore those that you do not know.
+- **Answers** may get new fields; ignore those that you do not know. The lists in the examples of answers may end early.
+- **Examples** name the role of their caller. They are those of the demo that `make run` serves.
 - **Refusals** are problem documents (RFC 9457) whose `type` ends in a slug, also for an unknown path (404) and
   for a method that a path does not have (405, with `Allow`). They come in this order: the token, the role, the shape of
   the request, whose data it is, the content of the request.
