@@ -146,6 +146,16 @@ def test_the_readme_shows_the_first_request_and_its_answer(app: Flask, student: 
     assert without(json.dumps(answered.get_json())) == without(json.dumps(answer))
 
 
+def test_the_demo_prints_the_command_that_writes_a_report(tmp_path: Path) -> None:
+    key = tmp_path / "development.key"
+    key.write_text("0" * 64 + "\n")
+    settings = {"PROGRESS_JWT_SECRET_KEY": "", "PROGRESS_SQLALCHEMY_DATABASE_URI": f"sqlite:///{tmp_path}/progress.db"}
+    with demo(**settings, PROGRESS_JWT_SECRET_KEY_FILE=str(key)) as (_, printed):
+        (command,) = re.findall("^(.+) > report.html$", printed, re.M)
+        page = subprocess.check_output(command, shell=True, cwd=ROOT, env=os.environ | settings)
+    assert b"SQL from the ground up" in page
+
+
 def test_without_a_secret_the_demo_prints_no_tokens(tmp_path: Path) -> None:
     public = rsa.generate_private_key(65537, 2048).public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -70,7 +72,7 @@ def _what_to_try(address: str) -> str:
             _request("the platform reports two quizzes", "lms", f"{api}/batch", BATCH),
             _request("ines looks at the statistics of a module", "ines", f"{api}/stats/sql-basics"),
             _request("ada looks at sam in that module", "ada", f"{api}/sam/sql-basics"),
-            "",
+            f"\n# the report of a module, for a browser\n{_flask()} progress report sql-basics > report.html\n",
         ]
     )
 
@@ -79,6 +81,13 @@ def _request(what: str, caller: str, url: str, body: Mapping[str, Any] | None = 
     """Return the line of a request, below a line that says what it is."""
     sent = f" -H 'Content-Type: application/json' -d '{json.dumps(body)}'" if body else ""
     return f'\n# {what}\ncurl -H "Authorization: Bearer ${caller}"{sent} {url}'
+
+
+def _flask() -> str:
+    """Return the beginning of a command, with the key of the checkout if that is the key."""
+    name = "PROGRESS_JWT_SECRET_KEY_FILE"
+    key = f"{name}={quote(os.environ[name])} " if os.environ.get(name) else ""
+    return f"{key}{quote(os.path.relpath(Path(sys.executable).with_name('flask')))} --app wsgi"
 
 
 if __name__ == "__main__":
