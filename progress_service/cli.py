@@ -1,11 +1,13 @@
 """The `flask` commands."""
 
+import gzip
 import signal
 import sys
 import zlib
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby, islice
@@ -20,13 +22,14 @@ from flask.cli import AppGroup, with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy import Connection
 
-from progress_service import importing
+from progress_service import copying, importing
 from progress_service.analytics import report
 from progress_service.calculations import COMMAND, Update
 from progress_service.catalog import queries
 from progress_service.catalog.documents import PublishedModuleDocument
 from progress_service.catalog.schemas import CatalogSchema, EnrollmentLineSchema
 from progress_service.changes.delivering import Deliverer
+from progress_service.copying import Piece
 from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.store import arrivals, database, housekeeping, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange
@@ -126,6 +129,45 @@ def import_file(enrollments: BinaryIO | None, updates: BinaryIO | None, complete
     click.echo(f"{stored} {kind.name} stored.")
 
 
+@progress.command("dump")
+@click.argument("name", type=click.Path(dir_okay=False, allow_dash=True), metavar="FILE")
+def dump(name: str) -> None:
+    """Write all that there is to a FILE, from one snapshot, for `restore`; .gz compresses, - is standard output."""
+
+    def begin(connection: Connection) -> tuple[int, Iterator[Piece]]:
+        rows = copying.count(connection)
+        return sum(rows.values()), copying.dump(connection, rows, datetime.now(UTC))
+
+    (rows, pieces), end = database.read_on(begin)
+    with ExitStack() as opened:
+        file: Any = opened.enter_context(click.open_file(name, "wb"))
+        if name.endswith(".gz"):
+            file = opened.enter_context(gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1))
+        bar = opened.enter_context(click.progressbar(length=rows, label="dump", file=sys.stderr))
+        for piece in pieces:
+            file.write(piece.text)
+            bar.update(piece.rows)
+    end()
+    click.echo(f"{rows} rows dumped.", err=True)
+
+
+@progress.command("restore")
+@click.argument("file", type=FILE)
+def restore(file: BinaryIO) -> None:
+    """Restore what `dump` has written, from a FILE or pipe, into an empty database; go on if it was interrupted."""
+    try:
+        with (
+            closing(copying.Restoration(file)) as restoration,
+            click.progressbar(length=restoration.rows, label="restore", file=sys.stderr) as bar,
+        ):
+            for passed in restoration.run():
+                bar.update(passed)
+    except copying.Refused as refused:
+        raise click.ClickException(str(refused)) from refused
+    click.echo(f"{restoration.rows} rows restored.")
+    _verify(repair=False)
+
+
 @progress.command("settle")
 def settle() -> None:
     """Let the feed of changes go on in a database that was brought here from elsewhere, or back to an earlier time."""
@@ -137,7 +179,10 @@ def settle() -> None:
 @click.option("--repair", is_flag=True, help="Store the recounted figures.")
 def verify(repair: bool) -> None:
     """Recount every total and statistic; exit with 1 if a stored figure differs, even if it is repaired."""
+    _verify(repair=repair)
 
+
+def _verify(*, repair: bool) -> None:
     def work(connection: Connection) -> int:
         found = 0
         for module_id, drifts in groupby(verification.drifts(connection), key=attrgetter("module_id")):

@@ -5464,6 +5464,16 @@ FROM alembic_version;
 
 COMMIT;
 
+-- store.arrivals.under_way: Tell how much of a dump is restored, if one has been begun and not ended.
+SELECT
+  arrivals.lines,
+  arrivals.digest
+FROM arrivals
+WHERE
+  arrivals.digest IS NOT NULL;
+
+COMMIT;
+
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
 -- operations.readiness.fault: Return why the service cannot work, or None if it can.

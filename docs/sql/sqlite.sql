@@ -4632,6 +4632,18 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
+-- store.arrivals.under_way: Tell how much of a dump is restored, if one has been begun and not ended.
+SELECT
+  arrivals.lines,
+  arrivals.digest
+FROM arrivals
+WHERE
+  NOT arrivals.digest IS NULL;
+
+COMMIT;
+
+PRAGMA busy_timeout = 500;
+
 BEGIN;
 
 -- operations.readiness.fault: Return why the service cannot work, or None if it can.

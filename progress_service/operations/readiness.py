@@ -6,7 +6,7 @@ from flask import current_app
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from progress_service.store import database, revisions
+from progress_service.store import arrivals, database, revisions
 
 _draining = mmap(-1, 1)  # which a process shares with those that it forks
 
@@ -33,10 +33,11 @@ def fault() -> str | None:
     if fault := revisions.fault(revision, newest):
         return fault
     try:
+        is_partly_restored = database.read(arrivals.under_way, single_statement=True)
         database.try_writing()
     except (DBAPIError, TimeoutError):
         return "The database cannot be written to."
-    return None
+    return "A dump is restored in part: run `flask progress restore` again." if is_partly_restored else None
 
 
 def _revision(connection: Connection) -> str | None:

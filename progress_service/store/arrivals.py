@@ -5,13 +5,72 @@ has happened elsewhere since the database was copied may have been told too, wit
 ids and places that are given from now on are far higher.
 """
 
-from sqlalchemy import Connection, func, insert, select, text
+from typing import NamedTuple
 
+from sqlalchemy import Connection, exists, func, insert, select, text, update
+
+from progress_service.store import locks
 from progress_service.store.functions import first_open
-from progress_service.store.models import Arrival, Change, Webhook
+from progress_service.store.models import Arrival, Base, Change, Webhook
+from progress_service.store.values import columns
 
 FORGOTTEN = 10**9
 """The most transactions, and the most changes, since the database was copied."""
+TABLES = {str(table.name): table for table in Base.metadata.sorted_tables if table is not Arrival.__table__}
+"""All that makes an installation, in an order that foreign keys allow."""
+
+
+class Restored(NamedTuple):
+    """How much of a dump is restored: its first lines, and their digest."""
+
+    lines: int
+    digest: str
+
+
+class NotEmpty(Exception):
+    """The database has something in some tables, so that no dump can be restored into it."""
+
+    def __init__(self, tables: list[str]) -> None:
+        self.tables = tables
+
+
+class Overtaken(Exception):
+    """Somebody else restores a dump into the same database."""
+
+
+def under_way(connection: Connection) -> Restored | None:
+    """Tell how much of a dump is restored, if one has been begun and not ended."""
+    found = select(*columns(Arrival, Restored)).where(Arrival.digest.is_not(None))
+    row = connection.execute(found).first()
+    return Restored(*row) if row else None
+
+
+def begin(connection: Connection, first: Restored, first_open: int) -> Restored:
+    """Begin to restore a dump, or tell how much of one is restored already. Raises NotEmpty.
+
+    `first_open` is that of the database that was dumped.
+    """
+    locks.hold_catalog(connection)
+    if found := under_way(connection):
+        return found
+    has_rows = connection.execute(select(*(exists(table.select()) for table in TABLES.values()))).one()
+    if any(has_rows):
+        raise NotEmpty([name for name, found in zip(TABLES, has_rows, strict=True) if found])
+    _arrive(connection, first_open, **first._asdict())
+    return first
+
+
+def go_on(connection: Connection, before: Restored, after: Restored) -> None:
+    """Note that more of a dump is restored. Raises Overtaken."""
+    _change(connection, before, **after._asdict())
+
+
+def end(connection: Connection, last: Restored) -> None:
+    """Note that a dump is restored. Raises Overtaken."""
+    _change(connection, last, lines=None, digest=None)
+    _leave_out_ids(connection)
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"ANALYZE {', '.join(TABLES)}"))
 
 
 def settle(connection: Connection) -> None:
@@ -23,9 +82,14 @@ def settle(connection: Connection) -> None:
     _leave_out_ids(connection)
 
 
-def _arrive(connection: Connection, reached: int) -> None:
+def _arrive(connection: Connection, reached: int, **restored: int | str) -> None:
     own: int = connection.execute(select(first_open())).scalar_one()
-    connection.execute(insert(Arrival).values(order_offset=max(own, reached) + FORGOTTEN))
+    connection.execute(insert(Arrival).values(order_offset=max(own, reached) + FORGOTTEN, **restored))
+
+
+def _change(connection: Connection, before: Restored, **after: int | str | None) -> None:
+    if not connection.execute(update(Arrival).filter_by(**before._asdict()).values(after)).rowcount:
+        raise Overtaken
 
 
 def _leave_out_ids(connection: Connection) -> None:

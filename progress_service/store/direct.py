@@ -9,13 +9,13 @@ The rule in this package: upper-case constants and attributes of `Statements` ar
 through `Connection.execute`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection, Dialect, Table, insert
 
 from progress_service.store.pipeline import PipelinedConnection, Row, Travelling
 
@@ -54,6 +54,31 @@ class DirectStatement:
 def send_command(connection: Connection, sql: str) -> None:
     """Send a command that has no parameters and no answer; on PostgreSQL it travels with the next statement."""
     _send(connection, sql, [], numbered=sql)
+
+
+def insert_many(connection: Connection, table: Table, names: Sequence[str], rows: Iterable[Row]) -> None:
+    """Insert rows, which have the order of the named columns; on PostgreSQL by COPY. Raises SQLAlchemy's exceptions.
+
+    COPY takes a third of the time of INSERT.
+    """
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, PipelinedConnection):
+        connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        return
+    dialect = connection.dialect
+    writers = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
+    quoted = map(dialect.identifier_preparer.quote, names)
+    _raising(connection, _copy, driver, f"COPY {table.name} ({', '.join(quoted)}) FROM STDIN", writers, rows)
+
+
+def _copy(driver: PipelinedConnection, sql: str, writers: Sequence[Any], rows: Iterable[Row]) -> list[Row]:
+    driver.send()
+    with driver.cursor() as cursor, cursor.copy(sql) as copy:
+        for row in rows:
+            copy.write_row(
+                [writer(v) if writer and v is not None else v for writer, v in zip(writers, row, strict=True)]
+            )
+    return []
 
 
 class _Compiled:
