@@ -11,14 +11,14 @@ from alembic.runtime.migration import MigrationInfo
 from alembic.util import CommandError
 from flask import current_app
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError, ProgrammingError
 
 from progress_service.store import revisions
 from progress_service.store.database import db
 
 LOCK_SECONDS = 2
 """How long a step waits for a table. Everybody else who wants the table waits behind it."""
-LOCK_NOT_AVAILABLE, DEADLOCK, QUERY_CANCELED = "55P03", "40P01", "57014"
+LOCK_NOT_AVAILABLE, DEADLOCK, QUERY_CANCELED, NOT_ALLOWED = "55P03", "40P01", "57014", "42501"
 MAY_LOSE = "lose-data"
 TURN = "(hashtextextended('flask db', 0))"
 # For the transaction, so that the settings also hold behind a pooler.
@@ -141,6 +141,8 @@ def advice(error: DBAPIError) -> str:
         return f"{detail}: others hold a table for long, see pg_stat_activity. Nothing has changed: run it again later."
     if code(error) == QUERY_CANCELED:
         return f"{detail}. Nothing has changed: give it more time, as PROGRESS_CATALOG_TIMEOUT, in seconds."
+    if code(error) == NOT_ALLOWED:
+        return f"{detail}. Nothing has changed: run it as the role that owns the tables."
     return detail
 
 
@@ -151,5 +153,9 @@ try:
                 run(connection)
         else:
             run_when_tables_are_free(connection)
+except ProgrammingError as error:
+    if code(error) != NOT_ALLOWED:
+        raise
+    raise CommandError(advice(error)) from error
 except (OperationalError, InternalError, DataError, IntegrityError) as error:
     raise CommandError(advice(error)) from error

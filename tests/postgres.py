@@ -11,10 +11,12 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import psycopg
@@ -44,13 +46,22 @@ class PostgresServer:
     it can be stopped or crashed and started again, on the same data and under the same `url`.
     """
 
-    def __init__(self, *, durable: bool = False, follows: "PostgresServer | None" = None) -> None:
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        follows: "PostgresServer | None" = None,
+        backup: Path | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Prepare to run; unless it is `durable`, a server never waits for the disk and may lose commits.
 
         One that `follows` another one begins as its copy, can be read, and is a server of its own once it is promoted.
+        One with a `backup` begins with this folder, and recovers as its settings say.
         """
-        self._settings = () if durable else FORGETFUL
-        self._follows = follows
+        given = chain.from_iterable(("-c", f"{name}={value}") for name, value in settings.items())
+        self._settings = (*(() if durable else FORGETFUL), *given)
+        self._follows, self._backup = follows, backup
         self._owner: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -68,6 +79,10 @@ class PostgresServer:
                 self._run(
                     "pg_basebackup", "-D", "data", *source, "--checkpoint=fast", "--no-sync", "--write-recovery-conf"
                 )
+            elif self._backup:
+                data = self.directory / "data"
+                subprocess.run(["cp", "-R", self._backup, data], check=True, **self._owner)
+                subprocess.run(["touch", data / "recovery.signal"], check=True, **self._owner)
             else:
                 self._run("initdb", "-D", "data", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync")
             self.start()
@@ -140,6 +155,10 @@ class PostgresServer:
         with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
             cursor = connection.execute(command)
             return cursor.fetchall() if cursor.description else []
+
+    def make(self, folder: Path) -> None:
+        """Make a folder that the server can write to."""
+        subprocess.run(["mkdir", "-p", folder], check=True, **self._owner)
 
     def stop(self) -> None:
         """Disconnect everybody and shut down in order."""
