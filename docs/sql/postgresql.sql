@@ -5476,14 +5476,14 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
 
--- operations.readiness.fault: Return why the service cannot work, or None if it can.
+-- operations.readiness.fault: Return why the service should get no requests, or None if it can work.
 SELECT
   stored_answers.key
 FROM stored_answers
 WHERE
   FALSE;
 
--- operations.readiness.fault (2): Return why the service cannot work, or None if it can.
+-- operations.readiness.fault (2): Return why the service should get no requests, or None if it can work.
 UPDATE stored_answers SET fingerprint = CAST(%(fingerprint)s AS VARCHAR)
 WHERE
   FALSE;

@@ -4646,14 +4646,14 @@ PRAGMA busy_timeout = 500;
 
 BEGIN;
 
--- operations.readiness.fault: Return why the service cannot work, or None if it can.
+-- operations.readiness.fault: Return why the service should get no requests, or None if it can work.
 SELECT
   stored_answers."key"
 FROM stored_answers
 WHERE
   0 = 1;
 
--- operations.readiness.fault (2): Return why the service cannot work, or None if it can.
+-- operations.readiness.fault (2): Return why the service should get no requests, or None if it can work.
 UPDATE stored_answers SET fingerprint = ?
 WHERE
   0 = 1;
