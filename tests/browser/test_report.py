@@ -137,6 +137,16 @@ def test_everything_can_be_seen_at_every_width(width: int, scheme: Any, page: Pa
         assert faults(page) == {}, f"{module}, with its tables"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_in_the_colours_that_a_reader_has_forced(scheme: Any, page: Page, address: str) -> None:
+    page.emulate_media(color_scheme=scheme, forced_colors="active")
+    show(page, address, "large")
+
+    assert faults(page) == {}
+    keys = "() => [...document.querySelectorAll('.key')].map(key => getComputedStyle(key, '::before').backgroundColor)"
+    assert len(set(page.evaluate(keys))) == 3
+
+
 @pytest.mark.parametrize(("module", "pages"), [("large", 2), ("small", 1), ("empty", 1)])
 def test_it_prints_on_two_pages_of_a4_at_most(module: str, pages: int, page: Page, address: str) -> None:
     page.emulate_media(color_scheme="dark")
