@@ -326,7 +326,7 @@ UNREADABLE = {
     f"GET /api/progress/{LEA} {SAID}": "InvalidHTTPVersion",
     f"{LEA} /api/progress HTTP/1.1": "InvalidRequestMethod",
     SAID: "InvalidRequestLine",
-    f"GET /{LEA * 1000} HTTP/1.1": "LimitRequestLine",
+    f"GET /{LEA * 2000} HTTP/1.1": "LimitRequestLine",
     f"GET /{LEA} HTTP/1.1\r\n{SAID}": "InvalidHeader",
     f"GET /{LEA} HTTP/1.1\r\n{SAID}(: {LEA}": "InvalidHeaderName",
     f"GET /{LEA} HTTP/1.1\r\nTransfer-Encoding: {SAID}": "UnsupportedTransferCoding",
