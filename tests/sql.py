@@ -124,6 +124,11 @@ class Operations:
             "GET /api/progress/stats/{moduleId}/learners.csv",
             lambda: service.get("/api/progress/stats/algebra/learners.csv?status=active"),
         )
+        yield "GET /api/progress/stats/{moduleId}/matrix", lambda: service.get("/api/progress/stats/algebra/matrix")
+        yield (
+            "GET /api/progress/stats/{moduleId}/matrix.csv",
+            lambda: service.get("/api/progress/stats/algebra/matrix.csv"),
+        )
         yield (
             "GET /api/progress/stats/{moduleId}/timeline",
             lambda: service.get("/api/progress/stats/algebra/timeline?from=2026-01-01&to=2026-01-31"),

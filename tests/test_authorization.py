@@ -76,6 +76,8 @@ ROUTES: list[tuple[str, str, Any, str]] = [
     ("GET", "/api/progress/stats/algebra/learners", None, " 403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra/learners.csv", None, " 403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/progress/stats/algebra/report", None, "   403 403   403 200 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/stats/algebra/matrix", None, "   403 403   403 200 403   403 403   200 200   200 200"),
+    ("GET", "/api/progress/stats/algebra/matrix.csv", None, " 403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", TIMELINE, None, "                               403 403   403 200 403   403 403   200 200   200 200"),
     ("GET", "/api/catalog/modules", None, "                 403 403   200 200 200   403 403   200 200   200 200"),
     ("GET", ALGEBRA, None, "                                403 403   403 200 403   403 403   200 200   200 200"),

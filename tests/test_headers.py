@@ -21,6 +21,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any], int]] = [
     ("HEAD", "/api/progress/sam", {}, 200),
     ("GET", "/api/progress/stats/algebra/learners", {"headers": {"Accept": "text/csv"}}, 200),
     ("GET", "/api/progress/stats/algebra/learners.csv", {}, 200),
+    ("GET", "/api/progress/stats/algebra/matrix.csv", {}, 200),
     ("POST", "/api/progress", {"json": {"userId": "sam", "contentId": "sets"}}, 201),
     ("DELETE", "/api/progress/sam", {}, 204),
     ("POST", "/api/progress", {"data": "{", "content_type": "application/json"}, 400),

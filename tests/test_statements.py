@@ -130,6 +130,11 @@ def report(school: School, size: int) -> Request:
     return lambda: school.service.get(f"/api/progress/stats/{school.module}/report")
 
 
+def matrix(school: School, size: int) -> Request:
+    school.fill(contents=size, learners=size)
+    return lambda: school.service.get(f"/api/progress/stats/{school.module}/matrix?limit=200")
+
+
 def first_publication(school: School, size: int) -> Request:
     return lambda: school.put(size, instructors=size)
 
@@ -200,6 +205,7 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (module_view, 50),
     (statistics, 50),
     (overview, 50),
+    (matrix, 30),
     (report, 50),
     (first_publication, 50),
     (same_publication, 50),

@@ -7,15 +7,20 @@ from typing import Annotated, Any, Self
 
 from msgspec import Meta, field
 
+from progress_service.analytics.matrix import Row, TitledContent
 from progress_service.analytics.overview import Summary
 from progress_service.analytics.queries import Statistics
-from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, rounded_down
+from progress_service.calculations import COMPLETED, DROPPED, STATUSES, Denominators, Enrollment, Record, rounded_down
 from progress_service.tallies import NOTHING, Counts
 from progress_service.web.documents import (
     Counted,
     EnrollmentDocument,
+    EnrollmentStatus,
     ListedContent,
     ListedContentDocument,
+    Percentage,
+    RecordDocument,
+    RecordStatus,
     Section,
     Time,
     grouped,
@@ -257,6 +262,69 @@ class OverviewDocument(Document):
         """Show a page; there is another page if more modules than the limit were found."""
         page = found[:limit]
         return cls(list(map(ModuleSummaryDocument.of, page)), page[-1].module.id if len(found) > limit else None)
+
+
+class MatrixContentDocument(Document):
+    """A column of a matrix: a current content of the module."""
+
+    content_id: str
+    title: str
+
+
+class MatrixCellDocument(Document):
+    """The main figures of a learner's record."""
+
+    status: RecordStatus
+    progress_percentage: int
+    score_percentage: Percentage | None
+    time_spent_seconds: int
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        shown = RecordDocument.of(record)
+        return cls(shown.status, shown.progress_percentage, shown.score_percentage, shown.time_spent_seconds)
+
+
+class MatrixLearnerDocument(Document):
+    """A row of a matrix: a learner of the module."""
+
+    user_id: str
+    status: EnrollmentStatus
+    counted: Counted
+    progress_percentage: Percentage
+    contents: Annotated[
+        list[MatrixCellDocument | None],
+        Meta(description="In the order of the matrix's contents; null where there is no record."),
+    ]
+
+    @classmethod
+    def of(cls, row: Row, module: Denominators) -> Self:
+        shown = EnrollmentDocument.of(row.enrollment, module)
+        return cls(
+            user_id=shown.user_id,
+            status=shown.status,
+            counted=row.enrollment.counted,
+            progress_percentage=shown.progress_percentage,
+            contents=[MatrixCellDocument.of(record) if record else None for record in row.records],
+        )
+
+
+class MatrixDocument(Document):
+    """A page of a module's learners, with what each has done in each of its contents."""
+
+    contents: list[MatrixContentDocument]
+    items: list[MatrixLearnerDocument]
+    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
+
+    @classmethod
+    def of(
+        cls, contents: Sequence[TitledContent], rows: Sequence[Row], module: Denominators, next_cursor: str | None
+    ) -> Self:
+        return cls(
+            contents=[MatrixContentDocument(*content) for content in contents],
+            items=[MatrixLearnerDocument.of(row, module) for row in rows],
+            next_cursor=next_cursor,
+        )
 
 
 def median(counts: Sequence[int]) -> int | None:

@@ -2,13 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import astuple
 
-from progress_service.analytics.documents import ListedLearnerDocument
+from progress_service.analytics.documents import ListedLearnerDocument, MatrixCellDocument, MatrixLearnerDocument
+from progress_service.analytics.matrix import Row, TitledContent
 from progress_service.calculations import Denominators, Enrollment
 
 CSV = "text/csv"
@@ -20,6 +22,20 @@ def learners(pages: Iterable[Iterable[Enrollment]], module: Denominators) -> Ite
     yield lines([ListedLearnerDocument.__struct_encode_fields__])
     for page in pages:
         yield lines(astuple(ListedLearnerDocument.of(enrollment, module)) for enrollment in page)
+
+
+def matrix(contents: Sequence[TitledContent], pages: Iterable[Iterable[Row]], module: Denominators) -> Iterator[str]:
+    """Write the learners of a matrix, each with the figures of all contents one after another."""
+    *names, _ = MatrixLearnerDocument.__struct_encode_fields__
+    figures = MatrixCellDocument.__struct_encode_fields__
+    yield lines([[*names, *(f"{content.id} {figure}" for content in contents for figure in figures)]])
+    nothing = [None] * len(figures)
+    for page in pages:
+        documents = (astuple(MatrixLearnerDocument.of(row, module)) for row in page)
+        yield lines(
+            [*learner, *chain.from_iterable(astuple(cell) if cell else nothing for cell in cells)]
+            for *learner, cells in documents
+        )
 
 
 def lines(rows: Iterable[Iterable[Any]]) -> str:

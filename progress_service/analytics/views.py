@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import TypeVar
 
-from progress_service.analytics import overview, queries, report, roster, tables
+from progress_service.analytics import matrix, overview, queries, report, roster, tables
 from progress_service.analytics.documents import (
     ListedLearnerDocument,
+    MatrixDocument,
     OverviewDocument,
     RosterDocument,
     StatisticsDocument,
@@ -20,7 +21,7 @@ from progress_service.analytics.schemas import (
     StatisticsQuery,
     TimelineQuery,
 )
-from progress_service.calculations import Denominators
+from progress_service.calculations import Denominators, Enrollment
 from progress_service.web.auth import READ_STATISTICS
 from progress_service.web.endpoint import (
     Answer,
@@ -62,16 +63,8 @@ def read_roster(call: Call, module_id: str) -> Answer | Stream:
     if call.wants_text:
         return _table(call, module_id)
     module = _module(call, module_id).module
-    order = Order.named(call.query["sort"])
-    filters, limit = _filters(call, module_id, module), call.query["limit"]
-    after = roster.decode(call.query["cursor"], order) if "cursor" in call.query else None
-    page = roster.page(call.connection, module_id, filters, order, after, limit + 1)
-    return Answer(
-        RosterDocument(
-            items=[ListedLearnerDocument.of(enrollment, module) for enrollment in page[:limit]],
-            next_cursor=roster.encode(order, order.position(page[limit - 1])) if len(page) > limit else None,
-        )
-    )
+    learners, next_cursor = _page(call, module_id, module)
+    return Answer(RosterDocument([ListedLearnerDocument.of(learner, module) for learner in learners], next_cursor))
 
 
 @analytics.get("/<module_id>/learners.csv")
@@ -95,6 +88,36 @@ def read_timeline(call: Call, module_id: str) -> Answer:
     _module(call, module_id)
     first, last = call.query["first"], call.query["last"]
     return Answer(TimelineDocument.of(first, last, queries.days(call.connection, module_id, first, last)))
+
+
+@analytics.get("/<module_id>/matrix")
+@requires_token(READ_STATISTICS)
+@takes_query(RosterPageQuery())
+@answers(MatrixDocument, 200)
+def read_matrix(call: Call, module_id: str) -> Answer:
+    """List a module's learners with what each has done in each content, page by page."""
+    module = _module(call, module_id).module
+    contents = matrix.contents(call.connection, module_id)
+    learners, next_cursor = _page(call, module_id, module)
+    rows = matrix.rows(call.connection, contents, learners)
+    return Answer(MatrixDocument.of(contents, rows, module, next_cursor))
+
+
+@analytics.get("/<module_id>/matrix.csv")
+@requires_token(READ_STATISTICS)
+@takes_query(RosterQuery())
+@streams(tables.CSV)
+def read_matrix_table(call: Call, module_id: str) -> Stream:
+    """Save a module's learners with what each has done in each content as a table, all that the filters leave.
+
+    A row has the fields of a learner that `readMatrix` lists, and then for each content the fields of its record, which
+    are empty without a record. These are named after the content and the field, such as `sql-joins status`.
+    """
+    module = _module(call, module_id).module
+    contents = matrix.contents(call.connection, module_id)
+    filters, order = _filters(call, module_id, module), Order.named(call.query["sort"])
+    pages = matrix.pages(call.connection, module_id, contents, filters, order)
+    return Stream(tables.matrix(contents, pages, module), tables.CONTENT_TYPE, f"{module_id}-matrix.csv")
 
 
 @analytics.get("")
@@ -121,6 +144,14 @@ def read_report(call: Call, module_id: str) -> Page:
     """
     found = _found(report.find(call.connection, module_id, call.now, call.query["stalled_days"]))
     return Page(report.written(found), report.POLICY)
+
+
+def _page(call: Call, module_id: str, module: Denominators) -> tuple[list[Enrollment], str | None]:
+    """Return a page of a module's learners, and the cursor of the next page."""
+    order, limit = Order.named(call.query["sort"]), call.query["limit"]
+    after = roster.decode(call.query["cursor"], order) if "cursor" in call.query else None
+    found = roster.page(call.connection, module_id, _filters(call, module_id, module), order, after, limit + 1)
+    return found[:limit], roster.encode(order, order.position(found[limit - 1])) if len(found) > limit else None
 
 
 def _table(call: Call, module_id: str) -> Stream:

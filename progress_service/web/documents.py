@@ -22,6 +22,8 @@ COUNTED = "Whether the learner is in the module's statistics."
 EVENT_SOURCE, EVENT_PREFIX = "urn:progress-service", "progress."
 Time = Annotated[datetime, Meta(tz=True)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
+RecordStatus = Annotated[str, Meta(extra_json_schema={"enum": [IN_PROGRESS, COMPLETED, EXCUSED]})]
+EnrollmentStatus = Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
 Counted = Annotated[bool, Meta(description=COUNTED)]
 Section = Annotated[str | None, Meta(description="Null for the contents without a section.")]
 
@@ -53,7 +55,7 @@ class RecordDocument(Document):
     user_id: str
     module_id: str
     content_id: str
-    status: Annotated[str, Meta(extra_json_schema={"enum": [IN_PROGRESS, COMPLETED, EXCUSED]})]
+    status: RecordStatus
     progress_percentage: Annotated[
         int, Meta(ge=0, le=100, description="100 once the record is completed or excused, and 99 at most before.")
     ]
@@ -93,7 +95,7 @@ class EnrollmentDocument(Document):
 
     user_id: str
     module_id: str
-    status: Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
+    status: EnrollmentStatus
     progress_percentage: Annotated[
         Percentage,
         Meta(description="The mean of the contents' percentages by their weights, rounded down to two decimals."),
