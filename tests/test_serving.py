@@ -214,6 +214,10 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
         assert [response.status for response, _ in answers] == [200] * 40
         assert server.call("GET", "/api/progress/me")[1]["summary"]["timeSpentSeconds"] == 41 * 60
 
+        group = "%2C".join(f"{place:036}" for place in range(200))
+        response, _ = server.call("GET", f"/api/progress/stats/algebra/learners?userIds={group}")
+        assert response.status == 403, "the line is not too long for gunicorn"
+
         updates = 'http_request_duration_seconds_count{method="POST",route="/api/progress",status="200"} 40.0'
         assert [updates in server.metrics() for _ in range(9)] == [True] * 9, "whichever worker is asked"
         assert len(server.shared_directories()) == 1

@@ -135,6 +135,13 @@ def matrix(school: School, size: int) -> Request:
     return lambda: school.service.get(f"/api/progress/stats/{school.module}/matrix?limit=200")
 
 
+def filtered_roster(school: School, size: int) -> Request:
+    school.fill(contents=2, learners=size)
+    path = f"/api/progress/stats/{school.module}/learners?sort=-lastActivity&userIds={school.learner}"
+    query = f"stalledOn={school.module}-c1&stalledDays=1&contentId={school.content}&contentStatus=in_progress"
+    return lambda: school.service.get(f"{path}&{query}")
+
+
 def first_publication(school: School, size: int) -> Request:
     return lambda: school.put(size, instructors=size)
 
@@ -207,6 +214,7 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (overview, 50),
     (matrix, 30),
     (report, 50),
+    (filtered_roster, 50),
     (first_publication, 50),
     (same_publication, 50),
     (other_weights, 50),

@@ -3,13 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
 from flask import Flask
+from sqlalchemy import Connection
 
-from progress_service.analytics import queries
+from progress_service.analytics import queries, roster
+from progress_service.analytics.roster import Filters, Order
 from progress_service.store import database
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
@@ -70,6 +73,17 @@ def stalled_since(app: Flask, since: datetime) -> Mapping[str, int]:
     return found.stalled
 
 
+def listed_since(app: Flask, since: datetime) -> Counter[str]:
+    """Count whom the roster lists as stalled, by content."""
+
+    def listed(content_id: str, connection: Connection) -> int:
+        filters = Filters(stop=roster.Stop(content_id, since))
+        return len(roster.page(connection, "algebra", filters, Order.named("userId"), None, 200))
+
+    with app.app_context():
+        return Counter({content_id: database.read(partial(listed, content_id)) for content_id in CONTENTS})
+
+
 def recount(stops: Sequence[Stop], since: datetime) -> Counter[str]:
     return Counter(one.content_id for one in stops if one.status in {"active", "paused"} and one.at <= since)
 
@@ -112,7 +126,7 @@ def test_weeks_that_are_over_and_the_one_of_the_instant_add_up_to_the_microsecon
     stop(service(), stops)
 
     for since in {edge + side for edge in edges for side in (-TICK, 0 * TICK, TICK)}:
-        assert stalled_since(app, since) == recount(stops, since), since
+        assert stalled_since(app, since) == listed_since(app, since) == recount(stops, since), since
 
 
 @pytest.mark.usefixtures("algebra")
