@@ -24,7 +24,8 @@ from sqlalchemy import Connection, create_engine, text
 
 from bench.serving import CALLERS, ROOT, Service, call, connected, memory, migrate, served, timed, verify
 from progress_service.analytics import queries, roster
-from progress_service.analytics.roster import Filters, Order
+from progress_service.analytics.roster import Filters, Order, Stage, Stop
+from progress_service.analytics.schemas import CONTENT_STATUSES, MOST_USER_IDS
 from progress_service.calculations import ACTIVE
 from progress_service.store import recount
 from tests.postgres import PostgresServer
@@ -226,7 +227,7 @@ def measures(connection: Connection, sizes: Sizes) -> list[Measure]:
 
     since = datetime.now(UTC) - timedelta(days=INACTIVE_DAYS)
     most = ((100 * MAX_PROGRESS + 1) * WEIGHT * CONTENTS - 1) // 100
-    everybody, lagging = Filters(None, None, None), Filters(ACTIVE, since, most)
+    everybody, lagging = Filters(), Filters(ACTIVE, since, most)
     helped = f"&status={ACTIVE}&inactiveDays={INACTIVE_DAYS}&maxProgress={MAX_PROGRESS}"
     pages = []
     for sort, (filters, query, name) in product(roster.SORTS, ((everybody, "", ""), (lagging, helped, ", filtered"))):
@@ -421,6 +422,29 @@ def measure_stalled(connection: Connection) -> Latency:
     return Latency.of(slowest)
 
 
+def measure_filters(connection: Connection, sizes: Sizes) -> dict[str, dict[str, Latency]]:
+    """Read the first page of the large module's learners with each filter, by user id and by progress."""
+    now, content = datetime.now(UTC), f"{LARGE}-3"
+    group = [f"{LARGE}-{1 + place * sizes.large // MOST_USER_IDS:07}" for place in range(MOST_USER_IDS)]
+    filters = {
+        f"stalledOn, {STALLED_DAYS} days": Filters(stop=Stop(content, now - timedelta(days=STALLED_DAYS))),
+        **{f"contentStatus={status}": Filters(stage=Stage(content, status)) for status in CONTENT_STATUSES},
+        f"userIds, {MOST_USER_IDS}": Filters(user_ids=group),
+        "completedSince, a day ago": Filters(completed_since=now - timedelta(days=1)),
+    }
+
+    def seconds(chosen: Filters, sort: str) -> float:
+        start = time.perf_counter()
+        roster.page(connection, LARGE, chosen, Order.named(sort), None, 51)
+        return time.perf_counter() - start
+
+    sorts = roster.USER_ID, roster.PROGRESS
+    return {
+        name: {sort: Latency.of([seconds(chosen, sort) for _ in range(ROUNDS + 1)][1:]) for sort in sorts}
+        for name, chosen in filters.items()
+    }
+
+
 def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
     """Fill the database, unless it is filled, and measure everything; return all figures."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -436,6 +460,8 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
             latencies = measure_latencies(service, requests)
         with timed("stalled"), connected(url) as own:
             stalled = measure_stalled(own)
+        with timed("filters"), connected(url) as own:
+            filters = measure_filters(own, sizes)
         with timed("writers"):
             rates = measure_writers(service, sizes)
         with timed("catalog changes"):
@@ -457,6 +483,7 @@ def run(url: str, sizes: Sizes, *, is_filled: bool) -> dict[str, Any]:
         "updatesPerSecond": rates,
         "purging": purging,
         "stalled": stalled._asdict(),
+        "filters": {name: {sort: latency._asdict() for sort, latency in by.items()} for name, by in filters.items()},
         "changes": changes,
     }
 
@@ -486,6 +513,11 @@ def table(figures: dict[str, Any]) -> str:
         f" target {MEMORY_MEGABYTES:g}{_missed(memory['megabytes'] <= MEMORY_MEGABYTES)}",
         f"stalled, of {sizes['medium']:,} learners: {stalled!s} ms,"
         f" target {STALLED_MILLISECONDS:g}{_missed(1000 * stalled.median <= STALLED_MILLISECONDS)}",
+        *(
+            f"roster of {sizes['large']:,} learners, {name}: {Latency(**by[roster.USER_ID])!s} ms by user id,"
+            f" {Latency(**by[roster.PROGRESS])!s} ms by progress"
+            for name, by in figures["filters"].items()
+        ),
         *(
             f"{name}, of {sizes['medium']:,} learners: {seen['seconds']:.2f} s; meanwhile, slowest in ms:"
             f" /healthz {1000 * seen['healthz']:.0f}, /readyz {1000 * seen['readyz']:.0f}, an update of another module"
