@@ -472,6 +472,7 @@ def by_module(document: Document) -> str:
 def assert_every_outlet_is_exact(world: World) -> None:
     facts = world.facts()
     enrollments = [enrollment_figures(facts, one) for one in facts.enrollments]
+    views: dict[tuple[str, str], Document] = {}
     for user_id in LEARNERS:
         mine = [one for one in enrollments if one["userId"] == user_id]
         dashboard = world.get(f"/api/progress/{user_id}")
@@ -483,10 +484,43 @@ def assert_every_outlet_is_exact(world: World) -> None:
             assert view["enrollment"] == shown_by_module.get(module_id)
             assert [one["contentId"] for one in view["contents"]] == world.catalog[module_id]
             assert_contents_add_up(view)
+            views[user_id, module_id] = view
     for module_id in MODULES:
-        assert world.get(f"/api/progress/stats/{module_id}") == statistics_figures(facts, module_id)
+        statistics = world.get(f"/api/progress/stats/{module_id}")
+        assert statistics == statistics_figures(facts, module_id)
+        assert_matrix_says_the_same(world, statistics, views)
         assert_timelines_are_exact(world, facts, module_id)
         assert_rosters_are_exact(world, facts, module_id, [one for one in enrollments if one["moduleId"] == module_id])
+    assert_overview_says_the_same(world, facts)
+
+
+def assert_matrix_says_the_same(world: World, statistics: Document, views: dict[tuple[str, str], Document]) -> None:
+    """Compare a module's matrix with the view that each learner has of it, and with its statistics."""
+    module_id = statistics["moduleId"]
+    matrix = world.get(f"/api/progress/stats/{module_id}/matrix")
+    shown = {learner: view for (learner, viewed), view in views.items() if viewed == module_id and view["enrollment"]}
+    assert [item["userId"] for item in matrix["items"]] == sorted(shown)
+    for item in matrix["items"]:
+        view = shown[item["userId"]]
+        assert all(item[name] == view["enrollment"][name] for name in ("status", "progressPercentage"))
+        for cell, content in zip(item["contents"], view["contents"], strict=True):
+            record = content["progress"]
+            assert cell == (record and {name: record[name] for name in cell or ()})
+    counted = [item["contents"] for item in matrix["items"] if item["counted"]]
+    for place, content in enumerate(statistics["contents"]):
+        assert matrix["contents"][place]["contentId"] == content["contentId"]
+        statuses = [cells[place]["status"] for cells in counted if cells[place]]
+        assert (len(statuses), statuses.count("completed")) == (content["started"], content["completed"])
+
+
+def assert_overview_says_the_same(world: World, facts: Facts) -> None:
+    """Compare the overview with the statistics of each module, and with the latest activity of those who count."""
+    for summary in world.get("/api/progress/stats")["modules"]:
+        statistics = world.get(f"/api/progress/stats/{summary['moduleId']}")
+        counted = [one for one in facts.enrollments if one.module_id == summary["moduleId"] and one.counted]
+        activity = max((one.last_activity_at for one in counted if one.last_activity_at), default=None)
+        assert instant(summary.pop("lastActivityAt")) == activity
+        assert summary == {name: {**statistics, **statistics["learners"]}[name] for name in summary}
 
 
 def assert_contents_add_up(view: Document) -> None:
