@@ -138,7 +138,10 @@ def dump(name: str) -> None:
         rows = copying.count(connection)
         return sum(rows.values()), copying.dump(connection, rows, datetime.now(UTC))
 
-    (rows, pieces), end = database.read_on(begin)
+    try:
+        (rows, pieces), end = database.read_on(begin)
+    except copying.Refused as refused:
+        raise click.ClickException(str(refused)) from refused
     with ExitStack() as opened:
         file: Any = opened.enter_context(click.open_file(name, "wb"))
         if name.endswith(".gz"):

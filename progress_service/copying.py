@@ -77,7 +77,7 @@ class Piece(NamedTuple):
 
 
 class Refused(Exception):
-    """A dump cannot be restored; the text tells people why, in a line."""
+    """A dump cannot be made or restored; the text tells people why, in a line."""
 
 
 def schema() -> str:
@@ -85,8 +85,17 @@ def schema() -> str:
     return revisions.newest(current_app.extensions["migrate"].directory)
 
 
+def check_schema(connection: Connection) -> None:
+    """Raise Refused unless the database has the tables of this version, no less and no more."""
+    revision, newest = revisions.of(connection), schema()
+    if revision != newest:
+        is_later = f"The schema is {revision}, and this version is of {newest}: install a later one."
+        raise Refused(revisions.fault(revision, newest) or is_later)
+
+
 def count(connection: Connection) -> dict[str, int]:
-    """Count the rows of each table that is dumped."""
+    """Count the rows of each table that is dumped. Raises Refused if the database has another schema."""
+    check_schema(connection)
     counts = (select(func.count()).select_from(table).scalar_subquery() for table in TABLES.values())
     return dict(zip(TABLES, connection.execute(select(*counts)).one(), strict=True))
 
@@ -139,6 +148,7 @@ class Restoration:
         Until all is restored, the database is not ready to be served.
         """
         try:
+            database.read(check_schema)
             first, first_open = self._here, self._begin.first_open
             self._restored = database.write(partial(arrivals.begin, first=first, first_open=first_open))
             for name, number in self._begin.rows.items():

@@ -29,7 +29,7 @@ from tests.receiver import receiving
 from tests.test_exactness import Action, World, actions
 from tests.test_migrating import NEWEST
 from tests.test_migrations import EXTREME_ROWS, FINE, STORED
-from tests.test_readiness import reason
+from tests.test_readiness import at, reason
 
 REFUSED = 1
 REPEATED: dict[str, Any] = {
@@ -410,6 +410,21 @@ def test_a_dump_of_another_schema_says_which_version_restores_it(
     way = f"restore it with version {version('progress-service')}, and then run `flask db upgrade` of this one"
     told = refusal(elsewhere, tmp_path / "dump", "\n".join([*lines, ""]))
     assert told == f"The dump is of schema 0001, and this version of {NEWEST}: {way}."
+
+
+def test_a_database_with_another_schema_is_neither_dumped_nor_filled(
+    empty_database_url: str, app: Flask, elsewhere: Flask, lms: Caller, tmp_path: Path
+) -> None:
+    dump(app, tmp_path / "dump")
+    later = f"The schema is 9999, and this version is of {NEWEST}: install a later one."
+    with at(app, "9999"):
+        refused = run(app, "dump", tmp_path / "later")
+        assert (refused.exit_code, refused.stderr) == (REFUSED, f"Error: {later}\n")
+        assert not (tmp_path / "later").exists()
+    with at(elsewhere, "9999"):
+        assert refusal(elsewhere, tmp_path / "dump") == later
+    with application(empty_database_url) as bare:
+        assert refusal(bare, tmp_path / "dump") == "The database has no schema yet: run `flask db upgrade`."
 
 
 def test_a_dump_goes_through_pipes(app: Flask, elsewhere: Flask, lms: Caller, tmp_path: Path) -> None:

@@ -5819,7 +5819,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- operations.readiness._revision
+-- store.revisions.of: Return the revision of a database, or None if it has no schema.
 SELECT
   pg_catalog.pg_class.relname
 FROM pg_catalog.pg_class
@@ -5839,7 +5839,7 @@ WHERE
   AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid)
   AND pg_catalog.pg_namespace.nspname <> CAST(%(nspname_1)s AS VARCHAR);
 
--- operations.readiness._revision (2)
+-- store.revisions.of (2): Return the revision of a database, or None if it has no schema.
 SELECT
   version_num
 FROM alembic_version;

@@ -5011,7 +5011,7 @@ BEGIN;
 
 PRAGMA main.table_info("alembic_version");
 
--- operations.readiness._revision
+-- store.revisions.of: Return the revision of a database, or None if it has no schema.
 SELECT
   version_num
 FROM alembic_version;

@@ -3,7 +3,6 @@
 from mmap import mmap
 
 from flask import current_app
-from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from progress_service.store import arrivals, database, revisions
@@ -26,7 +25,7 @@ def fault() -> str | None:
     if is_draining():
         return "The service is about to stop."
     try:
-        revision = database.read(_revision)
+        revision = database.read(revisions.of)
     except (DBAPIError, TimeoutError):
         return "The database cannot be reached in time."
     newest = revisions.newest(current_app.extensions["migrate"].directory)
@@ -38,10 +37,3 @@ def fault() -> str | None:
     except (DBAPIError, TimeoutError):
         return "The database cannot be written to."
     return "A dump is restored in part: run `flask progress restore` again." if is_partly_restored else None
-
-
-def _revision(connection: Connection) -> str | None:
-    if not connection.dialect.has_table(connection, "alembic_version"):
-        return None
-    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return revision

@@ -8,6 +8,7 @@ after it, give the revision that a version must know: `0006_needs_0005`.
 from functools import cache
 
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
 
 
 @cache
@@ -16,6 +17,14 @@ def newest(directory: str) -> str:
     head = ScriptDirectory(directory).get_current_head()
     assert head is not None
     return head
+
+
+def of(connection: Connection) -> str | None:
+    """Return the revision of a database, or None if it has no schema."""
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
 def fault(revision: str | None, newest: str) -> str | None:
