@@ -107,7 +107,13 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
         components["schemas"]["RequestedWebhook"]["properties"]["url"] = {
             "enum": ["https://hooks.example.org/progress"]
         }
-        ids_of = {"userId": LEARNERS, "userIdOrMe": ["sam", "me"], "moduleId": MODULES, "webhookId": ["certificates"]}
+        ids_of = {
+            "userId": LEARNERS,
+            "userIdOrMe": ["sam", "me"],
+            "moduleId": MODULES,
+            "contentId": CONTENTS,
+            "webhookId": ["certificates"],
+        }
         for name, ids in ids_of.items():
             parameters[name]["schema"] = {"enum": ids}
         for parameter in document["paths"]["/api/progress/stats/{moduleId}/learners"]["get"]["parameters"]:
@@ -189,12 +195,12 @@ class Session:
 
 
 def operations(schema: BaseSchema) -> list[Any]:
-    """List the operations, those last that delete what others need."""
+    """List the operations, those last that take away what others need."""
     found = []
     for result in schema.get_all_operations():
         assert isinstance(result, Ok)
         found.append(result.ok())
-    return sorted(found, key=lambda operation: operation.method == "delete")
+    return sorted(found, key=lambda operation: operation.method == "delete" or operation.path.endswith("/merge"))
 
 
 def is_proper(case: Case[Any]) -> bool:
