@@ -29,7 +29,7 @@ from progress_service.web.endpoint import Operation
 from progress_service.web.openapi import words
 from progress_service.web.openapi.words import Json
 from progress_service.web.problems import ProblemDocument, ProblemType
-from progress_service.web.requests import PAGING, PATH_PARTS
+from progress_service.web.requests import PATH_PARTS
 from progress_service.web.serialization import Document, json_schemas, reference
 
 EXAMPLES = Path(__file__).with_name("examples.json")
@@ -159,7 +159,10 @@ class _Document:
         return component
 
     def _query_parameters(self, operation: Operation, operation_id: str) -> list[Json]:
-        """Describe the parameters of a query, with the values that the operation's first example gives them."""
+        """Describe the parameters of a query, with the values that the operation's first example gives them.
+
+        Defaults are told in words. A page would fill them in and send them, but some parameters go only with others.
+        """
         first = next((call for call in self.examples["calls"] if call["operation"] == operation_id), {"path": ""})
         given = dict(parse_qsl(urlsplit(first["path"]).query))
         parameters: list[Json] = self.converter.schema2parameters(operation.query, location="query")
@@ -167,9 +170,8 @@ class _Document:
             schema, value = parameter["schema"], given.get(parameter["name"])
             if value is not None:
                 parameter["example"] = int(value) if schema["type"] == "integer" else value
-            if operation.has_choice and parameter["name"] in PAGING and "default" in schema:
-                # A page that shows the document sends defaults, and a table has no pages.
-                parameter["description"] += f" {schema.pop('default')}, if left out."
+            if "default" in schema:
+                parameter["description"] += f" `{schema.pop('default')}`, if left out."
         return parameters
 
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
