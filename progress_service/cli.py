@@ -21,6 +21,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from progress_service import copying, importing
 from progress_service.analytics import report
@@ -34,7 +35,7 @@ from progress_service.progress.schemas import OTHERS_UPDATE
 from progress_service.store import arrivals, database, housekeeping, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange
 from progress_service.store.publishing import ContentElsewhere, PublishedModule
-from progress_service.store.verification import Drift
+from progress_service.store.verification import Drift, Verified
 from progress_service.web.auth import Caller, Role, issue
 from progress_service.web.openapi.document import describe
 from progress_service.web.problems import Fault, details
@@ -200,8 +201,15 @@ def _verify(*, repair: bool) -> None:
                 database.write(partial(verification.repair_tallies, module_id=module_id))
         return found
 
+    now = datetime.now(UTC)
     found = database.read(work)
     click.echo(f"{found} figures differ from their recount{' and are repaired' if found and repair else ''}.")
+    try:
+        database.write(partial(verification.note, verified=Verified(now, found)))
+    except DBAPIError as error:  # a replica can be verified too
+        click.echo(
+            f"The metrics are not told of this, since it cannot be stored: {type(error.orig).__name__}", err=True
+        )
     sys.exit(bool(found))
 
 

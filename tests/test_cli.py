@@ -14,11 +14,13 @@ from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
+from sqlalchemy import make_url
 
 import progress_service
-from progress_service.store import publishing
+from progress_service.store import database, publishing, verification
 from progress_service.store.database import db
 from progress_service.store.locks import MOST_LOCKS
+from progress_service.store.verification import Verified
 from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
 from tests.conftest import Callers, Listen, Publish, Statements, application, empty, stored
@@ -369,6 +371,31 @@ class TestVerify:
             assert result.exit_code == 0, result.output
             assert result.stdout.startswith("0 figures differ")
             assert stored(app) == before
+
+    def test_the_last_result_is_kept(self, app: Flask) -> None:
+        def last() -> Verified | None:
+            with app.app_context():
+                return database.read(verification.last)
+
+        assert last() is None
+        began = datetime.now(UTC)
+        corrupt(app, "enrollments", self.NEVER_ACTIVE, completed_contents=1)
+        for options, drifted in ((), True), (("--repair",), True), ((), False):
+            found = run(app, "progress", "verify", *options)
+            kept = last()
+            assert kept is not None
+            assert kept.drifts == len(drifts(found))
+            assert bool(kept.drifts) == drifted
+            assert began < kept.at < datetime.now(UTC)
+            began = kept.at
+
+    @pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+    def test_a_replica_can_be_verified_too(self, app: Flask, database_url: str) -> None:
+        read_only = make_url(database_url).update_query_dict({"options": "-cdefault_transaction_read_only=on"})
+        with application(read_only.render_as_string(hide_password=False)) as replica:
+            found = run(replica, "progress", "verify")
+        assert (found.exit_code, found.stdout) == (0, "0 figures differ from their recount.\n")
+        assert "ReadOnlySqlTransaction" in found.stderr
 
     @pytest.mark.parametrize(
         ("table", "key", "wrong", "right"),

@@ -24,6 +24,7 @@ PLACES = {
     "stored_answers": PLATFORM,
     "imported_chunks": PLATFORM,
     "arrivals": PLATFORM,
+    "verifications": PLATFORM,
 }
 """Where the rows of each table are, if there are several places."""
 FIRST = {LEARNER: "user_id", MODULE: "module_id"}

@@ -25,11 +25,11 @@ def fault() -> str | None:
     if is_draining():
         return "The service is about to stop."
     try:
-        revision = database.read(revisions.of)
+        found = database.read(revisions.of)
     except (DBAPIError, TimeoutError):
         return "The database cannot be reached in time."
     newest = revisions.newest(current_app.extensions["migrate"].directory)
-    if fault := revisions.fault(revision, newest):
+    if fault := revisions.fault(found, newest):
         return fault
     try:
         is_partly_restored = database.read(arrivals.under_way, single_statement=True)

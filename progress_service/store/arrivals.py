@@ -11,12 +11,14 @@ from sqlalchemy import Connection, exists, func, insert, select, text, update
 
 from progress_service.store import locks
 from progress_service.store.functions import first_open
-from progress_service.store.models import Arrival, Base, Change, Webhook
+from progress_service.store.models import Arrival, Base, Change, Verification, Webhook
 from progress_service.store.values import columns
 
 FORGOTTEN = 10**9
 """The most transactions, and the most changes, since the database was copied."""
-TABLES = {str(table.name): table for table in Base.metadata.sorted_tables if table is not Arrival.__table__}
+NOT_BROUGHT = {Arrival.__table__, Verification.__table__}
+"""What tells of this database, and not of what is in it."""
+TABLES = {str(table.name): table for table in Base.metadata.sorted_tables if table not in NOT_BROUGHT}
 """All that makes an installation, in an order that foreign keys allow."""
 
 

@@ -382,6 +382,16 @@ class Arrival(Base):
     lines: Mapped[int | None]
 
 
+class Verification(Base):
+    """When all figures were last compared with their recount, and how many differed. It is not part of a dump."""
+
+    __tablename__ = "verifications"
+    __table_args__ = (sa.CheckConstraint("drifts >= 0", "drifts"),)
+
+    verified_at: Mapped[datetime] = mapped_column(primary_key=True)
+    drifts: Mapped[int]
+
+
 class ImportedChunk(Base):
     """The digest of a file's content up to the end of a chunk that an import has applied."""
 

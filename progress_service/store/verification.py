@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, case, literal, null, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, literal, null, or_, select, true
 
 from progress_service.calculations import COMMAND, COMPLETED
 from progress_service.store import locks, recount
-from progress_service.store.models import Content, Enrollment, Module, ProgressRecord
+from progress_service.store.models import Content, Enrollment, Module, ProgressRecord, Verification
 from progress_service.store.recount import DENOMINATORS, TOTALS
 from progress_service.store.statements import Statements
 from progress_service.tallies import KINDS, Counts
@@ -26,6 +26,26 @@ class Drift(NamedTuple):
     figure: str
     stored: Any
     recounted: Any
+
+
+class Verified(NamedTuple):
+    """When all figures were last compared with their recount, and how many differed."""
+
+    at: datetime
+    drifts: int
+
+
+def last(connection: Connection) -> Verified | None:
+    """Return the last comparison, if there is one."""
+    found = select(Verification.verified_at, Verification.drifts).order_by(Verification.verified_at.desc()).limit(1)
+    row = connection.execute(found).first()
+    return Verified(*row) if row else None
+
+
+def note(connection: Connection, verified: Verified) -> None:
+    """Store the last comparison in the place of earlier ones."""
+    connection.execute(delete(Verification).where(Verification.verified_at <= verified.at))
+    connection.execute(insert(Verification).values(verified_at=verified.at, drifts=verified.drifts))
 
 
 def drifts(connection: Connection) -> Iterator[Drift]:

@@ -24,7 +24,7 @@ OLD = "lea-s-old-name"
 """Who was merged into that learner."""
 PEOPLE = {"user_id", "caller_id", "learner_id", "by_sub"}
 """The columns that name somebody."""
-NO_ONES = {"modules", "contents", "tallies", "imported_chunks", "arrivals", "webhooks"}
+NO_ONES = {"modules", "contents", "tallies", "imported_chunks", "arrivals", "verifications", "webhooks"}
 """The tables without such a column."""
 
 SHOWN_AS = {
