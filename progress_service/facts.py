@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
+from progress_service import figures
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -90,6 +92,7 @@ def waiting(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 def note_retry(error: Exception) -> str:
     """Note that a transaction is tried again, and return the type of the exception that is the cause."""
     cause = type(error.__cause__ or error).__name__
+    figures.own().retries.labels(cause).inc()
     current().spent.retries[cause] += 1
     return cause
 

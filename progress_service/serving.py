@@ -14,9 +14,9 @@ from typing import Any
 from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
 
 import wsgi
-from progress_service import create_app, processors
+from progress_service import create_app, figures, processors
 from progress_service.config import ConfigurationError
-from progress_service.operations import logs, metrics, readiness
+from progress_service.operations import logs, readiness, sharing
 
 answers.SERVER = "progress-service"  # gunicorn puts its name into every answer, and has no setting for that
 
@@ -54,7 +54,7 @@ control_socket_disable = True
 def when_ready(arbiter: Any) -> None:
     """Prepare what the workers inherit and how they will stop, and say how much they may use."""
     cfg = arbiter.cfg
-    metrics.share(worker_tmp_dir, cfg.uid, cfg.gid)
+    sharing.begin(worker_tmp_dir, cfg.uid, cfg.gid)
     for listener in arbiter.LISTENERS:
         close_silent_connections(listener, cfg.timeout)
     if settings["DRAIN_SECONDS"]:
@@ -62,6 +62,16 @@ def when_ready(arbiter: Any) -> None:
         arbiter.handle_alrm, arbiter.handle_term = arbiter.handle_term, partial(drain, arbiter)
     numbers = cfg.workers, cfg.threads, cfg.workers * settings["POOL_SIZE"]
     arbiter.log.info("%d workers x %d threads, at most %d connections to the database", *numbers)
+
+
+def post_fork(_: Any, __: Any) -> None:
+    """Begin the figures of a worker."""
+    figures.begin()
+
+
+def child_exit(_: Any, worker: Any) -> None:
+    """Forget what a worker was doing when it ended."""
+    sharing.forget(worker.pid)
 
 
 def drain(arbiter: Any) -> None:
@@ -87,7 +97,7 @@ def on_reload(arbiter: Any) -> None:
 
 def on_exit(_: Any) -> None:
     """Remove the files of the figures."""
-    metrics.end_sharing()
+    sharing.end()
 
 
 def close_silent_connections(listener: socket.socket, seconds: int) -> None:

@@ -1,26 +1,48 @@
 """What Prometheus reads: every request counted once, by its route, in few series."""
 
 import os
+import platform
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from prometheus_client import Histogram, values
+from prometheus_client import values
+from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text, update
+from sqlalchemy import Connection, text, update
 
-from progress_service.operations import metrics
-from progress_service.store.models import Change, Webhook
-from tests.callers import Caller
-from tests.conftest import Callers, Publish, application, engine_of, wait_until_settled
+from progress_service import figures
+from progress_service.figures import Figures
+from progress_service.operations import sharing
+from progress_service.store import database
+from progress_service.store.models import Change, Enrollment, StoredAnswer, Webhook
+from tests.callers import Caller, bearing, token
+from tests.conftest import Callers, Publish, application, engine_of, migrate, wait_until_settled
+from tests.test_migrating import NEWEST
+from tests.test_readiness import at
+from tests.test_serving import PATIENCE_SECONDS, Server, gunicorn
 
 Counts = dict[tuple[str, ...], float]
+
+
+def families(text: str) -> dict[str, Metric]:
+    """Parse what Prometheus reads; every metric is told once."""
+    found = list(text_string_to_metric_families(text))
+    by_name = {family.name: family for family in found}
+    assert len(by_name) == len(found)
+    return by_name
 
 
 def counted(caller: Caller) -> Counts:
@@ -28,8 +50,8 @@ def counted(caller: Caller) -> Counts:
     response = caller.get("/metrics")
     assert response.status_code == 200
     assert response.content_type.startswith("text/plain; version=")
-    family, *_ = text_string_to_metric_families(response.text)
-    assert (family.name, family.type) == ("http_request_duration_seconds", "histogram")
+    family = families(response.text)["http_request_duration_seconds"]
+    assert family.type == "histogram"
     samples = [sample for sample in family.samples if sample.name.endswith("_count")]
     return {tuple(sample.labels[name] for name in ("method", "route", "status")): sample.value for sample in samples}
 
@@ -65,10 +87,11 @@ def test_every_request_is_counted_by_its_route(
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The directory that workers share their figures in."""
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    monkeypatch.setattr(figures, "_own", figures.own())
     stat = tmp_path.stat()
-    metrics.share(str(tmp_path), stat.st_uid, stat.st_gid)
-    yield Path(os.environ[metrics.DIRECTORY])
-    metrics.end_sharing()
+    sharing.begin(str(tmp_path), stat.st_uid, stat.st_gid)
+    yield Path(os.environ[sharing.DIRECTORY])
+    sharing.end()
 
 
 def test_workers_share_a_directory_that_is_new_and_goes_with_them(
@@ -89,7 +112,8 @@ def test_what_was_left_by_the_killed_is_removed_and_what_is_in_use_is_not(tmp_pa
     (tmp_path / "progress-workers-3-no-directory").touch()
     (tmp_path / "progress-workers-4-elsewhere").symlink_to(tmp_path / "others")
     command = (
-        "import os, time; from progress_service import metrics; lock = metrics._lock(metrics.Path(os.environ['D']))"
+        "import os, time; from progress_service.operations import sharing;"
+        " lock = sharing._lock(sharing.Path(os.environ['D']))"
     )
     kept = {"progress-workers-2-in-use", "progress-workers-3-no-directory", "progress-workers-4-elsewhere", "others"}
     owner = subprocess.Popen(
@@ -100,14 +124,14 @@ def test_what_was_left_by_the_killed_is_removed_and_what_is_in_use_is_not(tmp_pa
     try:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"locked\n"
-        metrics._remove_abandoned(tmp_path)
+        sharing._remove_abandoned(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == kept
         assert (tmp_path / "others" / "histogram_1.db").exists()
     finally:
         owner.kill()
         owner.communicate()
 
-    metrics._remove_abandoned(tmp_path)
+    sharing._remove_abandoned(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept - {"progress-workers-2-in-use"}
 
 
@@ -115,8 +139,7 @@ def worker_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]
     """Let two workers count a request each, and return their files."""
     for worker in (1, 2):
         monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue(lambda worker=worker: worker))  # type: ignore[no-untyped-call]
-        duration = Histogram(metrics.DURATION._name, "Time.", metrics.DURATION._labelnames, registry=None)
-        duration.labels("GET", "/{}", 200).observe(0.01)
+        Figures().duration.labels("GET", "/{}", 200).observe(0.01)
     return sorted(directory.glob("histogram_*.db"))
 
 
@@ -149,10 +172,12 @@ def test_a_file_that_cannot_be_read_leaves_the_figures_of_the_others(
     assert counted(anonymous)["GET", "/{}", "200"] == 1
 
 
-def figures(caller: Caller) -> dict[tuple[str, str], float]:
+def told(caller: Caller) -> dict[tuple[str, str], float]:
     """Return the figures of the journal, by name and webhook."""
-    families = text_string_to_metric_families(caller.get("/metrics").text)
-    samples = [sample for family in families if family.type == "gauge" for sample in family.samples]
+    found = families(caller.get("/metrics").text).values()
+    samples = [
+        sample for family in found if family.name.startswith(("changes_", "webhook_")) for sample in family.samples
+    ]
     return {(sample.name, sample.labels.get("webhook", "")): sample.value for sample in samples}
 
 
@@ -171,7 +196,7 @@ def test_what_waits_for_webhooks_is_told_with_its_age(
         failing = update(Webhook).where(Webhook.id == "all")
         connection.execute(failing.values(failing_since=hour_ago, next_try_at=hour_ago))
 
-    found = figures(anonymous)
+    found = told(anonymous)
     assert found.pop(("webhook_pending_seconds", "all")) == pytest.approx(3600, abs=60)
     assert found.pop(("webhook_pending_seconds", "paused")) == pytest.approx(3600, abs=60)
     assert found.pop(("webhook_failing_seconds", "all")) == pytest.approx(3600, abs=60)
@@ -201,9 +226,9 @@ def test_how_long_an_open_transaction_delays_the_feed_is_told(
         with engine_of(app).begin() as other:
             hour_ago = datetime.now(UTC) - timedelta(hours=1)
             other.execute(update(Change).where(Change.user_id == "sam").values(recorded_at=hour_ago))
-        assert figures(anonymous)["changes_delay_seconds", ""] == pytest.approx(3600, abs=60)
+        assert told(anonymous)["changes_delay_seconds", ""] == pytest.approx(3600, abs=60)
     wait_until_settled(app)
-    assert figures(anonymous)["changes_delay_seconds", ""] == 0
+    assert told(anonymous)["changes_delay_seconds", ""] == 0
 
 
 def test_requests_are_told_while_the_database_is_away(tmp_path: Path) -> None:
@@ -211,4 +236,211 @@ def test_requests_are_told_while_the_database_is_away(tmp_path: Path) -> None:
         caller = Caller(app)
         caller.get("/healthz")
         assert counted(caller)["GET", "/healthz", "200"] >= 1
-        assert figures(caller) == {}
+        assert told(caller) == {}
+
+
+Sample = tuple[str, frozenset[tuple[str, str]]]
+
+
+def samples(caller: Caller) -> dict[Sample, float]:
+    """Return every sample that Prometheus would read."""
+    found = families(caller.get("/metrics").text).values()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value for family in found for sample in family.samples
+    }
+
+
+@contextmanager
+def grows(caller: Caller, *names: str) -> Iterator[dict[str, float]]:
+    """Yield a dictionary that in the end has by how much samples have grown, written as Prometheus writes them."""
+    before, by = samples(caller), dict[str, float]()
+    yield by
+    for (name, labels), value in samples(caller).items():
+        growth = value - before.get((name, labels), 0)
+        if growth and name.startswith(names):
+            text = ",".join(f'{label}="{given}"' for label, given in sorted(labels))
+            by[f"{name}{{{text}}}" if text else name] = growth
+
+
+def value_of(caller: Caller, name: str) -> float:
+    """Return the value of a sample without labels."""
+    return samples(caller)[name, frozenset()]
+
+
+UPDATE = {"contentId": "sets", "progressPercentage": 100}
+
+
+def test_what_was_committed_is_counted_once(anonymous: Caller, service: Callers, publish: Publish) -> None:
+    publish("algebra", ["sets", "sums"])
+    key = {"Idempotency-Key": "sam-1"}
+    both = [{"userId": name, **UPDATE} for name in ("kim", "lea")]
+    with grows(
+        anonymous, "progress_updates", "progress_changes", "progress_replays", "progress_batch", "progress_group"
+    ) as by:
+        for _ in range(3):
+            service().post("/api/progress", json={"userId": "sam", **UPDATE}, headers=key)
+        service().post("/api/progress/batch", json={"updates": both})
+        service().post("/api/progress/batch", json={"updates": [*both, {"userId": "lea", "contentId": "unknown"}]})
+        publish("algebra", ["sets"])
+
+    assert by.pop("progress_batch_updates_sum") == 2
+    assert by.pop("progress_group_requests_sum") == 3
+    assert {name: growth for name, growth in by.items() if "bucket" not in name} == {
+        "progress_updates_total": 3,
+        "progress_replays_total": 2,
+        'progress_changes_total{type="enrollment.created"}': 3,
+        'progress_changes_total{type="content.completed"}': 3,
+        'progress_changes_total{type="enrollment.completed"}': 3,
+        'progress_changes_total{type="module.published"}': 1,
+        "progress_batch_updates_count": 1,
+        "progress_group_requests_count": 3,
+    }
+
+
+def test_problems_are_counted_by_their_cause(app: Flask, anonymous: Caller, service: Callers) -> None:
+    expired = token("sam", "student", exp=datetime.now(UTC) - timedelta(hours=1))
+    with grows(anonymous, "progress_problems") as by:
+        anonymous.get("/api/progress/sam")
+        bearing(app, f"Bearer {expired}").get("/api/progress/sam")
+        bearing(app, f"Bearer {expired[:-9]}AAAAAAAAA").get("/api/progress/sam")
+        service().post("/api/progress", json={"userId": "sam", "contentId": "unknown"})
+    assert by == {
+        'progress_problems_total{cause="",problem="unauthorized"}': 1,
+        'progress_problems_total{cause="ExpiredSignatureError",problem="unauthorized"}': 1,
+        'progress_problems_total{cause="InvalidSignatureError",problem="unauthorized"}': 1,
+        'progress_problems_total{cause="UnknownContent",problem="unknown-content"}': 1,
+    }
+
+
+def test_retries_are_counted_by_their_cause_and_what_was_not_committed_is_not(
+    database_url: str, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+    with application(database_url, LOCK_TIMEOUT=1) as app, engine_of(app).connect() as other:
+        service = Caller(app, "service", "lms")
+        assert service.post("/api/progress", json={"userId": "sam", **UPDATE}).status_code == 201
+        cause = {"sqlite": "OperationalError", "postgresql": "LockNotAvailable"}[other.dialect.name]
+        with grows(Caller(app), "progress_transaction", "progress_problems", "progress_changes") as by, other.begin():
+            other.execute(update(Enrollment).values(enrolled_at=datetime.now(UTC)))
+            answer = service.put("/api/enrollments/sam/algebra", json={"counted": False})
+            assert answer.status_code == 503
+    assert by == {
+        f'progress_transaction_retries_total{{cause="{cause}"}}': 1,
+        f'progress_problems_total{{cause="{cause}",problem="unavailable"}}': 1,
+    }
+
+
+def test_every_connection_of_the_pool_is_counted_and_so_is_who_gets_none(postgres_url: str) -> None:
+    migrate(postgres_url)
+    with application(postgres_url, POOL_SIZE=2, POOL_TIMEOUT=0) as app:
+        caller = Caller(app, "service", "lms")
+        assert value_of(caller, "progress_pool_connections_limit") == 2
+        with grows(caller, "progress_pool", "progress_problems") as by, ExitStack() as held:
+            for _ in range(2):
+                held.enter_context(engine_of(app).connect())
+            assert caller.get("/api/catalog/modules").status_code == 503
+        assert by['progress_problems_total{cause="TimeoutError",problem="unavailable"}'] == 1
+        assert by["progress_pool_wait_seconds_count"] > 0
+        assert by["progress_pool_wait_seconds_sum"] > 0
+        found: list[float] = []
+
+        def look(_: Connection) -> None:
+            found.append(figures.own().connections._value.get())
+
+        with app.app_context():
+            database.read(look)
+        assert found == [1]
+        assert value_of(caller, "progress_pool_connections_in_use") == 0
+
+
+def test_a_request_is_in_flight_until_it_is_answered(anonymous: Caller) -> None:
+    anonymous.get("/nowhere")
+    assert value_of(anonymous, "progress_requests_in_flight") == 1, "it is the scrape itself"
+
+
+def test_versions_and_schemas_are_told(app: Flask, anonymous: Caller) -> None:
+    def told_of(name: str) -> dict[str, str]:
+        (labels,) = (dict(labels) for found, labels in samples(anonymous) if found == name)
+        return labels
+
+    schema = {"schema": NEWEST}
+    assert told_of("progress_build_info") == {
+        "version": version("progress-service"),
+        "python": platform.python_version(),
+        **schema,
+    }
+    assert told_of("progress_database_info") == schema
+    with at(app, "0001"):
+        assert told_of("progress_database_info") == {"schema": "0001"}
+        assert told_of("progress_build_info").items() > schema.items()
+
+
+def test_the_last_verification_is_told(app: Flask, anonymous: Caller, service: Callers, publish: Publish) -> None:
+    assert "progress_verified_timestamp_seconds" not in anonymous.get("/metrics").text
+    publish("algebra", ["sets"])
+    service().post("/api/progress", json={"userId": "sam", **UPDATE})
+    with engine_of(app).begin() as connection:
+        connection.execute(update(Enrollment).values(time_spent_seconds=7))
+    app.test_cli_runner().invoke(args=["progress", "verify", "--repair"])
+    assert value_of(anonymous, "progress_verified_drifts") > 0
+    app.test_cli_runner().invoke(args=["progress", "verify"])
+    assert value_of(anonymous, "progress_verified_drifts") == 0
+    now = datetime.now(UTC).timestamp()
+    assert value_of(anonymous, "progress_verified_timestamp_seconds") == pytest.approx(now, abs=60)
+
+
+def test_stored_answers_and_what_is_purged_are_counted(database_url: str, anonymous: Caller, publish: Publish) -> None:
+    publish("algebra", ["sets"])
+    with application(database_url, PURGE_SECONDS=1) as app:
+        service, kinds = Caller(app, "service", "lms"), ("progress_purge",)
+        service.post("/api/progress", json={"userId": "sam", **UPDATE}, headers={"Idempotency-Key": "sam-1"})
+        with engine_of(app).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ANALYZE"))
+        assert value_of(anonymous, "progress_stored_answers") == 1
+        with engine_of(app).begin() as connection:
+            connection.execute(update(StoredAnswer).values(stored_at=datetime.now(UTC) - timedelta(days=2)))
+    with application(database_url, PURGE_SECONDS=1) as app, grows(anonymous, *kinds) as by:
+        Caller(app, "service", "lms").post("/api/progress", json={"userId": "sam", **UPDATE})
+    assert by == {'progress_purged_rows_total{kind="answers"}': 1}
+
+
+def test_what_processes_use_is_told(anonymous: Caller) -> None:
+    assert value_of(anonymous, "progress_workers") == 1
+    assert value_of(anonymous, "process_resident_memory_bytes") > 2**24
+    assert 0 < value_of(anonymous, "process_open_fds") < value_of(anonymous, "process_max_fds")
+    assert value_of(anonymous, "process_cpu_seconds_total") == pytest.approx(sum(os.times()[:4]), abs=1)
+
+
+@pytest.mark.parametrize("usual_app", ["sqlite"], indirect=True)
+def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays(
+    app: Flask, database_url: str, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+
+    def read(server: Server, name: str) -> float:
+        (line,) = [line for line in server.metrics() if line.startswith(f"{name} ")]
+        return float(line.split()[1])
+
+    def wait_until(server: Server, **expected: float) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            with suppress(OSError):  # a worker has accepted the scrape, and was killed
+                if all(read(server, f"progress_{name}") == value for name, value in expected.items()):
+                    return
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    with gunicorn(database_url) as server, ThreadPoolExecutor() as client:
+        assert server.call("POST", "/api/progress", UPDATE)[0].status == 201
+        with engine_of(app).begin():  # which holds the only lock
+            cut = client.submit(server.call, "POST", "/api/progress", UPDATE)
+            wait_until(server, requests_in_flight=2, pool_connections_in_use=1, workers=2)
+            killed = server.workers()
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            with pytest.raises((ConnectionError, HTTPException)):
+                cut.result(PATIENCE_SECONDS)
+            wait_until(server, requests_in_flight=1, pool_connections_in_use=0, workers=2)
+            assert not set(server.workers()) & set(killed)
+        assert read(server, "progress_updates_total") == 1
+        assert read(server, "process_cpu_seconds_total") > 0

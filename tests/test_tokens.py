@@ -1,6 +1,7 @@
 """Tokens as identity providers issue them: their keys, how these change, and where the role stands."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 from flask_jwt_extended import decode_token
 
+from progress_service import figures
 from progress_service.config import ConfigurationError
 from progress_service.web import auth, keys
 from progress_service.web.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
@@ -410,6 +412,24 @@ DOWN: dict[str, Callable[[Clock, Provider], Answer]] = {
 
 
 class TestProviderDown:
+    def test_the_metrics_tell_of_every_try_and_of_the_last_that_succeeded(
+        self, app: Flask, clock: Clock, provider: Provider
+    ) -> None:
+        def told() -> dict[str, float]:
+            lines = bearing(app, "").get("/metrics").text.splitlines()
+            pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("progress_token_key"))
+            return {name.removeprefix("progress_token_key"): float(value) for name, value in pairs}
+
+        figures.begin()
+        assert status(app, of("1")) == ACCEPTED
+        first = told()
+        assert first.pop("s_fetched_timestamp_seconds") == pytest.approx(time.time(), abs=60)
+        assert first == {'_fetches_total{outcome="succeeded"}': 1}
+        provider.answer = respond({}, 500)
+        clock.advance(LIFETIME)
+        assert status(app, of("1")) == ACCEPTED
+        assert told().items() > {**first, '_fetches_total{outcome="failed"}': 1}.items()
+
     @pytest.mark.parametrize("answer", DOWN.values(), ids=DOWN)
     def test_the_last_keys_are_used_meanwhile_and_the_provider_is_left_in_peace(
         self, answer: Callable[[Clock, Provider], Answer], app: Flask, clock: Clock, provider: Provider

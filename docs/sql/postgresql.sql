@@ -3893,6 +3893,443 @@ FROM (
 COMMIT;
 
 
+-- GET /api/progress/stats/{moduleId}/matrix
+-- =========================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+-- analytics.matrix.contents: List the current contents of a module in their order.
+SELECT
+  contents.id,
+  contents.title
+FROM contents
+WHERE
+  contents.module_id = CAST(%(module_id_1)s AS VARCHAR) AND NOT contents.retired
+ORDER BY
+  contents.ordinal;
+
+-- analytics.roster.page (5): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_1)s AS INT)
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_2
+UNION ALL
+SELECT
+  anon_3.user_id,
+  anon_3.module_id,
+  anon_3.status,
+  anon_3.enrolled_at,
+  anon_3.weighted_sum,
+  anon_3.completed_contents,
+  anon_3.time_spent_seconds,
+  anon_3.completed_at,
+  anon_3.last_activity_at,
+  anon_3.last_content_id,
+  anon_3.enrolled_by_update,
+  anon_3.counted,
+  anon_3.last_is_excused,
+  anon_3.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_3)s AS VARCHAR)
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_3)s AS INT)
+) AS anon_3
+UNION ALL
+SELECT
+  anon_4.user_id,
+  anon_4.module_id,
+  anon_4.status,
+  anon_4.enrolled_at,
+  anon_4.weighted_sum,
+  anon_4.completed_contents,
+  anon_4.time_spent_seconds,
+  anon_4.completed_at,
+  anon_4.last_activity_at,
+  anon_4.last_content_id,
+  anon_4.enrolled_by_update,
+  anon_4.counted,
+  anon_4.last_is_excused,
+  anon_4.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_4)s AS VARCHAR)
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_4)s AS INT)
+) AS anon_4;
+
+-- statements.read_records: Read the records under the enrollments of the keys.
+SELECT
+  progress_record.id,
+  progress_record.user_id,
+  progress_record.module_id,
+  progress_record.content_id,
+  progress_record.started_at,
+  progress_record.last_activity_at,
+  progress_record.furthest_percentage,
+  progress_record.time_spent_seconds,
+  progress_record.score,
+  progress_record.max_score,
+  progress_record.position,
+  progress_record.position_at,
+  progress_record.completed_at,
+  progress_record.reached_at,
+  progress_record.passed_at,
+  progress_record.excused_at
+FROM (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+JOIN LATERAL (
+  SELECT
+    progress_records.id AS id,
+    progress_records.user_id AS user_id,
+    progress_records.module_id AS module_id,
+    progress_records.content_id AS content_id,
+    progress_records.started_at AS started_at,
+    progress_records.last_activity_at AS last_activity_at,
+    progress_records.furthest_percentage AS furthest_percentage,
+    progress_records.time_spent_seconds AS time_spent_seconds,
+    progress_records.score AS score,
+    progress_records.max_score AS max_score,
+    progress_records.position AS position,
+    progress_records.position_at AS position_at,
+    progress_records.completed_at AS completed_at,
+    progress_records.reached_at AS reached_at,
+    progress_records.passed_at AS passed_at,
+    progress_records.excused_at AS excused_at
+  FROM progress_records
+  WHERE
+    progress_records.user_id = enrollment_keys.user_id
+  LIMIT ALL
+  OFFSET 0
+) AS progress_record
+  ON TRUE
+WHERE
+  CAST(progress_record.module_id AS VARCHAR) = enrollment_keys.module_id;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/matrix.csv
+-- =============================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+-- analytics.matrix.contents, as above
+
+SELECT set_config('lock_timeout', '10000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
+-- analytics.roster.page (5), as above
+
+-- statements.read_records, as above
+
+-- analytics.roster.page (6): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND (
+      enrollments.user_id
+    ) > (
+      CAST(%(param_1)s AS VARCHAR)
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+    AND (
+      enrollments.user_id
+    ) > (
+      CAST(%(param_3)s AS VARCHAR)
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_4)s AS INT)
+) AS anon_2
+UNION ALL
+SELECT
+  anon_3.user_id,
+  anon_3.module_id,
+  anon_3.status,
+  anon_3.enrolled_at,
+  anon_3.weighted_sum,
+  anon_3.completed_contents,
+  anon_3.time_spent_seconds,
+  anon_3.completed_at,
+  anon_3.last_activity_at,
+  anon_3.last_content_id,
+  anon_3.enrolled_by_update,
+  anon_3.counted,
+  anon_3.last_is_excused,
+  anon_3.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_3)s AS VARCHAR)
+    AND (
+      enrollments.user_id
+    ) > (
+      CAST(%(param_5)s AS VARCHAR)
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_6)s AS INT)
+) AS anon_3
+UNION ALL
+SELECT
+  anon_4.user_id,
+  anon_4.module_id,
+  anon_4.status,
+  anon_4.enrolled_at,
+  anon_4.weighted_sum,
+  anon_4.completed_contents,
+  anon_4.time_spent_seconds,
+  anon_4.completed_at,
+  anon_4.last_activity_at,
+  anon_4.last_content_id,
+  anon_4.enrolled_by_update,
+  anon_4.counted,
+  anon_4.last_is_excused,
+  anon_4.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_4)s AS VARCHAR)
+    AND (
+      enrollments.user_id
+    ) > (
+      CAST(%(param_7)s AS VARCHAR)
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT CAST(%(param_8)s AS INT)
+) AS anon_4;
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}/timeline
 -- ===========================================
 
@@ -3930,7 +4367,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- analytics.queries.statistics, as above
 
--- analytics.roster.page (5): List the first learners behind a position, or from the start.
+-- analytics.roster.page (7): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -4731,62 +5168,7 @@ JOIN (
   ON enrollments.user_id = enrollment_keys.user_id
   AND enrollments.module_id = enrollment_keys.module_id;
 
--- statements.read_records: Read the records under the enrollments of the keys.
-SELECT
-  progress_record.id,
-  progress_record.user_id,
-  progress_record.module_id,
-  progress_record.content_id,
-  progress_record.started_at,
-  progress_record.last_activity_at,
-  progress_record.furthest_percentage,
-  progress_record.time_spent_seconds,
-  progress_record.score,
-  progress_record.max_score,
-  progress_record.position,
-  progress_record.position_at,
-  progress_record.completed_at,
-  progress_record.reached_at,
-  progress_record.passed_at,
-  progress_record.excused_at
-FROM (
-  SELECT
-    (
-      enrollment_keys_json.value ->> 0
-    ) COLLATE "C" AS user_id,
-    (
-      enrollment_keys_json.value ->> 1
-    ) COLLATE "C" AS module_id,
-    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
-  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
-) AS enrollment_keys
-JOIN LATERAL (
-  SELECT
-    progress_records.id AS id,
-    progress_records.user_id AS user_id,
-    progress_records.module_id AS module_id,
-    progress_records.content_id AS content_id,
-    progress_records.started_at AS started_at,
-    progress_records.last_activity_at AS last_activity_at,
-    progress_records.furthest_percentage AS furthest_percentage,
-    progress_records.time_spent_seconds AS time_spent_seconds,
-    progress_records.score AS score,
-    progress_records.max_score AS max_score,
-    progress_records.position AS position,
-    progress_records.position_at AS position_at,
-    progress_records.completed_at AS completed_at,
-    progress_records.reached_at AS reached_at,
-    progress_records.passed_at AS passed_at,
-    progress_records.excused_at AS excused_at
-  FROM progress_records
-  WHERE
-    progress_records.user_id = enrollment_keys.user_id
-  LIMIT ALL
-  OFFSET 0
-) AS progress_record
-  ON TRUE
-WHERE
-  CAST(progress_record.module_id AS VARCHAR) = enrollment_keys.module_id;
+-- statements.read_records, as above
 
 -- statements.read_days: Read the days of activity under the enrollments of the keys.
 SELECT
@@ -5437,7 +5819,7 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
--- operations.readiness.revision: Read the revision of the database's schema; None if it has no schema yet.
+-- store.revisions.of: Return the revision of a database, or None if it has no schema.
 SELECT
   pg_catalog.pg_class.relname
 FROM pg_catalog.pg_class
@@ -5457,7 +5839,7 @@ WHERE
   AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid)
   AND pg_catalog.pg_namespace.nspname <> CAST(%(nspname_1)s AS VARCHAR);
 
--- operations.readiness.revision (2): Read the revision of the database's schema; None if it has no schema yet.
+-- store.revisions.of (2): Return the revision of a database, or None if it has no schema.
 SELECT
   version_num
 FROM alembic_version;

@@ -3138,6 +3138,422 @@ FROM (
 COMMIT;
 
 
+-- GET /api/progress/stats/{moduleId}/matrix
+-- =========================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module, as above
+
+-- analytics.matrix.contents: List the current contents of a module in their order.
+SELECT
+  contents.id,
+  contents.title
+FROM contents
+WHERE
+  contents.module_id = ? AND contents.retired = 0
+ORDER BY
+  contents.ordinal;
+
+-- analytics.roster.page (5): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ? AND enrollments.status = ?
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ? AND enrollments.status = ?
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_2
+UNION ALL
+SELECT
+  anon_3.user_id,
+  anon_3.module_id,
+  anon_3.status,
+  anon_3.enrolled_at,
+  anon_3.weighted_sum,
+  anon_3.completed_contents,
+  anon_3.time_spent_seconds,
+  anon_3.completed_at,
+  anon_3.last_activity_at,
+  anon_3.last_content_id,
+  anon_3.enrolled_by_update,
+  anon_3.counted,
+  anon_3.last_is_excused,
+  anon_3.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ? AND enrollments.status = ?
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_3
+UNION ALL
+SELECT
+  anon_4.user_id,
+  anon_4.module_id,
+  anon_4.status,
+  anon_4.enrolled_at,
+  anon_4.weighted_sum,
+  anon_4.completed_contents,
+  anon_4.time_spent_seconds,
+  anon_4.completed_at,
+  anon_4.last_activity_at,
+  anon_4.last_content_id,
+  anon_4.enrolled_by_update,
+  anon_4.counted,
+  anon_4.last_is_excused,
+  anon_4.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ? AND enrollments.status = ?
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_4;
+
+-- statements.read_records: Read the records under the enrollments of the keys.
+SELECT
+  progress_records.id,
+  progress_records.user_id,
+  progress_records.module_id,
+  progress_records.content_id,
+  progress_records.started_at,
+  progress_records.last_activity_at,
+  progress_records.furthest_percentage,
+  progress_records.time_spent_seconds,
+  progress_records.score,
+  progress_records.max_score,
+  progress_records.position,
+  progress_records.position_at,
+  progress_records.completed_at,
+  progress_records.reached_at,
+  progress_records.passed_at,
+  progress_records.excused_at
+FROM (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+JOIN progress_records
+  ON progress_records.user_id = enrollment_keys.user_id
+WHERE
+  CAST(progress_records.module_id AS TEXT) = enrollment_keys.module_id;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/matrix.csv
+-- =============================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module, as above
+
+-- analytics.matrix.contents, as above
+
+-- analytics.roster.page (5), as above
+
+-- statements.read_records, as above
+
+-- analytics.roster.page (6): List the first learners behind a position, or from the start.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND (
+      enrollments.user_id
+    ) > (
+      ?
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND (
+      enrollments.user_id
+    ) > (
+      ?
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_2
+UNION ALL
+SELECT
+  anon_3.user_id,
+  anon_3.module_id,
+  anon_3.status,
+  anon_3.enrolled_at,
+  anon_3.weighted_sum,
+  anon_3.completed_contents,
+  anon_3.time_spent_seconds,
+  anon_3.completed_at,
+  anon_3.last_activity_at,
+  anon_3.last_content_id,
+  anon_3.enrolled_by_update,
+  anon_3.counted,
+  anon_3.last_is_excused,
+  anon_3.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND (
+      enrollments.user_id
+    ) > (
+      ?
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_3
+UNION ALL
+SELECT
+  anon_4.user_id,
+  anon_4.module_id,
+  anon_4.status,
+  anon_4.enrolled_at,
+  anon_4.weighted_sum,
+  anon_4.completed_contents,
+  anon_4.time_spent_seconds,
+  anon_4.completed_at,
+  anon_4.last_activity_at,
+  anon_4.last_content_id,
+  anon_4.enrolled_by_update,
+  anon_4.counted,
+  anon_4.last_is_excused,
+  anon_4.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND (
+      enrollments.user_id
+    ) > (
+      ?
+    )
+  ORDER BY
+    enrollments.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_4;
+
+COMMIT;
+
+
 -- GET /api/progress/stats/{moduleId}/timeline
 -- ===========================================
 
@@ -3177,7 +3593,7 @@ BEGIN;
 
 -- analytics.queries.statistics, as above
 
--- analytics.roster.page (5): List the first learners behind a position, or from the start.
+-- analytics.roster.page (7): List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3938,35 +4354,7 @@ JOIN (
   ON enrollments.user_id = enrollment_keys.user_id
   AND enrollments.module_id = enrollment_keys.module_id;
 
--- statements.read_records: Read the records under the enrollments of the keys.
-SELECT
-  progress_records.id,
-  progress_records.user_id,
-  progress_records.module_id,
-  progress_records.content_id,
-  progress_records.started_at,
-  progress_records.last_activity_at,
-  progress_records.furthest_percentage,
-  progress_records.time_spent_seconds,
-  progress_records.score,
-  progress_records.max_score,
-  progress_records.position,
-  progress_records.position_at,
-  progress_records.completed_at,
-  progress_records.reached_at,
-  progress_records.passed_at,
-  progress_records.excused_at
-FROM (
-  SELECT
-    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
-    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
-    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
-  FROM JSON_EACH(?) AS enrollment_keys_json
-) AS enrollment_keys
-JOIN progress_records
-  ON progress_records.user_id = enrollment_keys.user_id
-WHERE
-  CAST(progress_records.module_id AS TEXT) = enrollment_keys.module_id;
+-- statements.read_records, as above
 
 -- statements.read_days: Read the days of activity under the enrollments of the keys.
 SELECT
@@ -4623,7 +5011,7 @@ BEGIN;
 
 PRAGMA main.table_info("alembic_version");
 
--- operations.readiness.revision: Read the revision of the database's schema; None if it has no schema yet.
+-- store.revisions.of: Return the revision of a database, or None if it has no schema.
 SELECT
   version_num
 FROM alembic_version;

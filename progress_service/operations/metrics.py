@@ -1,100 +1,139 @@
-"""The number and the durations of requests, for Prometheus, and how far others are behind the journal.
+"""What Prometheus is told: the figures of all workers, and what the database says.
 
-Under gunicorn each worker keeps its figures in a file, and the worker that is asked adds up the files of all workers.
-The figures of the journal are read from the database by the worker that is asked.
+Under gunicorn each worker keeps its figures in files, and the worker that is asked adds up the files of all workers.
+The worker that is asked also reads the database.
 """
 
-import fcntl
 import os
-import shutil
-import tempfile
+import platform
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from importlib.metadata import version
+from typing import NamedTuple
 
 from flask import Flask, Response, current_app, request
-from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest, values
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.mmap_dict import MmapedDict
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from progress_service import facts
-from progress_service.store import database, webhooks
+from progress_service import facts, figures
+from progress_service.operations.sharing import DIRECTORY, Processes, Workers, alive
+from progress_service.store import database, housekeeping, revisions, verification, webhooks
+from progress_service.store.verification import Verified
 from progress_service.store.webhooks import Pending, StoredWebhook
-
-DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable with the directory of these files, which the library reads."""
-PREFIX = "progress-workers-"
-"""The prefix of the names of these directories. The process that uses a directory locks it until it ends."""
-
-disable_created_metrics()  # type: ignore[no-untyped-call]  # figures of several workers have none
-REGISTRY = CollectorRegistry()
-DURATION = Histogram(
-    "http_request_duration_seconds",
-    "Time from a request's arrival until its answer begins.",
-    ["method", "route", "status"],
-    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-    registry=REGISTRY,
-)
 
 
 def register(app: Flask) -> None:
     """Count every request by its method, route and status; all requests without a route count as one route."""
+    app.before_request(_begin)
     app.after_request(_observe)
 
 
+def _begin() -> None:
+    figures.own().in_flight.inc()
+
+
 def _observe(response: Response) -> Response:
+    known, own = facts.current(), figures.own()
+    own.in_flight.dec()
     labels = (request.method, request.url_rule.rule) if request.url_rule else ("any", "unmatched")
-    DURATION.labels(*labels, response.status_code).observe(time.perf_counter() - facts.current().began)
+    own.duration_of(*labels, response.status_code).observe(time.perf_counter() - known.began)
+    if known.problem:
+        own.problems.labels(known.problem, known.cause).inc()
+    if "Idempotency-Replayed" in response.headers:
+        own.replays.inc()
     return response
 
 
 def exposition() -> bytes:
     """Return the figures of all workers, or of this process if it is alone, in the format of Prometheus."""
-    if DIRECTORY not in os.environ:
-        requests = generate_latest(REGISTRY)
+    if DIRECTORY in os.environ:
+        counted = CollectorRegistry()
+        counted.register(Workers())
     else:
-        workers = CollectorRegistry()
-        workers.register(Workers())
-        requests = generate_latest(workers)
-    journal = CollectorRegistry()
-    journal.register(Journal())
-    return requests + generate_latest(journal)
+        counted = figures.own().registry
+    asked = CollectorRegistry()
+    for collector in (Build(), Processes(), Database()):
+        asked.register(collector)
+    return generate_latest(counted) + generate_latest(asked)
 
 
-class Journal(Collector):
-    """How far the feed of changes and the webhooks are behind; nothing while the database cannot be read."""
+class Asked(Collector):
+    """What is found out when it is asked for."""
 
     def describe(self) -> Iterable[Metric]:
-        return []  # so that the database is not read twice
+        return []  # so that nothing is found out twice
+
+
+class Build(Asked):
+    """What is served: its version and Python, the schema that it needs, and the connections that it may have."""
+
+    def collect(self) -> Iterable[Metric]:
+        labels = {"version": version("progress-service"), "python": platform.python_version(), "schema": _newest()}
+        yield _info("progress_build_info", "This version, its Python, and the newest schema that it knows.", labels)
+        most = len(alive()) * current_app.config["POOL_SIZE"]
+        yield _gauge("progress_pool_connections_limit", "Connections that all workers may have.", most)
+
+
+class Stored(NamedTuple):
+    """What the database says."""
+
+    answers: int
+    verified: Verified | None
+    delayed_since: datetime | None
+    waiting: list[tuple[StoredWebhook, Pending]]
+
+
+class Database(Asked):
+    """The state of the database; nothing while it cannot be read."""
 
     def collect(self) -> Iterable[Metric]:
         try:
-            delayed_since, waiting = database.read(_read_journal)
+            schema = database.read(revisions.of) or "none"
+            yield _info("progress_database_info", "The schema of the database.", {"schema": schema})
+            stored = database.read(_read)
         except SQLAlchemyError as error:
-            current_app.logger.warning("the journal cannot be read: %s", type(error).__name__)
+            current_app.logger.warning("the database cannot be read: %s", type(error).__name__)
             return
         now = datetime.now(UTC)
-        delay = GaugeMetricFamily(
-            "changes_delay_seconds", "Age of the oldest change that waits for an open transaction."
-        )
-        delay.add_metric([], _age(delayed_since, now))
-        yield delay
+        yield _gauge("progress_stored_answers", "Stored answers, as last estimated by PostgreSQL.", stored.answers)
+        if stored.verified:
+            at, drifts = stored.verified
+            yield _gauge("progress_verified_timestamp_seconds", "When the figures were last verified.", at.timestamp())
+            yield _gauge("progress_verified_drifts", "Figures that differed then from their recount.", drifts)
+        delay = _age(stored.delayed_since, now)
+        yield _gauge("changes_delay_seconds", "Age of the oldest change that waits for an open transaction.", delay)
         for name, description, value in WEBHOOK_FIGURES:
             family = GaugeMetricFamily(f"webhook_{name}", description, labels=["webhook"])
-            for webhook, pending in waiting:
+            for webhook, pending in stored.waiting:
                 family.add_metric([webhook.id], value(webhook, pending, now))
             yield family
 
 
-def _read_journal(connection: Connection) -> tuple[datetime | None, list[tuple[StoredWebhook, Pending]]]:
-    waiting = [(webhook, webhooks.pending(connection, webhook)) for webhook in webhooks.listed(connection)]
-    return webhooks.delayed_since(connection), waiting
+def _newest() -> str:
+    return revisions.newest(current_app.extensions["migrate"].directory)
+
+
+def _read(connection: Connection) -> Stored:
+    return Stored(
+        housekeeping.count_answers(connection),
+        verification.last(connection),
+        webhooks.delayed_since(connection),
+        [(webhook, webhooks.pending(connection, webhook)) for webhook in webhooks.listed(connection)],
+    )
+
+
+def _gauge(name: str, description: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, description, value=value)
+
+
+def _info(name: str, description: str, labels: dict[str, str]) -> Metric:
+    family = GaugeMetricFamily(name, description, labels=list(labels))
+    family.add_metric(list(labels.values()), 1)
+    return family
 
 
 def _age(since: datetime | None, now: datetime) -> float:
@@ -120,71 +159,3 @@ WEBHOOK_FIGURES: list[tuple[str, str, Callable[[StoredWebhook, Pending, datetime
     ),
 ]
 """The figures of each webhook: name, description, and how it is calculated."""
-
-
-class Workers(Collector):
-    """The figures of all workers with readable files; workers that were killed or just begin may have none."""
-
-    def collect(self) -> Iterable[Metric]:
-        files = map(str, Path(os.environ[DIRECTORY]).glob("*.db"))
-        merged: Iterable[Metric] = MultiProcessCollector.merge(  # type: ignore[no-untyped-call]
-            [file for file in files if _is_readable(file)]
-        )
-        return merged
-
-
-def _is_readable(file: str) -> bool:
-    """Tell whether a file holds only figures; with other content the library would fail, or read for ever."""
-    end = 0
-    try:
-        if not os.path.getsize(file):
-            return False
-        for *_, place in MmapedDict.read_all_values_from_file(file):  # type: ignore[no-untyped-call]
-            if place <= end:
-                raise ValueError("an entry does not end behind the last")
-            end = place
-        MultiProcessCollector.merge([file])  # type: ignore[no-untyped-call]
-    except Exception as error:  # any error that meaningless bytes lead to
-        current_app.logger.warning("figures of a worker cannot be read: %s", type(error).__name__)
-        return False
-    return True
-
-
-def share(parent: str | None, user: int, group: int) -> None:
-    """Make a directory that the workers of this process, which run as a user and a group, share for their figures."""
-    _remove_abandoned(Path(parent or tempfile.gettempdir()))
-    # The directory is locked before it gets its name: unlocked, it would be removed as abandoned.
-    made = Path(tempfile.mkdtemp(dir=parent))
-    os.chown(made, user, group)
-    with suppress(OSError):  # a file system without locks, where no directory is removed either
-        _lock(made)
-    os.environ[DIRECTORY] = str(made.rename(made.with_name(f"{PREFIX}{os.getpid()}-{made.name}")))
-    # The library chose between one process and several when it was imported.
-    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
-
-
-def end_sharing() -> None:
-    """Remove the files of the workers."""
-    shutil.rmtree(os.environ.pop(DIRECTORY))
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove the directories of processes that were killed."""
-    for directory in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is in use, or belongs to another user
-            lock = _lock(directory)
-            try:
-                shutil.rmtree(directory)
-            finally:
-                os.close(lock)
-
-
-def _lock(directory: Path) -> int:
-    """Lock a directory until this process and its children end. Raises OSError if another process holds the lock."""
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        raise
-    return opened

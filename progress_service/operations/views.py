@@ -77,7 +77,7 @@ def readyz() -> Response:
 @open_to_all
 @answers({"type": "string"}, 200, content_type="text/plain")
 def read_metrics() -> Response:
-    """Tell Prometheus of the requests and their durations, and how far the feed and the webhooks are behind."""
+    """Tell Prometheus how the service works: requests, transactions, workers, and the state of the database."""
     return Response(metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -1,11 +1,13 @@
 """The endpoints about a learner's progress."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from flask import current_app
 
+from progress_service import figures
 from progress_service.calculations import Update
 from progress_service.progress import queries
 from progress_service.progress.documents import (
@@ -28,6 +30,7 @@ from progress_service.progress.schemas import (
     update_schema,
 )
 from progress_service.store import corrections, journal, recorder
+from progress_service.store.database import when_committed
 from progress_service.store.journal import COMPLETIONS
 from progress_service.store.learning import EnrollmentKey, Recorded
 from progress_service.store.recorder import NoRecord, UnknownContent, refuse
@@ -116,6 +119,7 @@ def send_batch(call: Call) -> Answer:
     updates = [_update(call, body) for body in call.body["updates"]]
     with refused_at("/updates/{}"):
         recorded = _record([call], updates)
+    when_committed(call.connection, partial(figures.own().batches.observe, len(updates)))
     told = journal.of_updates(recorded.steps, recorded.before, recorded.modules, each_alone=False)
     completions = [change for change in told if change.type in COMPLETIONS]
     named = {completion.user_id for completion in completions} or {call.caller.id}

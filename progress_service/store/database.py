@@ -6,9 +6,9 @@ docs/architecture.md ("Transactions") explains the waiting places and the retrie
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, event, false, selec
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from progress_service import facts
+from progress_service import facts, figures
 from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
 from progress_service.store.pipeline import PipelinedConnection
@@ -319,9 +319,14 @@ def _attempt(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeout
 
 def _try(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -> tuple[Result, ExitStack]:
     """Do the work in a transaction, once; return a stack that commits and gives the connection back."""
+    own, counts = figures.own(), list[Callable[[], object]]()
     with ExitStack() as transaction:
-        connection = transaction.enter_context(db.engine.connect())
-        connection.execution_options(mode=mode, timeouts=timeouts)
+        with own.pool_wait.time():
+            connection = transaction.enter_context(db.engine.connect())
+        own.connections.inc()
+        transaction.callback(own.connections.dec)
+        transaction.push(partial(_count, counts))
+        connection.execution_options(mode=mode, timeouts=timeouts, counts=counts)
         # SQLite serves waiting writers in no order. This lock serves the threads of a worker in turn.
         if mode.sqlite == WRITING.sqlite and (turn := current_app.extensions[TURN]):
             if not turn.acquire(timeout=timeouts.lock):
@@ -329,6 +334,17 @@ def _try(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -
             transaction.callback(turn.release)
         transaction.enter_context(connection.begin())
         return work(connection), transaction.pop_all()
+
+
+def when_committed(connection: Connection, count: Callable[[], object]) -> None:
+    """Count what a transaction of this module has done, once it is certain that it is done."""
+    connection.get_execution_options().get("counts", []).append(count)
+
+
+def _count(counts: Iterable[Callable[[], object]], error: type[BaseException] | None, *_: object) -> None:
+    if error is None:
+        for count in counts:
+            count()
 
 
 def is_transient(error: DBAPIError | Outdated) -> bool:

@@ -12,8 +12,9 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from flask import Flask, current_app
-from sqlalchemy import Connection, delete, select, text, tuple_
+from sqlalchemy import Connection, delete, func, select, text, tuple_
 
+from progress_service import figures
 from progress_service.store import database
 from progress_service.store.models import IS_NO_HISTORY, Change, Session, StoredAnswer
 
@@ -58,7 +59,10 @@ class Housekeeper:
                 commit()
         except Exception as error:
             self._app.logger.warning("nothing is purged after %s", type(error).__name__)
+            figures.own().purge_failures.inc()
             return
+        for kind, rows in purged._asdict().items():
+            figures.own().purged.labels(kind).inc(rows)
         if STEP in purged:
             self._due = monotonic() + PAUSE
 
@@ -78,6 +82,14 @@ def purge(connection: Connection, now: datetime, most: int) -> Purged:
         sessions=_delete(connection, Session.received_at, sessions_until, most),
         changes=_delete(connection, Change.recorded_at, changes_until - UNREAD, most, text(IS_NO_HISTORY)),
     )
+
+
+def count_answers(connection: Connection) -> int:
+    """Return how many answers are stored; PostgreSQL tells what it has last estimated, which costs nothing."""
+    if connection.dialect.name == "postgresql":
+        estimated = text("SELECT reltuples FROM pg_class WHERE oid = CAST('stored_answers' AS regclass)")
+        return max(0, int(connection.execute(estimated).scalar_one()))  # -1: never yet
+    return connection.execute(select(func.count()).select_from(StoredAnswer)).scalar_one()
 
 
 def _delete(connection: Connection, at: Any, until: datetime, most: int, *where: Any) -> int:

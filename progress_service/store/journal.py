@@ -4,15 +4,18 @@ It tells of completions and of what people do, not of every update, so that it g
 lists the types of changes and what the data of each type has.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal, or_, select, text, true, update
 
-from progress_service import calculations
+from progress_service import calculations, figures
 from progress_service.calculations import Actor, Denominators, Enrollment, Record
+from progress_service.store.database import when_committed
 from progress_service.store.functions import settled_after
 from progress_service.store.learning import EnrollmentKey, Learning, Step
 from progress_service.store.models import CHANGE_TYPES, IDENTIFIER, IS_BY_ANOTHER, IS_MERGED, UtcDateTime
@@ -89,6 +92,8 @@ def write(connection: Connection, changes: Iterable[Change], now: datetime) -> N
     if rows:
         sql = Statements.of(connection)
         sql.write_changes.send(connection, **sql.changes(rows))
+    for kind, number in Counter(row[0] for row in rows).items():
+        _count(connection, kind, number)
 
 
 def write_selected(
@@ -123,7 +128,13 @@ def write_selected(
     }
     selected = select(*(column.label(name) for name, column in columns.items())).where(*where)
     in_order = selected.order_by(text("user_id"), text("content_id"))
-    connection.execute(insert(StoredChange).from_select(list(columns), in_order), rows)
+    counted = insert(StoredChange).execution_options(preserve_rowcount=True)
+    written = connection.execute(counted.from_select(list(columns), in_order), rows)
+    _count(connection, kind, written.rowcount)
+
+
+def _count(connection: Connection, kind: str, number: int) -> None:
+    when_committed(connection, partial(figures.own().changes.labels(kind).inc, number))
 
 
 def forget(connection: Connection, user_id: str) -> bool:

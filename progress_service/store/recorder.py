@@ -6,6 +6,7 @@ order (docs/architecture.md, "The way of an update"). Its caller owns the transa
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from random import randrange
 from secrets import randbits
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from progress_service import calculations, tallies
+from progress_service import calculations, figures, tallies
 from progress_service.calculations import (
     ActivityDay,
     Actor,
@@ -26,7 +27,7 @@ from progress_service.calculations import (
     Update,
 )
 from progress_service.store import journal, locks
-from progress_service.store.database import Outdated
+from progress_service.store.database import Outdated, when_committed
 from progress_service.store.learning import (
     DayKey,
     EnrollmentChange,
@@ -128,6 +129,7 @@ def record(
     _date_completions(connection, recorded, catalog.contents, rows)
     store(connection, recorded)
     journal.write(connection, journal.of_updates(steps, recorded.before, recorded.modules, each_alone=each_alone), now)
+    when_committed(connection, partial(figures.own().updates.inc, len(updates)))
     return recorded
 
 

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from flask import current_app
 
-from progress_service import facts
+from progress_service import facts, figures
 from progress_service.store import database
 from progress_service.store.recorder import Refused
 
@@ -74,6 +74,7 @@ class Together(Generic[Item, Outcome]):
         if member.outcome is None:
             facts.current().spent.group = 1
             (member.outcome,) = database.write(partial(self._work, items=[item]))
+            figures.own().groups.observe(1)
         if isinstance(member.outcome, Exception):
             raise member.outcome
         return member.outcome
@@ -142,4 +143,5 @@ class Together(Generic[Item, Outcome]):
             for member, outcome in zip(group, outcomes, strict=True):
                 member.outcome = outcome
             facts.current().spent.group = len(group)
+            figures.own().groups.observe(len(group))
             return

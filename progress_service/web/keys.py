@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from flask import current_app
 from jwt import InvalidKeyError, InvalidTokenError, PyJWS, PyJWTError, get_algorithm_by_name
 
+from progress_service import figures
 from progress_service.config import ConfigurationError
 from progress_service.web.problems import unavailable
 from progress_service.web.validation import parse_json
@@ -131,10 +132,13 @@ class KeySet:
         except (OSError, HTTPException, ValueError) as error:
             current_app.logger.warning("keys of the identity provider unavailable: %r", error)
             self._pause = min(max(1, 2 * self._pause), COOLDOWN)
+            figures.own().key_fetches.labels("failed").inc()
         else:
             level = logging.INFO if self._keys else logging.WARNING
             current_app.logger.log(level, "identity provider has %d keys for %s", len(self._keys), self._algorithm)
             self._pause, self._stale_at = COOLDOWN, began + LIFETIME
+            figures.own().key_fetches.labels("succeeded").inc()
+            figures.own().keys_fetched.set_to_current_time()
         self._next_fetch = monotonic() + self._pause
 
 
