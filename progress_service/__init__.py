@@ -14,7 +14,7 @@ from progress_service.changes.views import changes
 from progress_service.operations import logs, metrics
 from progress_service.operations.views import operations
 from progress_service.progress.views import progress
-from progress_service.store import database, housekeeping
+from progress_service.store import database, housekeeping, replicas
 from progress_service.store.database import db, migrate
 from progress_service.web import auth, headers, problems
 
@@ -36,6 +36,7 @@ def create_app(overrides: Mapping[str, Any] | None = None) -> Flask:
     migrate.init_app(app, db, directory=str(MIGRATIONS))
     database.prepare(app)
     housekeeping.prepare(app)
+    replicas.prepare(app)
     settings.prepare(app)
     app.register_blueprint(progress)
     app.register_blueprint(analytics)

@@ -18,6 +18,8 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 PREFIX = "PROGRESS_"
+REPLICA = "replica"
+"""The name of the engine whose servers are replicas, if the settings have them."""
 
 
 class Whole(NamedTuple):
@@ -30,6 +32,9 @@ class Whole(NamedTuple):
 
 DEFAULTS: dict[str, str | bool | Whole] = {
     "SQLALCHEMY_DATABASE_URI": "sqlite:///progress.db",
+    "SQLALCHEMY_REPLICA_URI": "",
+    "REPLICA_LAG_SECONDS": Whole(5, 0, 3600),
+    "REPLICA_WAIT_MILLISECONDS": Whole(200, 0, 10_000),
     "MAX_CONTENT_LENGTH": Whole(1024 * 1024, 64, 1024**3),
     "AUTO_ENROLL": True,
     "SESSION_DAYS": Whole(30, 1, 36_500),
@@ -72,12 +77,21 @@ KEYS = {
 """The settings that may hold the key of tokens, each with the algorithms that its key can have."""
 FROM_FILES = (
     "SQLALCHEMY_DATABASE_URI",
+    "SQLALCHEMY_REPLICA_URI",
     "JWT_SECRET_KEY",
     "JWT_PREVIOUS_SECRET_KEY",
     "JWT_PUBLIC_KEY",
     "WEBHOOK_KEY",
 )
 """The settings that a file may hold, which the same name with `_FILE` gives."""
+
+OF_REPLICAS = {
+    "connect_timeout": 2,  # the least that libpq knows
+    "tcp_user_timeout": 2000,
+    "target_session_attrs": "standby",
+    "load_balance_hosts": "random",
+}
+"""How replicas are connected to: they are given up soon, since the primary can answer too."""
 
 # What Kubernetes gives to containers beside a Service whose name begins with "progress".
 _LINK = re.compile(
@@ -119,9 +133,16 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     _check_addresses(app.config)
     _check_key(app.config)
     _set_up_tokens(app.config)
-    url = _database_url(app.config["SQLALCHEMY_DATABASE_URI"])
+    url = _database_url("SQLALCHEMY_DATABASE_URI", app.config)
     app.config["SQLALCHEMY_DATABASE_URI"] = url.render_as_string(hide_password=False)
     app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config, url))
+    if app.config["SQLALCHEMY_REPLICA_URI"]:
+        replica = _database_url("SQLALCHEMY_REPLICA_URI", app.config)
+        if {one.get_backend_name() for one in (url, replica)} != {"postgresql"}:
+            raise ConfigurationError("PROGRESS_SQLALCHEMY_REPLICA_URI needs PostgreSQL, as primary and as replica.")
+        app.config["SQLALCHEMY_BINDS"] = {
+            REPLICA: {"url": replica, **_engine_options(app.config, replica, **OF_REPLICAS)}
+        }
 
 
 def _is_ours(name: str, text: str) -> bool:
@@ -228,11 +249,12 @@ def _check_key(config: dict[str, Any]) -> None:
         raise ConfigurationError(f"PROGRESS_JWT_ALGORITHM {algorithm} does not go with the key that is given.")
 
 
-def _database_url(written: str) -> URL:
-    """Read the URL of the database: for PostgreSQL as its own programs do, for SQLite as SQLAlchemy does.
+def _database_url(name: str, config: Mapping[str, Any]) -> URL:
+    """Read the URL of a database: for PostgreSQL as its own programs do, for SQLite as SQLAlchemy does.
 
     Raises ConfigurationError, which shows no part of the URL, since any part may belong to a password.
     """
+    written: str = config[name]
     scheme, _, rest = written.partition("://")
     try:
         if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
@@ -242,7 +264,7 @@ def _database_url(written: str) -> URL:
     except (ArgumentError, ProgrammingError, ValueError):
         pass  # so that the cause, which quotes the URL, is not shown
     raise ConfigurationError(
-        "PROGRESS_SQLALCHEMY_DATABASE_URI cannot be read: write postgresql://user:password@host:5432/name with signs"
+        f"{_variable(name)} cannot be read: write postgresql://user:password@host:5432/name with signs"
         " such as @, / and % of the password as %40, %2F and %25, and several hosts as host:5432,other:5432, or"
         " sqlite:////path/to/file."
     )
@@ -272,7 +294,7 @@ def _postgresql_url(written: str) -> URL:
     return URL.create("postgresql+psycopg", user, password, database=query.pop("dbname", None), query=query)
 
 
-def _engine_options(config: dict[str, Any], url: URL) -> dict[str, Any]:
+def _engine_options(config: dict[str, Any], url: URL, **others: Any) -> dict[str, Any]:
     options = {"hide_parameters": True}  # error messages are logged
     if url.get_backend_name() == "sqlite":
         return options
@@ -286,6 +308,7 @@ def _engine_options(config: dict[str, Any], url: URL) -> dict[str, Any]:
     }
     if "," in url.query.get("host", ""):
         usual["target_session_attrs"] = "read-write"
+    usual |= others
     by_environment = {
         option.keyword.decode()
         for option in pq.Conninfo.get_defaults()

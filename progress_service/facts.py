@@ -27,6 +27,8 @@ class Spent:
     """How often a transaction was tried again, by the type of the exception that was the cause."""
     group: int = 0
     """How many requests shared the transaction; 0 if it was of a kind that shares none."""
+    position: str = ""
+    """Where the log of PostgreSQL (WAL) was after the latest COMMIT, if replicas are read."""
 
     def add(self, other: "Spent") -> None:
         """Add what this request and others have cost together."""
@@ -34,6 +36,7 @@ class Spent:
         self.seconds += other.seconds
         self.retries += other.retries
         self.group = other.group
+        self.position = other.position
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class Facts:
     """The slug of the problem that is the answer."""
     cause: str = ""
     """The type of the exception that led to the problem."""
+    is_from_replica: bool = False
+    """Whether a replica was read, and not the primary."""
     spent: Spent = field(default_factory=Spent)
     """What it has cost the database, together with those that shared its transaction."""
 

@@ -118,7 +118,8 @@ def application(url: str, **settings: Any) -> Iterator[Flask]:
         yield app
     finally:
         with app.app_context():
-            db.engine.dispose()
+            for engine in db.engines.values():
+                engine.dispose()
 
 
 @contextmanager

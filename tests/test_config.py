@@ -29,6 +29,7 @@ from tests.callers import KEY, WEBHOOK_KEY, Caller, bearing, handmade
 from tests.conftest import Publish, application
 
 SECRET, URI = "PROGRESS_JWT_SECRET_KEY", "PROGRESS_SQLALCHEMY_DATABASE_URI"
+REPLICA = "PROGRESS_SQLALCHEMY_REPLICA_URI"
 PUBLIC, ALGORITHM, JWKS = "PROGRESS_JWT_PUBLIC_KEY", "PROGRESS_JWT_ALGORITHM", "PROGRESS_JWT_JWKS_URL"
 ISSUER, AUDIENCE = "PROGRESS_JWT_DECODE_ISSUER", "PROGRESS_JWT_DECODE_AUDIENCE"
 PREVIOUS = "PROGRESS_JWT_PREVIOUS_SECRET_KEY"
@@ -424,7 +425,16 @@ def test_every_secret_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.M
     assert app.config["SQLALCHEMY_DATABASE_URI"] == texts[URI]
     assert app.config["WEBHOOK_KEY"] == WEBHOOK_KEY
     assert verifies(app, jwt.encode(claims(), PRIVATE_KEYS["ES256"], "ES256"))
-    assert {f"PROGRESS_{name}" for name in FROM_FILES} == {*texts, SECRET, PREVIOUS}
+    assert {f"PROGRESS_{name}" for name in FROM_FILES} == {*texts, SECRET, PREVIOUS, REPLICA}
+
+
+def test_the_url_of_replicas_may_come_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "replica"
+    file.write_text("postgresql://reader:s3cret@two,three/progress\n")
+    with service(monkeypatch, **{SECRET: KEY, URI: "postgresql://one/name", f"{REPLICA}_FILE": str(file)}) as app:
+        replica = app.config["SQLALCHEMY_BINDS"]["replica"]
+        assert (replica["url"].password, replica["url"].query["host"]) == ("s3cret", "two,three")
+        assert replica["connect_args"]["target_session_attrs"] == "standby"
 
 
 @pytest.mark.parametrize("name", [f"PROGRESS_{name}" for name in FROM_FILES])

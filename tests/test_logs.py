@@ -139,6 +139,7 @@ def test_a_line_has_the_fields_of_the_schema(database_url: str, log: Log) -> Non
         "http.route": "/api/progress/<user_id>",
         "http.response.status_code": 200,
         "progress.database.statements": 2 if app.extensions[TURN] else 1,
+        "progress.database.replica": False,
         "progress.retries": 0,
         "progress.replayed": False,
         "user.roles": ["instructor"],

@@ -30,6 +30,7 @@ from progress_service.web.endpoint import (
     Page,
     Stream,
     answers,
+    from_replica,
     requires_token,
     single_statement,
     streams,
@@ -47,6 +48,7 @@ analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats", t
 @requires_token(READ_STATISTICS)
 @takes_query(StatisticsQuery())
 @answers(StatisticsDocument, 200)
+@from_replica
 @single_statement
 def read_statistics(call: Call, module_id: str) -> Answer:
     """Read a module's statistics."""
@@ -58,6 +60,7 @@ def read_statistics(call: Call, module_id: str) -> Answer:
 @requires_token(READ_STATISTICS)
 @takes_query(RosterPageQuery())
 @answers(RosterDocument, 200, or_text=tables.CSV)
+@from_replica
 def read_roster(call: Call, module_id: str) -> Answer | Stream:
     """List a module's learners, page by page, or all of them as text/csv, which has no `limit` and no `cursor`."""
     if call.wants_text:
@@ -83,6 +86,7 @@ def read_roster_table(call: Call, module_id: str) -> Stream:
 @requires_token(READ_STATISTICS)
 @takes_query(TimelineQuery())
 @answers(TimelineDocument, 200)
+@from_replica
 def read_timeline(call: Call, module_id: str) -> Answer:
     """Read the activity in a module, day by day."""
     _module(call, module_id)
@@ -94,6 +98,7 @@ def read_timeline(call: Call, module_id: str) -> Answer:
 @requires_token(READ_STATISTICS)
 @takes_query(RosterPageQuery())
 @answers(MatrixDocument, 200)
+@from_replica
 def read_matrix(call: Call, module_id: str) -> Answer:
     """List a module's learners with what each has done in each content, page by page."""
     module = _module(call, module_id).module
@@ -124,6 +129,7 @@ def read_matrix_table(call: Call, module_id: str) -> Stream:
 @requires_token(READ_STATISTICS)
 @takes_query(OverviewQuery())
 @answers(OverviewDocument, 200)
+@from_replica
 @single_statement
 def read_overview(call: Call) -> Answer:
     """List the modules with their main figures, page by page; instructors get the modules that they teach."""
@@ -136,6 +142,7 @@ def read_overview(call: Call) -> Answer:
 @requires_token(READ_STATISTICS)
 @takes_query(StatisticsQuery())
 @answers({"type": "string"}, 200, content_type="text/html")
+@from_replica
 def read_report(call: Call, module_id: str) -> Page:
     """Show a module's statistics to people, as one HTML page with pictures.
 

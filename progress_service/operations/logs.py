@@ -162,6 +162,7 @@ def _tell(response: Response) -> Response:
         "event.duration": round(1e9 * lasted),
         "progress.database.statements": known.spent.statements,
         "progress.database.duration": round(1e9 * known.spent.seconds),
+        "progress.database.replica": known.is_from_replica,
         "progress.retries": known.spent.retries.total(),
         "progress.replayed": "Idempotency-Replayed" in response.headers,
     }

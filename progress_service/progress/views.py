@@ -42,6 +42,7 @@ from progress_service.web.endpoint import (
     Blueprint,
     Call,
     answers,
+    from_replica,
     leads_to,
     refuses,
     requires_token,
@@ -153,6 +154,7 @@ def complete_record(calls: Sequence[Call]) -> list[Answer]:
 @requires_token(READ_DASHBOARD)
 @takes_query(DashboardQuery())
 @answers(DashboardDocument, 200)
+@from_replica
 @single_statement
 def read_dashboard(call: Call, user_id: str) -> Answer:
     """Read a learner's progress in all their modules, and where they left off."""
@@ -179,6 +181,7 @@ def export_learner(call: Call, user_id: str) -> Answer:
 @progress.get("/<user_id>/<module_id>")
 @requires_token(READ_LEARNER_MODULE)
 @answers(ModuleProgressDocument, 200)
+@from_replica
 @single_statement
 def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, Tim
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service import facts, figures
+from progress_service.config import REPLICA
 from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
 from progress_service.store.pipeline import PipelinedConnection
@@ -62,6 +63,7 @@ class Mode(NamedTuple):
     """Whether it needs no BEGIN if the connection already has the settings."""
     outlives_work: bool = False
     """Whether the caller ends it."""
+    is_on_replica: bool = False
 
 
 READING = Mode("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
@@ -87,15 +89,19 @@ class Timeouts(NamedTuple):
 def prepare(app: Flask) -> None:
     """Set up an application's connections; their transactions begin here, not in the driver."""
     with app.app_context():
-        engine, usual = db.engine, timeouts()
+        engine, engines, usual = db.engine, db.engines, timeouts()
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
     app.extensions[TURN] = Lock() if engine.dialect.name == "sqlite" else None
+    for one in engines.values():
+        event.listen(one, "before_cursor_execute", _count_statement)
+        if one.dialect.name == "sqlite":
+            _prepare_sqlite(one, usual)
+        else:
+            _prepare_postgresql(one, usual, notes_positions=REPLICA in engines)
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def count(*_: Any) -> None:
-        facts.current().spent.statements += 1
 
-    (_prepare_sqlite if engine.dialect.name == "sqlite" else _prepare_postgresql)(engine, usual)
+def _count_statement(*_: Any) -> None:
+    facts.current().spent.statements += 1
 
 
 class TimedCursor(sqlite3.Cursor):
@@ -139,7 +145,7 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
             send_command(connection, command)
 
 
-def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
+def _prepare_postgresql(engine: Engine, usual: Timeouts, *, notes_positions: bool) -> None:
     lost = 0.0
     at_once = usual._replace(lock=AT_ONCE["postgresql"])
 
@@ -165,6 +171,8 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
         options = connection.get_execution_options()
         mode: Mode = options.get("mode", WRITING)
         given: Timeouts = options.get("timeouts", usual)
+        driver: Any = connection.connection.driver_connection
+        driver.notes_position = notes_positions and mode == WRITING
         is_set = connection.info["is_direct"] and given == at_once
         if not (is_set and mode.is_one_statement):
             send_command(connection, mode.postgresql)
@@ -179,7 +187,7 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts) -> None:
 
     @event.listens_for(engine, "handle_error")
     def judge(context: ExceptionContext) -> None:
-        is_unfit = _sqlstate(context.original_exception) in UNFIT_SQLSTATES
+        is_unfit = sqlstate(context.original_exception) in UNFIT_SQLSTATES
         context.is_disconnect = context.is_disconnect or is_unfit
         # If a connection is unfit, so are the others of its age. If a connection is lost, the others may work.
         context.invalidate_pool_on_disconnect = is_unfit
@@ -231,6 +239,24 @@ def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], 
     """Do the work on a snapshot, and return its result with the function that ends the snapshot."""
     result, transaction = _transact(work, READING_ON, timeouts())
     return result, transaction.close
+
+
+def read_replica(work: Callable[[Connection], Result], *, single_statement: bool) -> Result:
+    """Do the work on a replica, once. Each of its statements sees what was replayed before it began.
+
+    Work that is not a `single_statement` may call `begin_snapshot`.
+    """
+    mode = READING_BY_ONE_STATEMENT._replace(is_one_statement=single_statement, is_on_replica=True)
+    result, transaction = _try(work, mode, timeouts()._replace(lock=AT_ONCE["postgresql"]))
+    transaction.close()
+    return result
+
+
+def begin_snapshot(connection: Connection) -> None:
+    """Let the next statements of a replica's transaction read one snapshot, which begins with the first of them."""
+    given: Timeouts = connection.get_execution_options()["timeouts"]
+    for command in ("COMMIT", READING.postgresql, settings(given, for_transaction=True)):
+        send_command(connection, command)
 
 
 def allow_catalog_timeout(connection: Connection) -> None:
@@ -321,8 +347,9 @@ def _try(work: Callable[[Connection], Result], mode: Mode, timeouts: Timeouts) -
     """Do the work in a transaction, once; return a stack that commits and gives the connection back."""
     own, counts = figures.own(), list[Callable[[], object]]()
     with ExitStack() as transaction:
+        engine = db.engines[REPLICA] if mode.is_on_replica else db.engine
         with own.pool_wait.time():
-            connection = transaction.enter_context(db.engine.connect())
+            connection = transaction.enter_context(engine.connect())
         own.connections.inc()
         transaction.callback(own.connections.dec)
         transaction.push(partial(_count, counts))
@@ -351,7 +378,7 @@ def is_transient(error: DBAPIError | Outdated) -> bool:
     """Tell whether the transaction lost a race or its connection, so that it may succeed when it is tried again."""
     if isinstance(error, Outdated):
         return True
-    return error.connection_invalidated or _sqlstate(error.orig) in TRANSIENT_SQLSTATES
+    return error.connection_invalidated or sqlstate(error.orig) in TRANSIENT_SQLSTATES
 
 
 def is_undone(error: Exception) -> bool:
@@ -360,9 +387,9 @@ def is_undone(error: Exception) -> bool:
     It is certain if PostgreSQL has named the error and the connection lives on. If the connection is lost, COMMIT may
     have been done before, whatever the last words were and whoever said them.
     """
-    sqlstate = _sqlstate(error.orig) if isinstance(error, DBAPIError) else None
+    named = sqlstate(error.orig) if isinstance(error, DBAPIError) else None
     is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    return sqlstate in UNFIT_SQLSTATES or (sqlstate is not None and not is_lost)
+    return named in UNFIT_SQLSTATES or (named is not None and not is_lost)
 
 
 def is_locked(error: DBAPIError | TimeoutError) -> bool:
@@ -371,8 +398,9 @@ def is_locked(error: DBAPIError | TimeoutError) -> bool:
         return isinstance(error, NoTurn)
     if isinstance(error.orig, sqlite3.OperationalError):
         return error.orig.sqlite_errorname.startswith("SQLITE_BUSY")
-    return _sqlstate(error.orig) == LOCK_NOT_AVAILABLE
+    return sqlstate(error.orig) == LOCK_NOT_AVAILABLE
 
 
-def _sqlstate(cause: BaseException | None) -> str | None:
+def sqlstate(cause: BaseException | None) -> str | None:
+    """Return PostgreSQL's name of an error; None if the server did not say anything."""
     return getattr(cause, "sqlstate", None)

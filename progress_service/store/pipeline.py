@@ -19,6 +19,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
+from progress_service import facts
 from progress_service.facts import waiting
 
 Row = tuple[Any, ...]
@@ -38,6 +39,8 @@ class PipelinedConnection(psycopg.Connection[Row]):
 
     keeps_statements = False
     """Whether all statements reach one server, so that they can be prepared there."""
+    notes_position = False
+    """Whether to note where the server's log is after COMMIT."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -70,10 +73,17 @@ class PipelinedConnection(psycopg.Connection[Row]):
 
     def commit(self) -> None:
         """Commit, together with what is queued."""
-        if not self._queued:
+        if not self._queued and not self.notes_position:
             return super().commit()
         self.queue(Travelling("COMMIT"))
-        return self.send()
+        if not self.notes_position:
+            return self.send()
+        position = Travelling("SELECT pg_catalog.pg_current_wal_insert_lsn()")
+        self.queue(position)
+        self.send()
+        assert position.result is not None
+        if position.result.status == ExecStatus.TUPLES_OK:
+            ((facts.current().spent.position,),) = self.rows(position)
 
     def rollback(self) -> None:
         """Forget what is queued, and roll back."""
@@ -112,6 +122,8 @@ class PipelinedConnection(psycopg.Connection[Row]):
         for result in results:
             if result.status == ExecStatus.FATAL_ERROR:
                 raise error_from_result(result)
+            if self.notes_position and result.command_status == b"COMMIT":
+                return  # what fails after it undoes nothing
 
     def _results(self) -> Iterator[PGresult]:
         """Send everything, and yield the results up to the end of the pipeline."""

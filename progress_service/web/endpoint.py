@@ -21,7 +21,7 @@ from werkzeug.http import quote_header_value
 
 from progress_service import facts
 from progress_service.calculations import Actor
-from progress_service.store import database
+from progress_service.store import database, replicas
 from progress_service.store.housekeeping import HOUSEKEEPER
 from progress_service.store.recorder import Refused
 from progress_service.store.together import Together
@@ -29,7 +29,7 @@ from progress_service.web import auth, idempotency
 from progress_service.web.auth import Caller, Policy, Reach
 from progress_service.web.idempotency import Key, Replay
 from progress_service.web.problems import NOT_FOUND, VALIDATION_FAILED, Fault, Problem, ProblemType, refused_at
-from progress_service.web.requests import check_path, prefers, read_object, read_query
+from progress_service.web.requests import check_path, prefers, read_object, read_position, read_query
 from progress_service.web.serialization import Document, encode
 from progress_service.web.validation import MOST_FAULTS, StrictSchema, faults_of
 
@@ -123,6 +123,7 @@ class Operation:
     more_faults: Callable[[Call], list[Fault]] | None = None
     problems: tuple[ProblemType, ...] = ()
     single_statement: bool = False
+    from_replica: bool = False
     catalog_timeout: bool = False
     together: bool = False
 
@@ -221,6 +222,11 @@ def single_statement(view: Declared) -> Declared:
     return _declare(single_statement=True)(view)
 
 
+def from_replica(view: Declared) -> Declared:
+    """Declare that a replica may answer, which may be behind; text that is streamed is always the primary's."""
+    return _declare(from_replica=True)(view)
+
+
 def catalog_timeout(view: Declared) -> Declared:
     """Declare that the statements of a view may take as long as those of a catalog change."""
     return _declare(catalog_timeout=True)(view)
@@ -263,6 +269,7 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
     check_path(path)  # 404
     wants_text = operation.text is not None and (not operation.has_choice or prefers(operation.text))
     query = read_query(operation.query, is_paged=not wants_text)  # 400
+    position = read_position() if operation.from_replica else None  # 400
     now = datetime.now(UTC)
     call_with = partial(Call, caller, reach, now, query, wants_text, path)
     name = idempotency.name_of(request)  # 400
@@ -290,8 +297,10 @@ def handle(operation: Operation, policy: Policy, view: View, path: dict[str, str
 
     if not is_read:
         return database.write(work, catalog_timeout=operation.catalog_timeout)
-    if operation.text:
+    if wants_text:
         return _end_with(*database.read_on(work))
+    if operation.from_replica:
+        return replicas.read(work, single_statement=operation.single_statement, position=position)
     return database.read(work, single_statement=operation.single_statement)
 
 

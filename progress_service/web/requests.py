@@ -1,5 +1,6 @@
 """The path, query and body of a request are read, and refused if they do not have the declared shape."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from marshmallow import Schema, ValidationError
 from werkzeug.datastructures import MIMEAccept
 
 from progress_service.web import problems
+from progress_service.web.headers import POSITION
 from progress_service.web.problems import Fault, Problem
 from progress_service.web.validation import Identifier, ModuleId, UserId, faults_of, parse_json
 
@@ -23,6 +25,8 @@ PAGING = ("limit", "cursor")
 """The query parameters of an answer with pages."""
 PLAIN_CODINGS = {"Content-Encoding": {"", "identity"}, "Transfer-Encoding": {"", "chunked", "identity"}}
 """The codings of a body that needs no decoding; gunicorn passes on all other codings without decoding them."""
+
+_POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}", re.ASCII)
 
 
 def check_path(path: Mapping[str, str]) -> None:
@@ -61,6 +65,14 @@ def read_query(schema: Schema, *, is_paged: bool) -> Any:
     if faults:
         raise Problem(problems.MALFORMED_REQUEST, "A query parameter is unknown or wrong.", faults=faults)
     return loaded
+
+
+def read_position() -> str | None:
+    """Return the position that the answer must show. Raises 400 for anything but what the answer of a write has."""
+    position = request.headers.get(POSITION)
+    if position is not None and not _POSITION.fullmatch(position):
+        raise Problem(problems.MALFORMED_REQUEST, f"The {POSITION} must be that of the answer to a write.")
+    return position
 
 
 def read_object(*, required: bool) -> dict[str, Any]:

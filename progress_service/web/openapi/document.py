@@ -25,7 +25,8 @@ from werkzeug.routing import Rule
 from progress_service.web import problems
 from progress_service.web.auth import OWN, Caller, Policy, Reach, Role
 from progress_service.web.documents import EventDocument
-from progress_service.web.endpoint import Operation
+from progress_service.web.endpoint import READS, Operation
+from progress_service.web.headers import POSITION
 from progress_service.web.openapi import words
 from progress_service.web.openapi.words import Json
 from progress_service.web.problems import ProblemDocument, ProblemType
@@ -125,6 +126,7 @@ class _Document:
             ),
             *self._query_parameters(operation, operation_id),
             *(["Idempotency-Key"] if method in ("POST", "PUT") else []),
+            *([POSITION] if operation.from_replica else []),
             "X-Request-ID",
         ]
         if operation.body:
@@ -176,6 +178,7 @@ class _Document:
 
     def _answer(self, operation_id: str, operation: Operation, method: str, status: int) -> Json:
         headers = ["Idempotency-Replayed"] if method in ("POST", "PUT") else []
+        headers += [] if method in READS else [POSITION]
         described: Json = {"description": words.DESCRIPTIONS[status], "headers": self._headers(*headers)}
         answer = operation.answers[status]
         if answer:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from progress_service.web.auth import ANY, OWN, TAUGHT, Role
+from progress_service.web.headers import POSITION
 
 Json = dict[str, Any]
 
@@ -39,6 +40,8 @@ DESCRIPTIONS = {200: "Success.", 201: "Success: something was created.", 204: "S
 ANSWER_HEADERS = {
     "X-Request-ID": "The id of the request, in every answer and log line.",
     "Idempotency-Replayed": "`true` if the answer is that of an earlier request with the same key.",
+    POSITION: "Where the write is in the log of PostgreSQL, if the service reads replicas: a read that is sent with it"
+    " shows the write.",
     "Retry-After": "Seconds to wait before the next try.",
     "WWW-Authenticate": "The challenge (RFC 6750).",
 }
@@ -50,6 +53,12 @@ PARAMETERS: dict[str, Json] = {
         "in": "header",
         "description": "Makes the request take effect once for its caller and key, for 24 hours.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$", "minLength": 1, "maxLength": 255},
+    },
+    POSITION: {
+        "in": "header",
+        "description": "The same header of the answer to a write, which this answer must show. Without it, the answer"
+        " may be some seconds old if the service reads replicas.",
+        "schema": {"type": "string", "pattern": "^[0-9A-F]{1,8}/[0-9A-F]{1,8}$"},
     },
     "X-Request-ID": {
         "in": "header",
