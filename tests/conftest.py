@@ -30,6 +30,7 @@ from progress_service.store.models import Change, Tally, Verification
 from progress_service.tallies import Counts, Group
 from tests.browser import CHROMIUM
 from tests.callers import KEY, WEBHOOK_KEY, Caller
+from tests.deploy import NGINX, SYSTEMD_ANALYZE
 from tests.postgres import POOLERS, postgres_server
 
 settings.register_profile("service", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -46,7 +47,15 @@ PARTITIONED = "partitioned"
 CORE = {"test_exactness", "test_moving", "tests.progress"}
 """Modules and packages with the tests of the core, which run on partitioned tables too."""
 
-collect_ignore = ([] if POOLERS else ["test_poolers.py"]) + ([] if CHROMIUM else ["browser"])
+NEEDED = {
+    "browser": CHROMIUM,
+    "deploy/test_gateway.py": NGINX,
+    "deploy/test_pooler.py": POOLERS,
+    "deploy/test_units.py": SYSTEMD_ANALYZE,
+    "test_poolers.py": POOLERS,
+}
+"""Tests that are left out where a program that they need is not installed."""
+collect_ignore = [tests for tests, program in NEEDED.items() if not program]
 
 MEMORY = Path("/dev/shm")
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**30:
