@@ -1,0 +1,56 @@
+"""The pooler of the compose file lets the service in with the secrets that the script makes."""
+
+import os
+import subprocess
+
+import psycopg
+import pytest
+
+from tests.deploy import DEPLOY, secrets
+from tests.postgres import PGBOUNCER, PostgresServer
+from tests.test_restarts import wait_until
+from tests.test_serving import PATIENCE_SECONDS, free_port
+
+
+def test_the_pooler_knows_the_password_of_the_service() -> None:
+    with PostgresServer() as server:
+        server.execute("CREATE ROLE progress LOGIN")
+        server.execute("CREATE DATABASE progress OWNER progress")
+        made = secrets(server.directory)
+        (server.directory / "users").write_text(made["pgbouncer_users"])
+        port = str(free_port())
+        text = (DEPLOY / "pgbouncer.ini").read_text()
+        for written, instead in {
+            "host=postgres": f"host={server.directory}",
+            "listen_addr = *": "listen_addr = 127.0.0.1",
+            "6432": port,
+            "/run/secrets/pgbouncer_users": str(server.directory / "users"),
+        }.items():
+            assert written in text
+            text = text.replace(written, instead)
+        (server.directory / "pgbouncer.ini").write_text(text)
+        as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
+        process = subprocess.Popen(
+            [str(PGBOUNCER), "-q", *as_nobody, "pgbouncer.ini"], cwd=server.directory, start_new_session=True
+        )
+        url = made["database_uri"].replace("pgbouncer:6432", f"127.0.0.1:{port}")
+
+        def user() -> object:
+            with psycopg.connect(url) as connection:
+                return connection.execute("SELECT current_user").fetchone()
+
+        def listens() -> bool:
+            try:
+                return user() is not None
+            except psycopg.OperationalError as error:
+                return "refused" not in str(error)
+
+        try:
+            wait_until(lambda: listens() or process.poll() is not None)
+            assert user() == ("progress",)
+            url = url.replace("progress:", "progress:x")
+            with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+                user()
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
