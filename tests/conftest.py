@@ -47,12 +47,14 @@ PARTITIONED = "partitioned"
 CORE = {"test_exactness", "test_moving", "tests.progress"}
 """Modules and packages with the tests of the core, which run on partitioned tables too."""
 
+PROMTOOL = shutil.which("promtool")
 NEEDED = {
     "browser": CHROMIUM,
     "deploy/test_gateway.py": NGINX,
     "deploy/test_pooler.py": POOLERS,
     "deploy/test_units.py": SYSTEMD_ANALYZE,
     "test_poolers.py": POOLERS,
+    "test_promtool.py": PROMTOOL,
 }
 """Tests that are left out where a program that they need is not installed."""
 collect_ignore = [tests for tests, program in NEEDED.items() if not program]
