@@ -6,11 +6,16 @@ cd "$(dirname "$0")"
 mkdir -m 700 secrets
 cd secrets
 
-password=$(od -An -vtx1 -N24 /dev/urandom | tr -d ' \n')
-printf %s "$password" > postgres_password
-printf '"progress" "%s"\n' "$password" > pgbouncer_users
-printf %s "postgresql://progress:$password@postgres:5432/progress" > migration_database_uri
-printf %s "postgresql://progress:$password@pgbouncer:6432/progress" > database_uri
-od -An -vtx1 -N32 /dev/urandom | tr -d ' \n' > jwt_secret_key
+random() {
+    od -An -vtx1 -N32 /dev/urandom | tr -d ' \n'
+}
+
+random > postgres_password
+random > owner_password
+random > server_password
+random > jwt_secret_key
+printf %s "postgresql://progress_owner:$(cat owner_password)@postgres:5432/progress" > migration_database_uri
+printf %s "postgresql://progress_server:$(cat server_password)@pgbouncer:6432/progress" > database_uri
+printf '"progress_server" "%s"\n' "$(cat server_password)" > pgbouncer_users
 head -c 32 /dev/urandom | base64 | tr '+/' '-_' > webhook_key
 chmod 644 ./*

@@ -71,6 +71,20 @@ def test_every_pod_has_few_rights_and_gets_no_variables_of_other_services() -> N
         }
 
 
+def test_only_migrations_get_the_owner_of_the_tables() -> None:
+    for name, pod in pods().items():
+        (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        (container,) = pod["containers"]
+        uris = [one["value"] for one in container.get("env", []) if one["name"].endswith("DATABASE_URI_FILE")]
+        if name == "progress-migration":
+            assert uris == ["/run/secrets/progress/migration_database_uri"]
+        else:
+            assert uris == []
+            assert {one["key"] for one in secret["items"]} == {"database_uri", "jwt_secret_key", "webhook_key"}
+    services = COMPOSE["services"].items()
+    assert {name for name, one in services if "migration_database_uri" in one.get("secrets", [])} == {"migration"}
+
+
 def test_the_compose_file_is_valid_and_mounts_what_the_script_makes(tmp_path: Path) -> None:
     assert PyCompose.from_json(json.dumps(COMPOSE)).service_names() == list(COMPOSE["services"])
 

@@ -1,4 +1,4 @@
-"""The pooler of the compose file lets the service in with the secrets that the script makes."""
+"""PostgreSQL and the pooler of the compose file let the service in with the secrets that the script makes."""
 
 import os
 import subprocess
@@ -9,14 +9,22 @@ import pytest
 from tests.deploy import DEPLOY, secrets
 from tests.postgres import PGBOUNCER, PostgresServer
 from tests.test_restarts import wait_until
+from tests.test_roles import NEW, psql
 from tests.test_serving import PATIENCE_SECONDS, free_port
+
+
+def test_the_roles_are_those_of_the_documents() -> None:
+    lines = [line for line in (DEPLOY / "roles.sql").read_text().splitlines() if not line.startswith(("--", "\\set"))]
+
+    told = "\n".join(lines).replace(":'owner_password'", "'change me'").replace(":'server_password'", "'change me too'")
+    assert told == NEW.strip()
 
 
 def test_the_pooler_knows_the_password_of_the_service() -> None:
     with PostgresServer() as server:
-        server.execute("CREATE ROLE progress LOGIN")
-        server.execute("CREATE DATABASE progress OWNER progress")
         made = secrets(server.directory)
+        (server.directory / "secrets").chmod(0o755)
+        psql(server, (DEPLOY / "roles.sql").read_text().replace("/run/secrets/", f"{server.directory}/secrets/"))
         (server.directory / "users").write_text(made["pgbouncer_users"])
         port = str(free_port())
         text = (DEPLOY / "pgbouncer.ini").read_text()
@@ -47,8 +55,8 @@ def test_the_pooler_knows_the_password_of_the_service() -> None:
 
         try:
             wait_until(lambda: listens() or process.poll() is not None)
-            assert user() == ("progress",)
-            url = url.replace("progress:", "progress:x")
+            assert user() == ("progress_server",)
+            url = url.replace("server:", "server:x")
             with pytest.raises(psycopg.OperationalError, match="authentication failed"):
                 user()
         finally:
