@@ -31,11 +31,13 @@ def whole(name: str) -> int:
 
 
 def pods() -> dict[str, Any]:
-    return {
-        one["metadata"]["name"]: one["spec"]["template"]["spec"]
-        for one in MANIFESTS
-        if one["kind"] in ("Deployment", "Job")
-    }
+    """Return what the pods of each deployment and job are."""
+    found = {}
+    for one in MANIFESTS:
+        spec = one["spec"]["jobTemplate"]["spec"] if one["kind"] == "CronJob" else one.get("spec", {})
+        if "template" in spec:
+            found[one["metadata"]["name"]] = spec["template"]["spec"]
+    return found
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -59,7 +61,7 @@ def test_every_manifest_fits_the_schema_of_kubernetes(manifest: dict[str, Any]) 
 
 
 def test_every_pod_has_few_rights_and_gets_no_variables_of_other_services() -> None:
-    assert set(pods()) == {"progress", "progress-deliverer", "progress-migration"}
+    assert set(pods()) == {"progress", "progress-deliverer", "progress-migration", "progress-verification"}
     for pod in pods().values():
         (container,) = pod["containers"]
         assert (pod["enableServiceLinks"], pod["automountServiceAccountToken"]) == (False, False)

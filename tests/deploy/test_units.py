@@ -16,7 +16,8 @@ def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
     for path in tmp_path.glob("*.service"):
         path.write_text(path.read_text().replace("/opt/progress/bin/", f"{Path(sys.executable).parent}/"))
         units.append(str(path).replace("@.", "@8000."))
-    assert len(units) == 3
+    assert len(units) == 4
+    units += map(str, tmp_path.glob("*.timer"))
 
     command = [str(SYSTEMD_ANALYZE), "verify", "--man=no", *units]
     done = subprocess.run(command, env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:"}, capture_output=True, text=True)
