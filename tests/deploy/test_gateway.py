@@ -213,7 +213,15 @@ def test_the_gateway_ends_tls(tmp_path: Path, witness: Witness) -> None:
 
 @pytest.mark.parametrize(
     ("method", "key", "times"),
-    [("POST", "", 1), ("POST", "a-key", 2), ("PATCH", "a-key", 1), ("PUT", "", 2), ("GET", "", 2), ("DELETE", "", 2)],
+    [
+        ("POST", "", 1),
+        ("POST", "a-key", 2),
+        ("PATCH", "a-key", 1),
+        ("PUT", "", 1),
+        ("PUT", "a-key", 2),
+        ("GET", "", 2),
+        ("DELETE", "", 2),
+    ],
 )
 def test_what_was_sent_is_sent_again_only_if_it_does_the_same_then(
     method: str, key: str, times: int, tmp_path: Path, witness: Witness
