@@ -334,6 +334,15 @@ def test_several_statements_read_one_snapshot_of_the_replica(
     assert service.look() == [True, True]
 
 
+def test_a_role_that_only_reads_is_enough_for_replicas(primary: PostgresServer, standby: PostgresServer) -> None:
+    primary.execute("CREATE ROLE reader LOGIN IN ROLE pg_read_all_data")
+    replica = standby.url.replace("postgres@", "reader@")
+    with reading(primary.url, replica, REPLICA_LAG_SECONDS=0) as service:
+        catch_up(primary, standby)
+        until(lambda: time_of(service) == 60 and service.look()[-1])
+        assert [service.get(path).status_code for path in READS] == [200] * len(READS)
+
+
 def test_what_a_replica_refuses_is_read_on_the_primary(primary: PostgresServer, standby: PostgresServer) -> None:
     primary.execute("CREATE ROLE blind LOGIN")
     with reading(primary.url, standby.url.replace("postgres@", "blind@")) as service:

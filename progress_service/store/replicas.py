@@ -94,7 +94,7 @@ def read(work: Callable[[Connection], Result], *, single_statement: bool, positi
             if isinstance(error, DBAPIError) and name is None and not error.connection_invalidated:
                 replicas.note(are_reached=False)
             facts.current().is_from_replica = False
-            current_app.logger.info("the primary is read after %s", facts.note_retry(error))
+            facts.note_retry(error)
     return database.read(work, single_statement=single_statement)
 
 
