@@ -30,6 +30,7 @@ def register(app: Flask) -> None:
     """Count every request by its method, route and status; all requests without a route count as one route."""
     app.before_request(_begin)
     app.after_request(_observe)
+    app.teardown_request(_end)
 
 
 def _begin() -> None:
@@ -38,7 +39,6 @@ def _begin() -> None:
 
 def _observe(response: Response) -> Response:
     known, own = facts.current(), figures.own()
-    own.in_flight.dec()
     labels = (request.method, request.url_rule.rule) if request.url_rule else ("any", "unmatched")
     own.duration_of(*labels, response.status_code).observe(time.perf_counter() - known.began)
     if known.problem:
@@ -46,6 +46,10 @@ def _observe(response: Response) -> Response:
     if "Idempotency-Replayed" in response.headers:
         own.replays.inc()
     return response
+
+
+def _end(_: BaseException | None) -> None:
+    figures.own().in_flight.dec()
 
 
 def exposition() -> bytes:
