@@ -16,6 +16,7 @@ from schemathesis.schemas import BaseSchema
 from werkzeug.exceptions import HTTPException
 
 from progress_service.analytics.schemas import PAIRS
+from progress_service.web.headers import POSITION
 from progress_service.web.openapi import document as openapi
 from tests.callers import Caller
 from tests.conftest import empty, examples, fill_demo
@@ -113,12 +114,18 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
             "moduleId": MODULES,
             "contentId": CONTENTS,
             "webhookId": ["certificates"],
+            **dict.fromkeys(("recordId", "recordIdForUserId"), [session.record]),
         }
         for name, ids in ids_of.items():
             parameters[name]["schema"] = {"enum": ids}
         for parameter in document["paths"]["/api/progress/stats/{moduleId}/learners"]["get"]["parameters"]:
             if parameter.get("name") in ("contentId", "stalledOn"):
                 parameter["schema"] = {"enum": CONTENTS}
+        owner = LEARNERS[0] if session.role == "service" else session.caller.sub
+        records = (item for path, item in document["paths"].items() if "{recordId}" in path or "patch" in item)
+        for parameter in (one for item in records for operation in item.values() for one in operation["parameters"]):
+            if parameter.get("name") == "userId":
+                parameter["schema"] = {"enum": [owner]}
     checks = {name: {"enabled": False} for name in OTHERWISE}
     config = {
         "checks": checks,
@@ -173,9 +180,13 @@ class Session:
         return bool(openapi.shared_template(rule) != case.operation.path)
 
     def prepare(self, case: Case[Any]) -> None:
-        """Give a proper request a key of its own, since another's is refused, and ask for every second table."""
-        if is_proper(case) and "Idempotency-Key" in case.headers:
-            case.headers["Idempotency-Key"] = f"key-{self.seen.total()}"
+        """Give a proper request a key of its own, since another's is refused, and ask for every second table.
+
+        Likewise a position: headers that do not have their pattern are taken for proper.
+        """
+        if is_proper(case):
+            own = {"Idempotency-Key": f"key-{self.seen.total()}", POSITION: "0/16B3748"}
+            case.headers.update({name: value for name, value in own.items() if name in case.headers})
         if case.operation.path.endswith("/learners") and self.seen.total() % 2:
             case.headers["Accept"] = "text/csv"
 
