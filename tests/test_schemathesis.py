@@ -114,7 +114,8 @@ def described(session: "Session", *, known: bool = False) -> BaseSchema:
             "moduleId": MODULES,
             "contentId": CONTENTS,
             "webhookId": ["certificates"],
-            **dict.fromkeys(("recordId", "recordIdForUserId"), [session.record]),
+            "recordId": [session.record],
+            "recordIdForUserId": [session.record],
         }
         for name, ids in ids_of.items():
             parameters[name]["schema"] = {"enum": ids}
