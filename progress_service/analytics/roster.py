@@ -214,9 +214,7 @@ def _segments(
     active_at: Any = learner.last_activity_at
     is_done = filters.is_weightless and status == COMPLETED
     progress: Any = learner.weighted_sum + 100 if is_done else learner.weighted_sum
-    listed = select(*ENROLLMENT).where(learner.module_id == module_id, learner.status == status)
-    if filters.only_counted:
-        listed = listed.where(learner.counted)
+    listed = _learners(module_id, filters, learner.status == status)
     if most is not None and order.by != PROGRESS:
         listed = listed.where(progress <= most)
     if order.by == LAST_ACTIVITY:
@@ -239,12 +237,17 @@ def _segments(
             yield _behind(listed, order, after, [learner.user_id])
 
 
+def _learners(module_id: str, filters: Filters, has_status: ColumnElement[bool]) -> Select[Any]:
+    listed = select(*ENROLLMENT).where(Enrollment.module_id == module_id, has_status)
+    return listed.where(Enrollment.counted) if filters.only_counted else listed
+
+
 def _selected(module_id: str, filters: Filters, order: Order, after: Position | None) -> Select[Any]:
     """Select the learners of selective filters behind a position, in order."""
     learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
     done = 100 if filters.is_weightless else 0
     progress = learner.weighted_sum + case((learner.status == COMPLETED, done), else_=0)
-    listed = select(*ENROLLMENT).where(learner.module_id == module_id, one_of(learner.status, filters.statuses))
+    listed = _learners(module_id, filters, one_of(learner.status, filters.statuses))
     if since is not None:
         listed = listed.where(func.coalesce(learner.last_activity_at, learner.enrolled_at) <= since)
     if most is not None:
