@@ -414,9 +414,6 @@ def _end_with(response: Response, end: Callable[[], None]) -> Response:
         finally:
             end()
 
-    if not response.is_streamed:
-        end()
-        return response
     ending = Response(pieces(), headers=response.headers)
     ending.call_on_close(end)  # even if no piece has been read
     return ending
