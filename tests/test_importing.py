@@ -588,18 +588,20 @@ def test_progress_is_shown_in_bytes_or_of_a_pipe_in_lines(
 def test_an_import_interrupted_at_any_moment_has_stored_whole_chunks_and_resumes(
     app: Flask, listen: Listen, imported: Import, write: Write, service: Callers
 ) -> None:
+    left = set()
     for nth in count(1):
         learner = f"sam{nth}"
         file = write([line.replace("sam", learner) for line in TABLE[:5]])
         with interruption(app, listen, nth):
             whole = imported(file).exit_code == 0
         chunks = WHOLE_CHUNKS.index(seconds(service(), learner))
+        left.add(chunks)
         assert imported(file).stdout == f"{4 - CHUNK_LINES * chunks} updates stored.\n"
         assert seconds(service(), learner) == WHOLE_CHUNKS[2]
         if whole:
             break
-        interrupted_at = chunks
-    assert interrupted_at == 1  # the last time before the last commit
+    # How far the first chunk is when the second one is interrupted depends on the threads.
+    assert {0, 2} <= left
 
 
 @pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)

@@ -378,7 +378,7 @@ def test_slow_and_dead_receivers_hold_up_nobody_else(told: Caller, receiver: Rec
         finish(told, user_id, "sets")
     with ThreadPoolExecutor() as pool:
         running = pool.submit(deliver, told.app)
-        receiver.wait_until(lambda: len(receiver.messages["/good"]) == 4)
+        receiver.wait_until(lambda: len(receiver.messages["/good"]) == 4 and bool(receiver.messages["/hook"]))
         assert len(receiver.messages["/hook"]) == 1
         good_is_told.set()
         running.result()
