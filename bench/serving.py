@@ -21,6 +21,7 @@ from progress_service import create_app
 from progress_service.store import verification
 from progress_service.store.database import db
 from tests.callers import KEY, token
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 120
@@ -88,16 +89,16 @@ def environment(url: str) -> dict[str, str]:
 
 
 def _wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    def answers() -> bool:
+        if process.poll() is not None:
+            raise RuntimeError("gunicorn has ended")
         try:
             call(HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS), "/readyz")
         except ConnectionRefusedError:
-            time.sleep(0.05)
-        else:
-            if len(_children(process.pid)) == WORKERS:
-                return
-    raise RuntimeError("gunicorn does not answer")
+            return False
+        return len(_children(process.pid)) == WORKERS
+
+    wait_until(answers)
 
 
 def run_command(url: str, *command: str) -> float:

@@ -32,11 +32,10 @@ from progress_service.store.models import StoredAnswer
 from tests.callers import KEY, Caller, token
 from tests.conftest import application, migrate
 from tests.postgres import PostgresServer
+from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 8
-PATIENCE_SECONDS = 60
-"""How long a client repeats one request, and how long a server may take to start or to stop."""
 CONTENTS = {f"m{module}": [f"m{module}-c{content}" for content in range(5)] for module in range(3)}
 LEARNERS = [f"learner-{number}" for number in range(30)]
 

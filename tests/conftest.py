@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -32,6 +31,7 @@ from tests.browser import CHROMIUM
 from tests.callers import KEY, WEBHOOK_KEY, Caller
 from tests.deploy import NGINX, SYSTEMD_ANALYZE
 from tests.postgres import POOLERS, postgres_server
+from tests.waiting import wait_until
 
 settings.register_profile("service", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.register_profile("long", settings.get_profile("service"), max_examples=1000)
@@ -155,13 +155,12 @@ def engine_of(app: Flask) -> Engine:
 def wait_until_settled(app: Flask) -> None:
     """Wait until no transaction delays the feed of changes; on PostgreSQL a server has some of its own."""
     unsettled = select(Change.id).where(Change.settled_after >= first_open()).limit(1)
-    deadline = time.monotonic() + 30
-    while True:
+
+    def is_settled() -> bool:
         with engine_of(app).connect() as connection:
-            if connection.execute(unsettled).first() is None:
-                return
-        assert time.monotonic() < deadline, "the feed is held up"
-        time.sleep(0.01)
+            return connection.execute(unsettled).first() is None
+
+    wait_until(is_settled)
 
 
 @contextmanager

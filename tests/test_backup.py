@@ -17,7 +17,8 @@ from tests.callers import Caller
 from tests.conftest import application, migrate, wait_until_settled
 from tests.postgres import PostgresServer
 from tests.test_documents import OPERATING, section
-from tests.test_faults import school, time_of, until
+from tests.test_faults import school, time_of
+from tests.waiting import wait_until
 
 LEARNERS = ["ann", "bob", "eva"]
 BACKUP = section(OPERATING, "Backup")
@@ -71,7 +72,7 @@ class Load:
     def more(self, number: int = 20) -> None:
         """Wait until each learner has reported so many times more."""
         before = {user_id: len(sent) for user_id, sent in self.sent.items()}
-        until(lambda: all(len(sent) >= before[user_id] + number for user_id, sent in self.sent.items()))
+        wait_until(lambda: all(len(sent) >= before[user_id] + number for user_id, sent in self.sent.items()))
 
     def check(self, caller: Caller, *, answered_before: float, sent_before: float) -> None:
         """Check that what was answered in time is there, and nothing that was sent too late."""
@@ -113,12 +114,12 @@ def test_a_postgresql_under_load_is_brought_back_to_a_moment(primary: PostgresSe
         wait_until_settled(app)
         feed = service.get("/api/changes?limit=1000").get_json()
         ((last,),) = primary.execute("SELECT pg_walfile_name(pg_switch_wal())")
-        until(lambda: (backup / "wal" / last).exists())
+        wait_until(lambda: (backup / "wal" / last).exists())
         primary.crash()
 
     recovery = settings(blocks("ini")[1], backup, recovery_target_time=moment)
     with PostgresServer(durable=True, backup=backup / "base", settings=recovery) as restored:
-        until(lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)])
+        wait_until(lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)])
         with application(restored.url) as app:
             command(app, "settle")
             command(app, "verify")

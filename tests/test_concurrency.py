@@ -35,11 +35,11 @@ from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
 from tests.conftest import Callers, Listen, Publish, application, applications, engine_of
 from tests.test_stateful import Reader, Told
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 Result = TypeVar("Result")
 
 THREADS = 8
-PATIENCE_SECONDS = 30
 NOW = datetime(2025, 1, 31, tzinfo=UTC)
 TODAY = datetime.now(UTC).date()
 
@@ -484,14 +484,13 @@ def wait_for_waiting(engine: Engine, request: Future[Any], waiters: int = 1) -> 
 
 def until_waiting(engine: Engine, number: int, is_going_on: Callable[[], bool]) -> None:
     """Return when so many wait for a lock."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    waiting = 0
-    while waiting < number:
+
+    def wait() -> bool:
         assert is_going_on(), "nothing held it off"
-        assert time.monotonic() < deadline, "it neither waits nor ends"
         with engine.connect() as connection:
-            waiting = connection.execute(WAITING).scalar_one()
-        time.sleep(0.005)
+            return bool(connection.execute(WAITING).scalar_one() >= number)
+
+    wait_until(wait)
 
 
 def recorded(user_id: str, content_id: str, percentage: int) -> Callable[[Connection], object]:

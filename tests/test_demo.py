@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flask import Flask
 
 from tests.conftest import Callers, Publish, empty, fill_demo, stored
-from tests.test_serving import PATIENCE_SECONDS, ROOT, Server, environment, lives
+from tests.test_serving import ROOT, Server, environment, lives
+from tests.waiting import PATIENCE_SECONDS
 
 MAKE_RUN = [sys.executable, "-m", "progress_service.demo"]
 

@@ -15,7 +15,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from progress_service.store.database import db
 from progress_service.store.direct import DirectStatement, send_command
 from progress_service.store.models import ImportedChunk, Module
-from tests.test_faults import execute, until
+from tests.test_faults import execute
+from tests.waiting import wait_until
 
 ADD = DirectStatement(
     insert(Module)
@@ -121,7 +122,7 @@ def test_a_connection_that_is_interrupted_while_it_waits_is_not_used_again(app: 
     sleeping = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg\\_sleep(%'"
 
     def interrupt() -> None:
-        until(lambda: bool(execute(database_url, sleeping)))
+        wait_until(lambda: bool(execute(database_url, sleeping)))
         os.kill(os.getpid(), signal.SIGINT)
 
     with app.app_context(), ThreadPoolExecutor(1) as thread:

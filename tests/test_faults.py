@@ -23,8 +23,8 @@ from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import Listen, application, empty, engine_of, migrate
 from tests.postgres import PostgresServer
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
-PATIENCE_SECONDS = 30
 POOL_SIZE = 4
 UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
 
@@ -341,7 +341,7 @@ def test_a_table_has_more_time_than_other_requests(database_url: str) -> None:
         table = service.get(path, buffered=False, headers={"Accept": "text/csv"})
         with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE"):
             text = thread.submit(table.get_data)
-            until(lambda: text.done() or waits_long(app))
+            wait_until(lambda: text.done() or waits_long(app))
         assert len(text.result(PATIENCE_SECONDS).splitlines()) == 3
         table.close()
 
@@ -381,7 +381,7 @@ def test_a_catalog_change_has_more_time_than_other_requests(database_url: str) -
     with school(database_url, **timeouts) as (app, service), ThreadPoolExecutor(1) as thread:
         with held(app, "LOCK TABLE contents IN SHARE MODE"):
             change = thread.submit(service.put, "/api/catalog/modules/algebra", json=module)
-            until(lambda: change.done() or waits_long(app))
+            wait_until(lambda: change.done() or waits_long(app))
         assert change.result(PATIENCE_SECONDS).status_code == 200
 
 
@@ -399,13 +399,6 @@ def waits_long(app: Flask) -> bool:
     waited = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '2s'")
     with engine_of(app).begin() as watch:
         return bool(watch.execute(waited).scalar())
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to this"
-        time.sleep(0.02)
 
 
 def waiting(connection: Connection, seconds: float = 0.3) -> int:
@@ -433,7 +426,7 @@ def test_who_waits_leaves_half_of_the_threads_to_those_who_need_not(database_url
         with ThreadPoolExecutor(2) as threads:
             with held(app, HELD[lock]) as other:
                 patient = [threads.submit(send) for _ in range(2)]
-                until(lambda: waiting(other) == 2)
+                wait_until(lambda: waiting(other) == 2)
                 for _ in range(3):
                     assert_unavailable(send())
                 assert post(service, userId="kim", contentId="cells").status_code == 201
@@ -452,7 +445,7 @@ def test_who_waits_to_read_leaves_half_of_the_threads_too(database_url: str) -> 
     with school(database_url, **settings) as (app, service), ThreadPoolExecutor(2) as threads:
         with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE") as other:
             patient = [threads.submit(service.get, path) for path in paths]
-            until(lambda: waiting(other) == 2)
+            wait_until(lambda: waiting(other) == 2)
             for path in paths:
                 assert_unavailable(service.get(path))
             assert service.get("/readyz").status_code == 200
@@ -468,7 +461,7 @@ def test_a_command_waits_as_long_as_a_catalog_change_may_take(database_url: str,
     with school(database_url, LOCK_TIMEOUT=1, STATEMENT_TIMEOUT=1) as (app, service), ThreadPoolExecutor(1) as thread:
         with held(app, HELD["a learner"]) as other:
             command = thread.submit(app.test_cli_runner().invoke, args=arguments)
-            until(lambda: command.done() or waiting(other, 2) == 1)
+            wait_until(lambda: command.done() or waiting(other, 2) == 1)
         assert command.result(PATIENCE_SECONDS).exit_code == 0
         assert time_of(service) == 120
 
@@ -485,12 +478,12 @@ def test_the_loser_of_a_deadlock_is_tried_again(database_url: str) -> None:
             other.execute(text("SET LOCAL deadlock_timeout = '60s'"))  # so that it is the service that loses
             other.execute(text("SET LOCAL lock_timeout = '30s'"))
             request = thread.submit(service.post, "/api/progress/batch", json=batch)
-            until(lambda: waiting(other) == 1)
+            wait_until(lambda: waiting(other) == 1)
             other.execute(text(lock.format("kim")))
         assert request.result(PATIENCE_SECONDS).status_code == 200
         assert (time_of(service), time_of(service, "kim")) == (120, 120)
         with engine_of(app).connect() as connection:
-            until(lambda: connection.execute(deadlocks).scalar_one() > before)
+            wait_until(lambda: connection.execute(deadlocks).scalar_one() > before)
 
 
 Failing = Callable[..., AbstractContextManager[Callable[[], int]]]
@@ -621,9 +614,8 @@ def test_on_sqlite_too_half_of_the_threads_are_left_to_those_who_need_not_wait(d
         with ThreadPoolExecutor(2) as threads:
             with writing(database_url):
                 patient = [threads.submit(post, service) for _ in range(2)]
-                deadline = time.monotonic() + PATIENCE_SECONDS
-                while app.extensions[database.PLACES]._value:  # until both wait for long; to try a place would take it
-                    assert time.monotonic() < deadline
+                # Both wait for long as soon as no place is left; to try a place would take it.
+                wait_until(lambda: app.extensions[database.PLACES]._value == 0)
                 assert_unavailable(post(service))
                 assert service.get("/readyz").status_code == 200
                 assert time_of(service) == 60

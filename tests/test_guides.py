@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +25,8 @@ from progress_service.store.models import Webhook
 from tests.callers import KEY, Caller, token
 from tests.conftest import Publish, application, engine_of, served, wait_until_settled
 from tests.guides import BLOCK, FILE, GUIDES, files
+from tests.test_serving import is_free
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[1]
 CALLING = ("certificates", "copy", "player", "quizzes")
@@ -99,17 +100,6 @@ def rows(database: Path, query: str) -> list[Any]:
         return connection.execute(query).fetchall()
 
 
-def wait_for(port: int) -> None:
-    """Wait until a program listens on a port."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "nobody listens"
-            time.sleep(0.02)
-
-
 def finish(caller: Caller, user_id: str) -> None:
     update = {"userId": user_id, "contentId": "sets", "progressPercentage": 100, "occurredAt": "2026-01-31T12:00:00Z"}
     assert caller.post("/api/progress", json=update).status_code == 201
@@ -127,7 +117,7 @@ def test_certificates_are_issued_once_although_messages_come_again(
         programs("certificates", app, tmp_path) as run,
     ):
         service = Caller(app, "service", "lms")
-        assert run("subscribe.py", str(port)).wait(60) == 0
+        assert run("subscribe.py", str(port)).wait(PATIENCE_SECONDS) == 0
         with engine_of(app).connect() as connection:
             begun = connection.execute(select(Webhook.settled_after, Webhook.change_id)).one()
         for user_id in ("sam", "kim"):
@@ -135,7 +125,7 @@ def test_certificates_are_issued_once_although_messages_come_again(
         wait_until_settled(app)
         receiver = run("receiver.py", str(port))
         try:
-            wait_for(port)
+            wait_until(lambda: not is_free(port))
             for _ in range(2):
                 with engine_of(app).begin() as connection:
                     connection.execute(
@@ -146,7 +136,7 @@ def test_certificates_are_issued_once_although_messages_come_again(
             assert service.get("/api/webhooks/certificates").get_json()["pending"] == 0
         finally:
             receiver.terminate()
-            receiver.wait(60)
+            receiver.wait(PATIENCE_SECONDS)
     assert rows(tmp_path / "certificates.db", "SELECT * FROM certificates ORDER BY user") == [
         ("kim", "algebra", "2026-01-31"),
         ("sam", "algebra", "2026-01-31"),
@@ -165,7 +155,7 @@ def test_a_copy_that_is_polled_has_what_the_service_has(app: Flask, publish: Pub
         for expected in (["eva", "kim", "lee", "sam", "tom"], ["ann", "eva"]):
             for _ in range(2):
                 wait_until_settled(app)
-                assert run("poller.py").wait(60) == 0
+                assert run("poller.py").wait(PATIENCE_SECONDS) == 0
             assert [user for (user,) in rows(tmp_path / "copy.db", completed)] == expected
             for path in ("kim/algebra", "lee"):
                 assert service.delete(f"/api/progress/{path}").status_code == 204
@@ -202,15 +192,15 @@ def test_a_quiz_has_the_best_of_its_attempts_as_they_are_graded_now(
 
         def finished(name: str, points: str, hour: str) -> None:
             command = ("finished.py", name, "sam", "sets-quiz", points, "10", "300", f"2026-01-31T{hour}:00:00Z")
-            assert run(*command).wait(60) == 0
+            assert run(*command).wait(PATIENCE_SECONDS) == 0
 
         finished("a1", "4", "08")
         assert record() == ["in_progress", 99, 40, 300, None]
         finished("a2", "8", "09")
         assert record() == ["completed", 100, 80, 600, "2026-01-31T09:00:00Z"]
-        assert run("regrade.py", "a2", "5").wait(60) == 0
+        assert run("regrade.py", "a2", "5").wait(PATIENCE_SECONDS) == 0
         assert record() == ["in_progress", 99, 50, 600, None]
-        assert run("regrade.py", "a1", "7").wait(60) == 0
+        assert run("regrade.py", "a1", "7").wait(PATIENCE_SECONDS) == 0
         assert record() == ["completed", 100, 70, 600, "2026-01-31T08:00:00Z"]
     assert lost[:3] == ["a1/1", "a2/1", "a2/2"]
 
@@ -223,13 +213,13 @@ def test_the_night_reports_what_was_left_over_and_sets_aside_what_is_wrong(
     attempts = [(f"a{number}", f"learner-{number}", "sets-quiz") for number in range(1200)]
     attempts[7] = ("a7", "learner-7", "lost-quiz")
     with programs("quizzes", app, tmp_path) as run:
-        assert run("quizzes.py").wait(60) == 0
+        assert run("quizzes.py").wait(PATIENCE_SECONDS) == 0
         with closing(sqlite3.connect(tmp_path / "quizzes.db")) as store, store:
             columns = "id, learner, quiz, points, maximum, seconds, finished"
             values = "?, ?, ?, 6, 10, 60, '2026-01-31T12:00:00Z'"
             store.executemany(f"INSERT INTO attempts ({columns}) VALUES ({values})", attempts)
         for _ in range(2):
-            assert run("night.py").wait(60) == 0
+            assert run("night.py").wait(PATIENCE_SECONDS) == 0
 
     refused = "SELECT id, refusal FROM attempts WHERE reported = 0"
     assert rows(tmp_path / "quizzes.db", refused) == [("a7", "The content is not in the catalog.")]

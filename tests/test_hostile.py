@@ -15,7 +15,8 @@ from werkzeug.test import TestResponse, create_environ, run_wsgi_app
 from tests.callers import token
 from tests.conftest import Callers, Publish, stored
 from tests.progress.sending import refusal
-from tests.test_serving import PATIENCE_SECONDS, Server, gunicorn
+from tests.test_serving import Server, gunicorn
+from tests.waiting import PATIENCE_SECONDS
 
 MEBIBYTE = 1024 * 1024
 JSON = "application/json"

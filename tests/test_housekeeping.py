@@ -1,6 +1,5 @@
 """What is kept for some time only goes afterwards, by itself, and no request feels it."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,8 +18,8 @@ from progress_service.store.models import Base, Change, Session, StoredAnswer
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, empty, engine_of
 from tests.progress.sending import send
+from tests.waiting import wait_until
 
-PATIENCE_SECONDS = 60
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
 KEPT = {
@@ -161,11 +160,13 @@ def test_writes_delete_what_has_expired_in_small_steps_and_then_the_worker_rests
     write(housekept)
     assert count(engine) == Purged(*3 * [STEP + 1])
 
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while any(count(engine)):
-        assert time.monotonic() < deadline
+    def is_clean() -> bool:
         write(housekept)
-        assert {STEP + 1, 1, 0} >= set(count(engine)), "each step is of one size"
+        left = count(engine)
+        assert {STEP + 1, 1, 0} >= set(left), "each step is of one size"
+        return not any(left)
+
+    wait_until(is_clean)
     store(engine, timedelta(days=400))
     for _ in range(3):
         write(housekept)

@@ -17,9 +17,9 @@ from progress_service.store.database import db
 from progress_service.store.models import Enrollment, StoredAnswer
 from tests.callers import Caller
 from tests.conftest import Callers, Listen, Publish, application, applications
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 THREADS = 12
-PATIENCE_SECONDS = 30
 UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
 LONG_AGO = "2026-01-01T00:00:00Z"
 ALGEBRA = {"title": "Algebra", "contents": [{"id": "sums", "title": "Sums", "type": "video", "weight": 3}]}
@@ -165,8 +165,8 @@ def test_repeats_wait_while_the_first_request_is_held_up(engine: Engine, service
         with engine.begin() as other:
             other.execute(text("LOCK TABLE enrollments IN EXCLUSIVE MODE"))
             requests = [threads.submit(post, service(), UPDATE, "key") for _ in range(THREADS)]
-            while other.execute(waiting).scalar_one() < THREADS:
-                assert not any(request.done() for request in requests)
+            wait_until(lambda: other.execute(waiting).scalar_one() >= THREADS)
+            assert not any(request.done() for request in requests)
         responses = [request.result(PATIENCE_SECONDS) for request in requests]
 
     assert sum(map(is_replay, responses)) == THREADS - 1

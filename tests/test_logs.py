@@ -25,7 +25,8 @@ from progress_service.store.models import Enrollment
 from tests.callers import KEY, Caller, bearing, token
 from tests.conftest import Listen, Publish, application, engine_of
 from tests.test_documents import OPERATING, code, section, table
-from tests.test_serving import PATIENCE_SECONDS, gunicorn
+from tests.test_serving import gunicorn
+from tests.waiting import PATIENCE_SECONDS
 
 LEA = "lea-7c1e"
 SAID = "what-lea-said"

@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,7 +31,8 @@ from tests.callers import Caller, bearing, token
 from tests.conftest import Callers, Publish, application, engine_of, migrate, wait_until_settled
 from tests.test_migrating import NEWEST
 from tests.test_readiness import at
-from tests.test_serving import PATIENCE_SECONDS, Server, gunicorn
+from tests.test_serving import Server, gunicorn
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 Counts = dict[tuple[str, ...], float]
 
@@ -421,26 +421,22 @@ def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays(
         (line,) = [line for line in server.metrics() if line.startswith(f"{name} ")]
         return float(line.split()[1])
 
-    def wait_until(server: Server, **expected: float) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            with suppress(OSError):  # a worker has accepted the scrape, and was killed
-                if all(read(server, f"progress_{name}") == value for name, value in expected.items()):
-                    return
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    def does(server: Server, **expected: float) -> bool:
+        with suppress(OSError):  # a worker has accepted the scrape, and was killed
+            return all(read(server, f"progress_{name}") == value for name, value in expected.items())
+        return False
 
     with gunicorn(database_url) as server, ThreadPoolExecutor() as client:
         assert server.call("POST", "/api/progress", UPDATE)[0].status == 201
         with engine_of(app).begin():  # which holds the only lock
             cut = client.submit(server.call, "POST", "/api/progress", UPDATE)
-            wait_until(server, requests_in_flight=2, pool_connections_in_use=1, workers=2)
+            wait_until(lambda: does(server, requests_in_flight=2, pool_connections_in_use=1, workers=2))
             killed = server.workers()
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
             with pytest.raises((ConnectionError, HTTPException)):
                 cut.result(PATIENCE_SECONDS)
-            wait_until(server, requests_in_flight=1, pool_connections_in_use=0, workers=2)
+            wait_until(lambda: does(server, requests_in_flight=1, pool_connections_in_use=0, workers=2))
             assert not set(server.workers()) & set(killed)
         assert read(server, "progress_updates_total") == 1
         assert read(server, "process_cpu_seconds_total") > 0

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from progress_service import MIGRATIONS
 from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import application
-from tests.test_serving import PATIENCE_SECONDS, ROOT, environment
+from tests.test_serving import ROOT, environment
+from tests.waiting import wait_until
 
 REVISIONS = [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
 NEWEST = REVISIONS[-1]
@@ -82,12 +82,9 @@ def revision_of(url: str) -> str | None:
 def wait_for(url: str, condition: str) -> None:
     """Wait until another connection of the database meets a condition of `pg_stat_activity`."""
     found = text(f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}")
-    deadline = time.monotonic() + PATIENCE_SECONDS
     with connected(url) as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        while not connection.execute(found).scalar():
-            assert time.monotonic() < deadline, condition
-            time.sleep(0.02)
+        wait_until(lambda: connection.execute(found).scalar())
 
 
 def test_a_run_says_which_revisions_it_has_applied_or_taken_back(empty_database_url: str) -> None:

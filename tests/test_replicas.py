@@ -19,7 +19,8 @@ from tests.conftest import Listen, application, empty, migrate
 from tests.postgres import POOLERS, PostgresServer
 from tests.proxy import Proxy
 from tests.test_failover import url_of
-from tests.test_faults import post, school, time_of, until
+from tests.test_faults import post, school, time_of
+from tests.waiting import wait_until
 
 POSITION = "Progress-Position"
 READS = [
@@ -96,14 +97,14 @@ def reading(url: str, replica: str, **settings: Any) -> Iterator[Reader]:
 def catch_up(primary: PostgresServer, standby: PostgresServer) -> None:
     """Wait until a standby has replayed all that the primary has written."""
     ((position,),) = primary.execute("SELECT pg_current_wal_insert_lsn()")
-    until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == [(True,)])
+    wait_until(lambda: standby.execute(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == [(True,)])
 
 
 @contextmanager
 def paused(standby: PostgresServer) -> Iterator[None]:
     """Let a standby replay nothing for a while."""
     standby.execute("SELECT pg_wal_replay_pause()")
-    until(lambda: standby.execute("SELECT pg_get_wal_replay_pause_state()") == [("paused",)])
+    wait_until(lambda: standby.execute("SELECT pg_get_wal_replay_pause_state()") == [("paused",)])
     try:
         yield
     finally:
@@ -177,7 +178,7 @@ def test_a_read_waits_for_the_replica(
             service.look()
             answer = thread.submit(seen, service, position)
             looks = "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE '%pg_is_in_recovery%has_position%'"
-            until(lambda: standby.execute(looks) == [(True,)])
+            wait_until(lambda: standby.execute(looks) == [(True,)])
         assert answer.result() == 120
         assert service.look() == [True]
 
@@ -241,11 +242,11 @@ def test_a_replica_that_lags_is_not_read(
     with reading(primary.url, standby.url, REPLICA_LAG_SECONDS=0) as service:
         catch_up(primary, standby)
         service.look()
-        until(lambda: time_of(service) == 60 and service.look()[-1])  # the age of the last write says nothing
+        wait_until(lambda: time_of(service) == 60 and service.look()[-1])  # the age of the last write says nothing
         with paused(standby):
             post(service)
             position = post(service, userId="kim").headers[POSITION]
-            until(lambda: standby.execute(f"SELECT pg_last_wal_receive_lsn() >= '{position}'") == [(True,)])
+            wait_until(lambda: standby.execute(f"SELECT pg_last_wal_receive_lsn() >= '{position}'") == [(True,)])
             service.look()
             assert time_of(service) == 120
             assert service.look() == [False]
@@ -260,7 +261,7 @@ def test_a_replica_that_has_lost_its_primary_is_not_read(
         ((source,),) = standby.execute("SHOW primary_conninfo")
         try:
             follow(standby, "host=/nowhere")
-            until(lambda: standby.execute("SELECT pid FROM pg_stat_wal_receiver") == [])
+            wait_until(lambda: standby.execute("SELECT pid FROM pg_stat_wal_receiver") == [])
             post(service)
             service.look()
             assert time_of(service) == 120
@@ -285,7 +286,7 @@ def test_a_replica_that_goes_is_done_without_and_read_again_when_it_is_back(
         assert service.look() == [False] * 3
     finally:
         standby.start()
-    until(lambda: time_of(service) == 120 and service.look()[-1])
+    wait_until(lambda: time_of(service) == 120 and service.look()[-1])
 
 
 def test_a_read_that_the_replica_cancels_is_read_on_the_primary(
@@ -339,7 +340,7 @@ def test_a_role_that_only_reads_is_enough_for_replicas(primary: PostgresServer, 
     replica = standby.url.replace("postgres@", "reader@")
     with reading(primary.url, replica, REPLICA_LAG_SECONDS=0) as service:
         catch_up(primary, standby)
-        until(lambda: time_of(service) == 60 and service.look()[-1])
+        wait_until(lambda: time_of(service) == 60 and service.look()[-1])
         assert [service.get(path).status_code for path in READS] == [200] * len(READS)
 
 
@@ -361,7 +362,7 @@ def test_a_replica_that_is_promoted_takes_over() -> None:
             primary.crash()
             assert time_of(service) == 60
             standby.execute("SELECT pg_promote()")
-            until(lambda: post(service).status_code == 200)
+            wait_until(lambda: post(service).status_code == 200)
             service.look()
             assert time_of(service) == 120
             assert service.look() == [False]

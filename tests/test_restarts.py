@@ -4,8 +4,7 @@ import json
 import os
 import select
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
@@ -20,7 +19,8 @@ from sqlalchemy import text
 
 from tests.callers import KEY, token
 from tests.conftest import Callers, Publish, engine_of
-from tests.test_serving import PATIENCE_SECONDS, Server, gunicorn
+from tests.test_serving import Server, gunicorn
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 UPDATE = {"contentId": "sets", "timeSpentSeconds": 1}
 LEARNERS = ("sam", "kim", "lee", "ann")
@@ -30,13 +30,6 @@ SQLITE, POSTGRESQL = (pytest.mark.parametrize("usual_app", [name], indirect=True
 @pytest.fixture(autouse=True)
 def _algebra(publish: Publish) -> None:
     publish("algebra", ["sets", "maps"])
-
-
-def wait_until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.02)
 
 
 def both_workers(server: Server) -> set[int]:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -27,9 +26,9 @@ from progress_service import processors
 from progress_service.store.database import db
 from tests.callers import KEY, token
 from tests.conftest import Callers, Publish
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_SECONDS = 30
 GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:progress_service.serving"]
 
 
@@ -66,15 +65,15 @@ class Server:
         return [found for parent in parents for found in parent.glob(f"progress-workers-{self.process.pid}-*")]
 
     def wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.process.poll() is None and time.monotonic() < deadline:
+        def answers() -> bool:
+            assert self.process.poll() is None, "gunicorn has ended"
             try:
                 self.call("GET", "/readyz")
             except ConnectionRefusedError:
-                time.sleep(0.05)
-            else:
-                return
-        raise RuntimeError("gunicorn does not answer")
+                return False
+            return True
+
+        wait_until(answers)
 
     def stop(self) -> tuple[int, str]:
         """Stop the server; return its exit status and what it has written."""
@@ -91,6 +90,15 @@ class Server:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from werkzeug.test import TestResponse
 from progress_service.store import database, locks, together, verification
 from tests.callers import Caller
 from tests.conftest import Callers, Publish, application, engine_of
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
-PATIENCE_SECONDS = 60
 on_postgresql = pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
 THREADS = 12
 
@@ -68,9 +68,7 @@ def held(app: Flask) -> Iterator[tuple[Event, Callable[[int], None]]]:
             assert released.wait(PATIENCE_SECONDS)
 
     def queued(number: int) -> None:
-        deadline = time.monotonic() + 20
-        while sum(len(queue._waiting) for queue in app.extensions["together"].values()) < number:
-            assert time.monotonic() < deadline, f"call {number} is not in the queue"
+        wait_until(lambda: sum(len(queue._waiting) for queue in app.extensions["together"].values()) >= number)
 
     event.listen(engine_of(app), "commit", hold)
     try:

@@ -41,6 +41,7 @@ from progress_service.web.openapi import document as openapi
 from tests.callers import KEY, WEBHOOK_KEY, Caller
 from tests.conftest import Callers, Publish, application, engine_of, stored, wait_until_settled
 from tests.receiver import Message, Receiver, receiving
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[1]
 
@@ -367,7 +368,7 @@ def test_slow_and_dead_receivers_hold_up_nobody_else(told: Caller, receiver: Rec
     good_is_told = Event()
 
     def wait(*_: Any) -> int:
-        assert good_is_told.wait(10)
+        assert good_is_told.wait(PATIENCE_SECONDS)
         return 204
 
     receiver.answers["/hook"] = wait
@@ -378,7 +379,7 @@ def test_slow_and_dead_receivers_hold_up_nobody_else(told: Caller, receiver: Rec
         finish(told, user_id, "sets")
     with ThreadPoolExecutor() as pool:
         running = pool.submit(deliver, told.app)
-        receiver.wait_until(lambda: len(receiver.messages["/good"]) == 4 and bool(receiver.messages["/hook"]))
+        wait_until(lambda: len(receiver.messages["/good"]) == 4 and bool(receiver.messages["/hook"]))
         assert len(receiver.messages["/hook"]) == 1
         good_is_told.set()
         running.result()
@@ -457,17 +458,17 @@ def test_nothing_is_lost_or_out_of_order_although_deliverers_are_killed_while_ot
         for round_ in range(3):
             running[:] = [deliverer(database_url, receiver) for _ in range(2)]
             if round_ < 2:
-                assert {process.wait(60) for process in running} == {-signal.SIGKILL}
+                assert {process.wait(PATIENCE_SECONDS) for process in running} == {-signal.SIGKILL}
                 alter(told.app, leased_by=None, leased_until=None)  # as after a while
         for writer in writers:
             writer.result()
     changes = feed(told, after=after)
     ids = [change["id"] for change in changes]
     for path in ("/hook", "/other"):
-        receiver.wait_until(lambda path=path: set(receiver.ids(path)) >= set(ids))  # type: ignore[misc]
+        wait_until(lambda path=path: set(receiver.ids(path)) >= set(ids))  # type: ignore[misc]
     for process in running:
         process.send_signal(signal.SIGTERM)
-    assert [process.wait(60) for process in running] == [0, 0]
+    assert [process.wait(PATIENCE_SECONDS) for process in running] == [0, 0]
 
     for path in ("/hook", "/other"):
         assert list(dict.fromkeys(receiver.ids(path))) == ids
@@ -672,9 +673,10 @@ def test_a_deliverer_waits_for_a_database_that_is_away_unless_it_runs_once(
                     deliverer.run()
 
             running = pool.submit(run)
-            while "no webhook is looked for after OperationalError" not in capsys.readouterr().err:
-                assert not running.done()
-            deliverer.stop()
+            try:
+                wait_until(lambda: "no webhook is looked for after OperationalError" in capsys.readouterr().err)
+            finally:
+                deliverer.stop()
             running.result()
 
 

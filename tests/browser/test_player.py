@@ -1,7 +1,6 @@
 """The player of the guide, as it stands there: what it reports is what was played, whatever happens on the way."""
 
 import json
-import time
 import wave
 from collections.abc import Iterator
 from io import BytesIO
@@ -14,6 +13,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.callers import token
 from tests.conftest import Callers, Publish, served
 from tests.guides import files
+from tests.waiting import wait_until
 
 FILES = files("player")
 REPORTS = "**/api/progress"
@@ -100,13 +100,14 @@ class Player:
 
     def wait_for(self, total: int) -> dict[str, Any]:
         """Wait until the learner has a time, where the page does not tell that it was reported; return the record."""
-        deadline = time.monotonic() + 30
-        while True:  # asked through the browser's context, since the page's own requests stand still otherwise
+
+        def record() -> dict[str, Any]:
+            # Asked through the browser's context, since the page's own requests stand still otherwise.
             module = self.page.context.request.get(f"{self.address}/api/progress/me/algebra").json()
-            found: dict[str, Any] = module["contents"][0]["progress"]
-            if found["timeSpentSeconds"] == total:
-                return found
-            assert time.monotonic() < deadline, found
+            return dict(module["contents"][0]["progress"])
+
+        wait_until(lambda: record()["timeSpentSeconds"] == total, record)
+        return record()
 
     def wait_until_nothing_waits(self) -> None:
         self.page.wait_for_function("localStorage.length === 0")

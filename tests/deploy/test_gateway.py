@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import socketserver
 import ssl
 import subprocess
@@ -34,8 +33,9 @@ from progress_service.web.problems import PROBLEM_TYPES
 from tests.callers import token
 from tests.conftest import Callers, Publish
 from tests.deploy import DEPLOY, NGINX
-from tests.test_restarts import POSTGRESQL, SQLITE, wait_until
-from tests.test_serving import PATIENCE_SECONDS, Server, free_port, gunicorn
+from tests.test_restarts import POSTGRESQL, SQLITE
+from tests.test_serving import Server, free_port, gunicorn, is_free
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 BEARER = f"Bearer {token('sam', 'student')}"
 LEARNERS = ("sam", "kim", "lee", "ann")
@@ -102,15 +102,6 @@ def nginx(
     finally:
         process.terminate()
         process.wait(PATIENCE_SECONDS)
-
-
-def is_free(port: int) -> bool:
-    """Tell whether nobody listens on a port."""
-    try:
-        socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 class Witness(socketserver.ThreadingTCPServer):

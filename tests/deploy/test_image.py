@@ -13,8 +13,8 @@ import pytest
 
 from tests.callers import KEY
 from tests.deploy import DEPLOY
-from tests.test_restarts import wait_until
-from tests.test_serving import PATIENCE_SECONDS, ROOT, free_port
+from tests.test_serving import ROOT, free_port
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 

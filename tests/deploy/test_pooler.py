@@ -8,9 +8,9 @@ import pytest
 
 from tests.deploy import DEPLOY, secrets
 from tests.postgres import PGBOUNCER, PostgresServer
-from tests.test_restarts import wait_until
 from tests.test_roles import NEW, psql
-from tests.test_serving import PATIENCE_SECONDS, free_port
+from tests.test_serving import free_port
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def test_the_roles_are_those_of_the_documents() -> None:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.deploy import DEPLOY, SYSTEMD_ANALYZE
-from tests.test_serving import PATIENCE_SECONDS, gunicorn
+from tests.test_serving import gunicorn
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
