@@ -23,6 +23,7 @@ LEFT_OUT = {"desc", "title", "defs", "plot tooltip-overlay"}
 def _library() -> Any:
     """Load pygal with the first picture: it takes 7 MB of each process, and most processes never draw one."""
     library = import_module("pygal")
+    library.etree.etree.to_etree()  # lxml, which it takes where it is installed, has another interface
     # It leaves a finder of plugins in a form that Python 3.11 warns of with each import that fails, and 3.12 ignores.
     sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != library.__name__]
     return library

@@ -1,5 +1,6 @@
 """The report of a module: the figures of the other routes, as a page for people that needs nothing else."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -278,6 +280,17 @@ except ModuleNotFoundError:
     ran = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
 
     assert ran.stdout.split() == ["False", "True"], ran.stderr
+
+
+def test_a_picture_is_the_same_where_another_xml_library_is_installed(tmp_path: Path) -> None:
+    library = tmp_path / "lxml"
+    library.mkdir()
+    (library / "etree.py").touch()
+    program = "from progress_service.analytics import pictures; print(pictures.columns([1], ['day'], 100))"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+
+    assert ran.stdout == f"{pictures.columns([1], ['day'], 100)}\n", ran.stderr
 
 
 @pytest.mark.parametrize(
