@@ -299,7 +299,8 @@ def merge_learner(call: Call, user_id: str) -> Answer:
     into = call.body["into"]
     if into == user_id:
         raise Problem(problems.VALIDATION_FAILED, faults=[Fault("/into", "Must be another learner.")])
-    corrections.merge(call.connection, user_id, into, by=call.actor, now=call.now)
+    session_days = current_app.config["SESSION_DAYS"]
+    corrections.merge(call.connection, user_id, into, session_days=session_days, by=call.actor, now=call.now)
     idempotency.forget(call.connection, user_id)  # last, as in an erasure
     return NOTHING
 

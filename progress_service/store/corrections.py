@@ -27,10 +27,12 @@ from progress_service.store.journal import (
 from progress_service.store.learning import DayKey, EnrollmentKey, Learning, Recorded, RecordKey, SessionKey
 from progress_service.store.models import Change, ProgressRecord
 from progress_service.store.recorder import (
+    SESSION_DAYS,
     NoContent,
     NoRecord,
     add_learning,
     created_keys,
+    known_sessions,
     new_record,
     refuse,
     store,
@@ -148,11 +150,14 @@ def withdraw_excuse(connection: Connection, key: EnrollmentKey, content_id: str,
         _replace(connection, held, record, after, CORRECTED, by, now)
 
 
-def merge(connection: Connection, user_id: str, into: str, *, by: Actor, now: datetime) -> None:
+def merge(
+    connection: Connection, user_id: str, into: str, *, session_days: int = SESSION_DAYS, by: Actor, now: datetime
+) -> None:
     """Fold one learner into another: they are one person, and nothing of the first remains."""
     held = _hold_learner(connection, user_id, into, now)
     of_first = [key for key in held.before.enrollments if key.user_id == user_id]
-    after, known = held.before.copy(), held.before.copy()
+    sessions = known_sessions(held.before.sessions.values(), session_days, now)
+    after, known = held.before.copy()._replace(sessions=sessions), held.before.copy()
     for key in of_first:
         _merge_enrollment(held, key, into, after, known)
     is_told = Change.user_id == user_id, Change.type.not_in((ERASED, MERGED))

@@ -118,9 +118,7 @@ def record(
     refuse(UnknownContent, [update.content_id in catalog.contents for update in updates])
     if not auto_enroll:
         refuse(NotEnrolled, [_enrollment_key(update, catalog) not in created for update in updates])
-    for session in map(Session._make, sessions()):
-        if session.received_at > now - timedelta(days=session_days):
-            found.sessions[SessionKey(session.user_id, session.content_id, session.session)] = session
+    found.sessions.update(known_sessions(map(Session._make, sessions()), session_days, now))
     after = found.copy()
     folded = [_fold(after, update, catalog.contents[update.content_id], now) for update in updates]
     refuse(CriteriaNotMet, [step is not None for step in folded])
@@ -174,6 +172,12 @@ def _send_sessions(connection: Connection, updates: Sequence[Update]) -> Callabl
         return tuple
     sql = Statements.of(connection)
     return sql.read_sessions.send(connection, **sql.session_keys(named))
+
+
+def known_sessions(sessions: Iterable[Session], days: int, now: datetime) -> dict[SessionKey, Session]:
+    """Return the sessions that are not forgotten, whether or not those that are were deleted already."""
+    since = now - timedelta(days=days)
+    return {SessionKey(*session[:3]): session for session in sessions if session.received_at > since}
 
 
 def _enrollment_key(update: Update, catalog: Catalog) -> EnrollmentKey:

@@ -222,6 +222,15 @@ def test_a_session_is_forgotten_30_days_after_it_was_last_received(app: Flask, s
     assert tell(student(), "s", 75) == 60 + 75
 
 
+def test_a_merge_takes_no_time_away_for_a_forgotten_session(app: Flask, student: Callers, service: Callers) -> None:
+    tell(student(), "s", 500)
+    age(app, days=30)
+    tell(student("kim"), "s", 100)
+    assert service().post("/api/progress/sam/merge", json={"into": "kim"}).status_code == 204
+
+    assert [tell(student("kim"), "s", seconds) for seconds in (100, 150)] == [600, 650]
+
+
 def test_the_setting_says_for_how_many_days_a_session_is_known(app: Flask, database_url: str) -> None:
     with application(database_url, SESSION_DAYS=2) as forgetful:
         sam = Caller(forgetful, "student", "sam")
@@ -230,6 +239,12 @@ def test_the_setting_says_for_how_many_days_a_session_is_known(app: Flask, datab
             age(app, seconds=ago.total_seconds())
             answer = sam.put(f"/api/progress/{record_id}/complete", json={"session": "s", "timeSpentSeconds": 60})
             assert answer.get_json()["progress"]["timeSpentSeconds"] == shown
+
+        age(app, days=2)
+        tell(Caller(forgetful, "student", "kim"), "s", 7)
+        service = Caller(forgetful, "service", "lms")
+        assert service.post("/api/progress/sam/merge", json={"into": "kim"}).status_code == 204
+        assert tell(Caller(forgetful, "student", "kim"), "s", 7) == 127
 
 
 THREADS = 4
