@@ -99,6 +99,13 @@ def test_the_compose_file_is_valid_and_mounts_what_the_script_makes(tmp_path: Pa
         assert files <= {f"/run/secrets/{name}" for name in service.get("secrets", [])}
 
 
+def test_containers_that_cannot_be_written_get_files_and_folders_that_work() -> None:
+    assert all(service["read_only"] for name, service in COMPOSE["services"].items() if name != "postgres")
+    assert "configs" not in COMPOSE  # Compose copies their content into a container when it is made
+    folders = [folder for service in COMPOSE["services"].values() for folder in service.get("tmpfs", [])]
+    assert not [folder for folder in folders if "mode=" in folder]  # which old versions of runc ignore
+
+
 def test_whatever_stops_a_server_waits_for_its_drain_and_its_requests() -> None:
     unit = (DEPLOY / "systemd" / "progress-server@.service").read_text()
     ((drain, stop),) = re.findall(r"PROGRESS_DRAIN_SECONDS=(\d+)$.+^TimeoutStopSec=(\d+)$", unit, re.M | re.S)
@@ -117,7 +124,7 @@ def test_whatever_stops_a_server_waits_for_its_drain_and_its_requests() -> None:
 
 
 def test_times_of_the_gateway_are_longer_or_shorter_than_the_settings_beside_them() -> None:
-    text = "".join((DEPLOY / "nginx" / name).read_text() for name in ("progress.conf", "upstream.conf"))
+    text = "".join(path.read_text() for path in sorted((DEPLOY / "nginx").rglob("*.conf")))
     times = re.findall(r"(\d+)s;  # (longer|shorter) than PROGRESS_(\w+)", text)
 
     assert {name for _, _, name in times} == {"CATALOG_TIMEOUT", "KEEPALIVE_TIMEOUT"}
