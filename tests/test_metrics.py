@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from importlib.metadata import version
@@ -417,26 +417,23 @@ def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays(
 ) -> None:
     publish("algebra", ["sets"])
 
-    def read(server: Server, name: str) -> float:
-        (line,) = [line for line in server.metrics() if line.startswith(f"{name} ")]
-        return float(line.split()[1])
+    def read(server: Server, *names: str) -> list[float]:
+        figures = dict(line.rsplit(" ", 1) for line in server.metrics() if not line.startswith("#"))
+        return [float(figures[name]) for name in names]
 
-    def does(server: Server, **expected: float) -> bool:
-        with suppress(OSError):  # a worker has accepted the scrape, and was killed
-            return all(read(server, f"progress_{name}") == value for name, value in expected.items())
-        return False
-
+    doing = ("progress_requests_in_flight", "progress_pool_connections_in_use", "progress_workers")
     with gunicorn(database_url) as server, ThreadPoolExecutor() as client:
         assert server.call("POST", "/api/progress", UPDATE)[0].status == 201
         with engine_of(app).begin():  # which holds the only lock
             cut = client.submit(server.call, "POST", "/api/progress", UPDATE)
-            wait_until(lambda: does(server, requests_in_flight=2, pool_connections_in_use=1, workers=2))
-            killed = server.workers()
+            wait_until(lambda: read(server, *doing) == [2, 1, 2], lambda: read(server, *doing))
+            killed = server.two_workers()
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
             with pytest.raises((ConnectionError, HTTPException)):
                 cut.result(PATIENCE_SECONDS)
-            wait_until(lambda: does(server, requests_in_flight=1, pool_connections_in_use=0, workers=2))
-            assert not set(server.workers()) & set(killed)
-        assert read(server, "progress_updates_total") == 1
-        assert read(server, "process_cpu_seconds_total") > 0
+            server.two_workers(*killed)
+            wait_until(lambda: read(server, *doing) == [1, 0, 2], lambda: read(server, *doing))
+        updates, seconds = read(server, "progress_updates_total", "process_cpu_seconds_total")
+        assert updates == 1
+        assert seconds > 0

@@ -32,24 +32,18 @@ def _algebra(publish: Publish) -> None:
     publish("algebra", ["sets", "maps"])
 
 
-def both_workers(server: Server) -> set[int]:
-    """Return the ids of two workers, when there are two."""
-    wait_until(lambda: len(server.workers()) == 2)
-    return set(server.workers())
-
-
 def kill_worker(server: Server) -> None:
     """Kill one of two workers, and wait until there is another."""
-    killed = both_workers(server).pop()
+    killed = server.two_workers().pop()
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: killed not in both_workers(server))
+    server.two_workers(killed)
 
 
 def reload(server: Server) -> None:
     """Let a server replace both workers, and wait for that."""
-    before = both_workers(server)
+    before = server.two_workers()
     os.kill(server.process.pid, signal.SIGHUP)
-    wait_until(lambda: not before & both_workers(server))
+    server.two_workers(*before)
 
 
 class Gateway:

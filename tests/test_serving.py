@@ -86,6 +86,15 @@ class Server:
         pid = self.process.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
+    def two_workers(self, *ended: int) -> set[int]:
+        """Return the ids of two workers as soon as there are two, and none of those that have ended or will."""
+
+        def found() -> set[int]:
+            workers = set(self.workers())
+            return workers if len(workers) == 2 and workers.isdisjoint(ended) else set()
+
+        return wait_until(found)
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
