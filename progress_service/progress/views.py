@@ -107,7 +107,7 @@ def send_update(calls: Sequence[Call]) -> list[Answer]:
 
     It also enrolls a learner who is not enrolled, unless the service is set up otherwise.
     """
-    return _answers(_record(calls, [_update(call, call.body) for call in calls]))
+    return _answers(_record(calls, [_update(call, call.body) for call in calls]), if_started=201)
 
 
 @progress.post("/batch")
@@ -147,7 +147,7 @@ def complete_record(calls: Sequence[Call]) -> list[Answer]:
     # While this waited for the learner's lock, a record may have been removed.
     same = zip(recorded.steps, record_ids, strict=True)
     refuse(NoRecord, [step.record.id == record_id for step, record_id in same])
-    return _answers(recorded)
+    return _answers(recorded, if_started=200)
 
 
 @progress.get("/<user_id>")
@@ -321,12 +321,12 @@ def _record(calls: Sequence[Call], updates: Sequence[Update]) -> Recorded:
     )
 
 
-def _answers(recorded: Recorded) -> list[Answer]:
-    """Show the record of each update, and its enrollment, as the update has left them."""
+def _answers(recorded: Recorded, *, if_started: int) -> list[Answer]:
+    """Show the record of each update, and its enrollment, as the update has left them; 200 if it starts no record."""
     return [
         Answer(
             RecordedDocument.of(step.record, step.enrollment, recorded.modules[step.enrollment.module_id]),
-            201 if step.starts else 200,
+            if_started if step.starts else 200,
             step.record.user_id,
         )
         for step in recorded.steps

@@ -560,6 +560,17 @@ def test_the_first_update_of_an_excused_content_starts_it(service: Callers) -> N
     assert read(service(), "/api/progress/sam/algebra")["contents"][1]["progress"] == record | {"status": "completed"}
 
 
+def test_a_request_to_complete_starts_an_excused_content_too(service: Callers) -> None:
+    record_id = service().put(f"{MAPS}/excuse").get_json()["progress"]["id"]
+
+    body = {"occurredAt": moment(5), "score": 1, "maxScore": 1}
+    response = service().put(f"/api/progress/{record_id}/complete", json=body)
+
+    record = response.get_json()["progress"]
+    assert (response.status_code, record["id"], record["status"]) == (200, record_id, "excused")
+    assert (record["startedAt"], record["completedAt"]) == (moment(5),) * 2
+
+
 def test_a_removal_takes_an_excuse_too(service: Callers) -> None:
     report(service(), "sets", 4)
     expected = figures(service())
