@@ -92,9 +92,9 @@ def own() -> Figures:
     return _own
 
 
-def begin() -> None:
-    """Begin the figures of this process anew, in files where others read them if the library is set up so."""
+def begin(number: int) -> None:
+    """Begin the figures of a worker in its files, which others read; those of the last one with its number go on."""
     global _own
-    # The library chose between memory and files when it was imported.
-    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+    # The library chose memory when it was imported, since there was no directory for files.
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     _own = Figures()

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +65,20 @@ def when_ready(arbiter: Any) -> None:
     arbiter.log.info("%d workers x %d threads, at most %d connections to the database", *numbers)
 
 
-def post_fork(_: Any, __: Any) -> None:
+def pre_fork(arbiter: Any, worker: Any) -> None:
+    """Give a worker the least number that no other has, so that there are only as many files of figures as workers."""
+    taken = {other.number for other in arbiter.WORKERS.values()}
+    worker.number = next(number for number in count() if number not in taken)
+
+
+def post_fork(_: Any, worker: Any) -> None:
     """Begin the figures of a worker."""
-    figures.begin()
+    figures.begin(worker.number)
 
 
 def child_exit(_: Any, worker: Any) -> None:
     """Forget what a worker was doing when it ended."""
-    sharing.forget(worker.pid)
+    sharing.forget(worker.number)
 
 
 def drain(arbiter: Any) -> None:

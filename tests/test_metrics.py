@@ -412,7 +412,7 @@ def test_what_processes_use_is_told(anonymous: Caller) -> None:
 
 
 @pytest.mark.parametrize("usual_app", ["sqlite"], indirect=True)
-def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays(
+def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays_in_no_more_files(
     app: Flask, database_url: str, publish: Publish
 ) -> None:
     publish("algebra", ["sets"])
@@ -424,6 +424,9 @@ def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays(
     doing = ("progress_requests_in_flight", "progress_pool_connections_in_use", "progress_workers")
     with gunicorn(database_url) as server, ThreadPoolExecutor() as client:
         assert server.call("POST", "/api/progress", UPDATE)[0].status == 201
+        wait_until(lambda: read(server, "progress_workers") == [2])
+        (directory,) = server.shared_directories()
+        files = set(directory.iterdir())
         with engine_of(app).begin():  # which holds the only lock
             cut = client.submit(server.call, "POST", "/api/progress", UPDATE)
             wait_until(lambda: read(server, *doing) == [2, 1, 2], lambda: read(server, *doing))
@@ -434,6 +437,7 @@ def test_what_a_killed_worker_was_doing_is_forgotten_and_what_it_did_stays(
                 cut.result(PATIENCE_SECONDS)
             server.two_workers(*killed)
             wait_until(lambda: read(server, *doing) == [1, 0, 2], lambda: read(server, *doing))
+        assert set(directory.iterdir()) == files
         updates, seconds = read(server, "progress_updates_total", "process_cpu_seconds_total")
         assert updates == 1
         assert seconds > 0

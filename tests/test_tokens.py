@@ -413,14 +413,14 @@ DOWN: dict[str, Callable[[Clock, Provider], Answer]] = {
 
 class TestProviderDown:
     def test_the_metrics_tell_of_every_try_and_of_the_last_that_succeeded(
-        self, app: Flask, clock: Clock, provider: Provider
+        self, app: Flask, clock: Clock, provider: Provider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def told() -> dict[str, float]:
             lines = bearing(app, "").get("/metrics").text.splitlines()
             pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("progress_token_key"))
             return {name.removeprefix("progress_token_key"): float(value) for name, value in pairs}
 
-        figures.begin()
+        monkeypatch.setattr(figures, "_own", figures.Figures())
         assert status(app, of("1")) == ACCEPTED
         first = told()
         assert first.pop("s_fetched_timestamp_seconds") == pytest.approx(time.time(), abs=60)

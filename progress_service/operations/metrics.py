@@ -78,7 +78,7 @@ class Build(Asked):
     def collect(self) -> Iterable[Metric]:
         labels = {"version": version("progress-service"), "python": platform.python_version(), "schema": _newest()}
         yield _info("progress_build_info", "This version, its Python, and the newest schema that it knows.", labels)
-        most = len(alive()) * current_app.config["POOL_SIZE"]
+        most = alive() * current_app.config["POOL_SIZE"]
         yield _gauge("progress_pool_connections_limit", "Connections that all workers may have.", most)
 
 

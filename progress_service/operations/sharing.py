@@ -50,24 +50,18 @@ def _is_readable(file: str) -> bool:
     return True
 
 
-def alive() -> list[int]:
-    """Return the ids of the workers, or that of this process if it is alone."""
-    if DIRECTORY not in os.environ:
-        return [os.getpid()]
-    files = Path(os.environ[DIRECTORY]).glob("gauge_livesum_*.db")
-    return sorted(int(file.stem.rpartition("_")[2]) for file in files)
+def alive() -> int:
+    """Return how many workers there are; this process is one if it is alone."""
+    return len(list(Path(os.environ[DIRECTORY]).glob("gauge_livesum_*.db"))) if DIRECTORY in os.environ else 1
 
 
 class Processes(Collector):
     """What gunicorn and its workers use together; nothing where the system does not tell."""
 
     def collect(self) -> Iterable[Metric]:
-        pids = alive()
-        yield GaugeMetricFamily("progress_workers", "Processes that answer requests.", value=len(pids))
-        if DIRECTORY in os.environ:
-            pids.append(os.getppid())
+        yield GaugeMetricFamily("progress_workers", "Processes that answer requests.", value=alive())
         ticks, pages, opened = 0, 0, 0
-        for pid in pids:
+        for pid in _pids():
             with suppress(OSError):  # it has ended, or the system does not tell
                 # The time of workers that have ended is their parent's.
                 stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -81,10 +75,19 @@ class Processes(Collector):
             yield GaugeMetricFamily("process_max_fds", "Files that a process may open.", value=limit)
 
 
-def forget(pid: int) -> None:
+def _pids() -> list[int]:
+    """Return the ids of gunicorn's first process and of its workers, or that of this process if it is alone."""
+    if DIRECTORY not in os.environ:
+        return [os.getpid()]
+    first = os.getppid()
+    children = Path(f"/proc/{first}/task/{first}/children")
+    return [first, *map(int, children.read_text().split() if children.exists() else ())]
+
+
+def forget(number: int) -> None:
     """Remove what a worker that has ended was doing; what it has done stays counted."""
     with suppress(FileNotFoundError):  # somebody has cleaned up
-        mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        mark_process_dead(number)  # type: ignore[no-untyped-call]
 
 
 def begin(parent: str | None, user: int, group: int) -> None:
