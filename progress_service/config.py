@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
+from warnings import catch_warnings
 
 from click import ClickException
 from flask import Flask
@@ -15,7 +16,7 @@ from jwt.algorithms import requires_cryptography
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SAWarning
 
 PREFIX = "PROGRESS_"
 REPLICA = "replica"
@@ -163,8 +164,8 @@ def _read(name: str, path: str, other: object) -> str:
         text = Path(path).read_bytes().decode()
     except UnicodeDecodeError:
         raise ConfigurationError(f"{variable}: {path!r} is not UTF-8.") from None  # the cause quotes it
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{variable}: {path!r} cannot be read.") from error
+    except OSError as error:
+        raise ConfigurationError(f"{variable}: {path!r} cannot be read: {error.strerror}.") from error
     if not (text := re.sub(r"\r?\n\Z", "", text)):
         raise ConfigurationError(f"{variable}: {path!r} is empty.")
     return text
@@ -227,6 +228,9 @@ def _set_up_tokens(config: dict[str, Any]) -> None:
     audiences = [name.strip() for name in config["JWT_DECODE_AUDIENCE"].split(",") if name.strip()]
     if config["JWT_DECODE_AUDIENCE"] and not audiences:
         raise ConfigurationError("PROGRESS_JWT_DECODE_AUDIENCE names no audience.")
+    for claim in ("USER_CLAIM", "ROLE_CLAIM"):
+        if not config[claim]:
+            raise ConfigurationError(f"PROGRESS_{claim} names no claim.")
     expected = {"AUDIENCE": audiences or None, "ISSUER": config["JWT_DECODE_ISSUER"] or None}
     for claim, value in expected.items():
         config[f"JWT_DECODE_{claim}"] = config[f"JWT_ENCODE_{claim}"] = value
@@ -239,14 +243,14 @@ def _check_key(config: dict[str, Any]) -> None:
     given = [name for name in KEYS if config.get(name)]
     if len(given) != 1:
         raise ConfigurationError(
-            "Tokens need one key: give PROGRESS_JWT_SECRET_KEY (HS256), or PROGRESS_JWT_PUBLIC_KEY"
+            f"Tokens need one key, not {len(given)}: give PROGRESS_JWT_SECRET_KEY (HS256), or PROGRESS_JWT_PUBLIC_KEY"
             " or PROGRESS_JWT_JWKS_URL with PROGRESS_JWT_ALGORITHM (such as RS256)."
         )
     if config["JWT_PREVIOUS_SECRET_KEY"] and given != ["JWT_SECRET_KEY"]:
         raise ConfigurationError("PROGRESS_JWT_PREVIOUS_SECRET_KEY needs PROGRESS_JWT_SECRET_KEY, which signs now.")
     algorithm = config.setdefault("JWT_ALGORITHM", "HS256" if config.get("JWT_SECRET_KEY") else "RS256")
     if algorithm not in KEYS[given[0]]:
-        raise ConfigurationError(f"PROGRESS_JWT_ALGORITHM {algorithm} does not go with the key that is given.")
+        raise ConfigurationError(f"PROGRESS_JWT_ALGORITHM {algorithm!r} does not go with the key that is given.")
 
 
 def _database_url(name: str, config: Mapping[str, Any]) -> URL:
@@ -259,15 +263,23 @@ def _database_url(name: str, config: Mapping[str, Any]) -> URL:
     try:
         if scheme in ("postgres", "postgresql", "postgresql+psycopg"):
             return _postgresql_url(rest)
-        if scheme in ("sqlite", "sqlite+pysqlite") and not (url := make_url(written)).host:
-            return url
-    except (ArgumentError, ProgrammingError, ValueError):
+        if scheme in ("sqlite", "sqlite+pysqlite"):
+            return _sqlite_url(written)
+    except (ArgumentError, ProgrammingError, SAWarning, ValueError):
         pass  # so that the cause, which quotes the URL, is not shown
     raise ConfigurationError(
         f"{_variable(name)} cannot be read: write postgresql://user:password@host:5432/name with signs"
         " such as @, / and % of the password as %40, %2F and %25, and several hosts as host:5432,other:5432, or"
         " sqlite:////path/to/file."
     )
+
+
+def _sqlite_url(written: str) -> URL:
+    """Read a URL of SQLite. Raises ArgumentError, ValueError or SAWarning, also for its parameters."""
+    url = make_url(written)
+    with catch_warnings(action="error"):  # a parameter that does nothing
+        url.get_dialect()().create_connect_args(url)
+    return url
 
 
 def _postgresql_url(written: str) -> URL:
