@@ -3,6 +3,10 @@
 Each chunk is stored with a digest of the names and values of all cells up to its end, which does not depend on the form
 of the file. An import continues behind the last chunk whose digest is stored: after an interruption, after a correction
 of a later line, or when lines have been added. Two chunks are stored at a time, and committed in their order.
+
+Several imports may read the same file while it grows. A chunk ends behind each 1000th line, and where the file ends. So
+what others have stored of a chunk are its first lines, or the lines of a chunk that goes on behind it. Of these there
+is a short digest for each line.
 """
 
 import codecs
@@ -13,7 +17,7 @@ import hashlib
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from contextvars import copy_context
@@ -26,11 +30,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from flask import current_app
 from marshmallow import Schema, ValidationError
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from progress_service.store import database
+from progress_service.store.database import Outdated
 from progress_service.store.models import ImportedChunk
 from progress_service.store.recorder import Refused
+from progress_service.store.statements import Statements
 from progress_service.web.problems import REFUSALS, Fault
 from progress_service.web.validation import (
     Instant,
@@ -52,6 +58,9 @@ LONGEST_WAIT = 0.25
 
 Then the chunk gives them up, and is stored anew when the chunk before it is committed.
 """
+
+SHORT_DIGEST = 8
+"""The number of bytes that are stored of the digest up to each line."""
 
 TRUTHS = {"true": True, "false": False}
 
@@ -80,13 +89,19 @@ class BadLines(Exception):
 class Line(NamedTuple):
     """A line, or an object of a JSON array: its number, cells and pointer, and the digests of all content so far.
 
-    The first digest is stored; earlier versions of the service have stored the others.
+    The first digest is stored; earlier versions of the service have stored the others. `behind` is the first digest of
+    the content before the line.
     """
 
     number: int
     cells: dict[str, Any]
     digests: Sequence[str]
     pointer: str
+    behind: str
+
+    @property
+    def short_digest(self) -> bytes:
+        return bytes.fromhex(self.digests[0])[:SHORT_DIGEST]
 
 
 class Source:
@@ -268,9 +283,10 @@ class Source:
         return cell
 
     def _line(self, cells: Any, pointer: str = "") -> Line:
+        behind = self._digest.hexdigest()
         self._digest.update(_meaning(cells))
         digests = [digest.hexdigest() for digest in (self._digest, *self._bytes_digests)]
-        return Line(self._number, cells, digests, pointer)
+        return Line(self._number, cells, digests, pointer, behind)
 
 
 def _meaning(cells: Any) -> bytes:
@@ -310,27 +326,34 @@ def _begin(source: Source, now: datetime, executor: Executor) -> Iterator[Future
     """Read the file, and begin to store each chunk; if the file cannot be read, the last one fails with the error."""
     known = database.read(lambda connection: set(connection.execute(select(ImportedChunk.digest)).scalars()))
     nothing = before = executor.submit(int)
-    chunk: list[Line] = []
+    ahead: list[Line] = []
+    passed = 0
     try:
         lines = source.lines()
-        while chunk := [*chunk, *islice(lines, CHUNK_LINES - len(chunk))]:
+        while ahead := [*ahead, *islice(lines, CHUNK_LINES - len(ahead))]:
             # If a chunk that begins here is stored, its end is among these lines, since no chunk is longer.
-            stored = max((n for n, line in enumerate(chunk, 1) if not known.isdisjoint(line.digests)), default=0)
-            if stored:
+            if stored := _stored(ahead, known):
                 yield nothing
             else:
+                chunk = ahead[: CHUNK_LINES - passed % CHUNK_LINES]
                 yield (before := executor.submit(copy_context().run, _store, source.kind, chunk, now, before))
-            chunk = chunk[stored:] if stored else []
+                stored = len(chunk)
+            passed, ahead = passed + stored, ahead[stored:]
     except Exception as error:
         failed = Future[int]()
         failed.set_exception(error)
         yield failed
 
 
+def _stored(lines: Sequence[Line], known: Set[str]) -> int:
+    """Return how many of the first lines are stored: all up to the last digest that is known."""
+    return max((n for n, line in enumerate(lines, 1) if not known.isdisjoint(line.digests)), default=0)
+
+
 def _store(kind: Kind, chunk: Sequence[Line], now: datetime, before: Future[int]) -> int:
     """Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is not stored.
 
-    Store nothing if another import has meanwhile stored the same content.
+    Leave out those that other imports have stored. Return how many lines are stored.
     """
     loaded: list[dict[str, Any]] = []
     faults: list[tuple[int, Fault]] = []
@@ -341,24 +364,53 @@ def _store(kind: Kind, chunk: Sequence[Line], now: datetime, before: Future[int]
             faults += [(line.number, Fault(line.pointer + fault.pointer, fault.detail)) for fault in faults_of(error)]
     if faults:
         raise BadLines(*faults)
-    digest = chunk[-1].digests[0]
-    applied = {"digest": digest, "lines": chunk[-1].number, "imported_at": now}
 
     def work(connection: Connection) -> int:
-        if connection.execute(select(ImportedChunk.lines).filter_by(digest=digest)).first():
+        stored = _look(connection, chunk)
+        added = chunk[stored:]
+        if not added:
             return 0
-        connection.execute(insert(ImportedChunk).values(applied))
-        kind.store(connection, loaded, now)
+        try:
+            kind.store(connection, loaded[stored:], now)
+        except Refused as refused:
+            detail = REFUSALS[type(refused)].detail
+            bad = [added[place] for place in refused.places]
+            raise BadLines(*((line.number, Fault(line.pointer, detail)) for line in bad)) from refused
         before.result(LONGEST_WAIT)
-        return len(loaded)
+        # Whoever stores some of these lines locks the same enrollments: they have stored them by now, or wait.
+        if _look(connection, chunk) != stored:
+            raise Outdated
+        _note(connection, added, now)
+        return len(added)
 
     try:
-        try:
-            return database.write(work)
-        except TimeoutError:
-            before.result()
-            return database.write(work)
-    except Refused as refused:
-        detail = REFUSALS[type(refused)].detail
-        bad = [chunk[place] for place in refused.places]
-        raise BadLines(*((line.number, Fault(line.pointer, detail)) for line in bad)) from refused
+        return database.write(work)
+    except TimeoutError:
+        before.result()
+        return database.write(work)
+
+
+def _look(connection: Connection, chunk: Sequence[Line]) -> int:
+    """Return how many of the first lines of a chunk are stored."""
+    sql = Statements.of(connection)
+    ends = select(ImportedChunk.digest).where(ImportedChunk.digest.in_(select(sql.ids.c.id)))
+    stored = _stored(chunk, set(connection.execute(ends, sql.ids((line.digests[0],) for line in chunk)).scalars()))
+    if stored == len(chunk):
+        return stored
+    place = (len(chunk) - stored - 1) * SHORT_DIGEST
+    at_last = func.substr(ImportedChunk.line_digests, place + 1, SHORT_DIGEST)
+    longer = select(ImportedChunk.lines).filter_by(behind=chunk[stored].behind)
+    is_within = connection.execute(longer.where(at_last == chunk[-1].short_digest)).first()
+    return len(chunk) if is_within else stored
+
+
+def _note(connection: Connection, lines: Sequence[Line], now: datetime) -> None:
+    """Note that the lines of a chunk are stored."""
+    stored = {
+        "digest": lines[-1].digests[0],
+        "lines": lines[-1].number,
+        "imported_at": now,
+        "behind": lines[0].behind,
+        "line_digests": b"".join(line.short_digest for line in lines),
+    }
+    connection.execute(insert(ImportedChunk).values(stored))

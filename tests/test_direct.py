@@ -51,7 +51,7 @@ def test_values_are_written_and_read_by_the_types_of_their_columns(connection: C
     )
     elsewhere = NOON.astimezone(timezone(timedelta(hours=5, minutes=45)))
 
-    assert add.run(connection, digest="0", lines=1, imported_at=elsewhere) == []
+    assert add.run(connection, digest="0", lines=1, imported_at=elsewhere, behind=None, line_digests=None) == []
     ((found,),) = find.run(connection, imported_at=elsewhere)
     assert (found, found.tzinfo) == (NOON, UTC)
 

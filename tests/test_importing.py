@@ -695,6 +695,74 @@ def test_imports_at_once_of_files_that_overlap_end_as_one_after_the_other(
     assert [enrollment(service(), learner)["status"] for learner in learners] == ["paused"] * 3
 
 
+@pytest.mark.parametrize("before", [[], [1], [2], [3], [1, 3]])
+@pytest.mark.parametrize("whole", [4, 5])
+def test_a_beginning_of_a_file_that_was_imported_adds_nothing(
+    imported: Import, write: Write, service: Callers, before: list[int], whole: int
+) -> None:
+    for number in (*before, whole, *range(whole), 6, 5):
+        assert imported(write(TABLE[: number + 1])).exit_code == 0
+    assert seconds(service()) == sum(SECONDS)
+
+
+def test_a_line_that_is_not_as_it_was_counts_with_its_chunk_wherever_the_file_ends(
+    imported: Import, write: Write, service: Callers
+) -> None:
+    imported(write(TABLE[:5]))
+    assert imported(write([*TABLE[:3], "sam,intro,64"])).stdout == "1 updates stored.\n"
+    assert imported(write([*TABLE[:3], "sam,intro,64", TABLE[4]])).stdout == "1 updates stored.\n"
+    assert seconds(service()) == sum(SECONDS[:4]) + 64 + SECONDS[3]
+
+
+@pytest.mark.parametrize("others", [[3], [1, 4], [1, 2, 5], [3, 3, 6]])
+def test_an_import_adds_what_those_that_have_overtaken_it_left_of_a_file_that_grows(
+    app: Flask, service: Callers, others: list[int]
+) -> None:
+    def overtake() -> None:
+        for number, before in zip(others, [0, *others], strict=False):
+            fast = importing.Source(BytesIO(lines(TABLE[: number + 1])), cli.UPDATES)
+            assert sum(importing.run(fast, datetime.now(UTC))) == number - before
+
+    with app.app_context():
+        slow = importing.Source(Slow(lines(TABLE), overtake), cli.UPDATES)
+        assert sum(importing.run(slow, datetime.now(UTC))) == len(SECONDS) - others[-1]
+    assert seconds(service()) == sum(SECONDS)
+
+
+def test_imports_at_once_of_a_file_that_grows_count_each_line_once(app: Flask, service: Callers) -> None:
+    numbers = [3, 4, 6]
+    all_have_found_nothing_stored = Barrier(len(numbers), timeout=30)
+
+    def run(number: int) -> int:
+        with app.app_context():
+            file = Slow(lines(TABLE[: number + 1]), all_have_found_nothing_stored.wait)
+            return sum(importing.run(importing.Source(file, cli.UPDATES), datetime.now(UTC)))
+
+    with ThreadPoolExecutor(len(numbers)) as imports:
+        assert sum(imports.map(run, numbers)) == len(SECONDS)
+    assert seconds(service()) == sum(SECONDS)
+
+
+@pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
+def test_of_imports_that_store_the_same_lines_at_the_same_moment_one_begins_again(app: Flask, service: Callers) -> None:
+    first_calls = iter(range(2))
+    both_have_looked = Barrier(2, timeout=30)
+
+    def store(connection: Connection, given: Sequence[dict[str, Any]], now: datetime) -> None:
+        if given[0]["time_spent_seconds"] == SECONDS[2] and next(first_calls, None) is not None:
+            both_have_looked.wait()
+        cli.UPDATES.store(connection, given, now)
+
+    def run(number: int) -> int:
+        with app.app_context():
+            source = importing.Source(BytesIO(lines(TABLE[: number + 1])), cli.UPDATES._replace(store=store))
+            return sum(importing.run(source, datetime.now(UTC)))
+
+    with ThreadPoolExecutor(2) as imports:
+        assert sum(imports.map(run, [3, 4])) == 4
+    assert seconds(service()) == sum(SECONDS[:4])
+
+
 def test_an_import_that_another_one_has_overtaken_adds_nothing(app: Flask, service: Callers) -> None:
     def overtake() -> None:
         fast = importing.Source(BytesIO(lines(TABLE)), cli.UPDATES)

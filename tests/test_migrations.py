@@ -71,7 +71,7 @@ STORED: list[tuple[str, dict[str, Any]]] = [
         "caller_id": "lms", "key": "k1", "fingerprint": "f1", "status": 200, "body": b"{}", "learner_id": "sam",
         "stored_at": AT,
     }),
-    ("imported_chunks", {"digest": "d1", "lines": 1, "imported_at": AT}),
+    ("imported_chunks", {"digest": "d1", "lines": 1, "imported_at": AT, "behind": "d0", "line_digests": b"d1"}),
     ("arrivals", {"order_offset": 7, "digest": None, "lines": None}),
     ("verifications", {"verified_at": AT, "drifts": 0}),
     ("changes", {
@@ -211,6 +211,7 @@ EXTREME_ROWS: list[tuple[str, dict[str, Any]]] = [
     }),
     ("imported_enrollments", {"status_told_at": None, "enrolled_at_told_at": EARLIER}),
     ("imported_enrollments", {"counted_told_at": None, "completed_at_told_at": None}),
+    ("imported_chunks", {"behind": None, "line_digests": None}),
     ("sessions", {"time_spent_seconds": 0}),
     ("sessions", {"time_spent_seconds": 86_400}),
     ("activity_days", {"time_spent_seconds": 0}),

@@ -5892,27 +5892,30 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
--- importing._store: Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is not
--- stored.
+-- importing._look: Return how many of the first lines of a chunk are stored.
+SELECT
+  imported_chunks.digest
+FROM imported_chunks
+WHERE
+  imported_chunks.digest IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        (
+          ids_json.value ->> 0
+        ) COLLATE "C" AS id
+      FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(ids)s AS VARCHAR) AS JSONB)) AS ids_json
+    ) AS ids
+  );
+
+-- importing._look (2): Return how many of the first lines of a chunk are stored.
 SELECT
   imported_chunks.lines
 FROM imported_chunks
 WHERE
-  imported_chunks.digest = CAST(%(digest_1)s AS VARCHAR);
-
--- importing._store (2): Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is
--- not stored.
-INSERT INTO imported_chunks (
-  digest,
-  lines,
-  imported_at
-)
-VALUES
-  (
-    CAST(%(digest)s AS VARCHAR),
-    CAST(%(lines)s AS BIGINT),
-    CAST(%(imported_at)s AS TIMESTAMPTZ)
-  );
+  imported_chunks.behind = CAST(%(behind_1)s AS VARCHAR)
+  AND SUBSTRING(imported_chunks.line_digests FROM CAST(%(substr_1)s AS INT) FOR CAST(%(substr_2)s AS INT)) = %(substr_3)s;
 
 -- statements.lock_modules, as above
 
@@ -5984,6 +5987,27 @@ WHERE
 -- statements.store, as above
 
 -- statements.write_changes, as above
+
+-- importing._look, as above
+
+-- importing._look (2), as above
+
+-- importing._note: Note that the lines of a chunk are stored.
+INSERT INTO imported_chunks (
+  digest,
+  lines,
+  imported_at,
+  behind,
+  line_digests
+)
+VALUES
+  (
+    CAST(%(digest)s AS VARCHAR),
+    CAST(%(lines)s AS BIGINT),
+    CAST(%(imported_at)s AS TIMESTAMPTZ),
+    CAST(%(behind)s AS VARCHAR),
+    %(line_digests)s
+  );
 
 COMMIT;
 

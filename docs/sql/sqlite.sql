@@ -5068,23 +5068,27 @@ PRAGMA busy_timeout = 300000;
 
 BEGIN IMMEDIATE;
 
--- importing._store: Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is not
--- stored.
+-- importing._look: Return how many of the first lines of a chunk are stored.
+SELECT
+  imported_chunks.digest
+FROM imported_chunks
+WHERE
+  imported_chunks.digest IN (
+    SELECT
+      ids.id
+    FROM (
+      SELECT
+        JSON_EXTRACT(ids_json.value, '$[0]') AS id
+      FROM JSON_EACH(?) AS ids_json
+    ) AS ids
+  );
+
+-- importing._look (2): Return how many of the first lines of a chunk are stored.
 SELECT
   imported_chunks.lines
 FROM imported_chunks
 WHERE
-  imported_chunks.digest = ?;
-
--- importing._store (2): Store all lines of a chunk or none, after the chunk before; raise its error if that chunk is
--- not stored.
-INSERT INTO imported_chunks (
-  digest,
-  lines,
-  imported_at
-)
-VALUES
-  (?, ?, ?);
+  imported_chunks.behind = ? AND SUBSTRING(imported_chunks.line_digests, ?, ?) = ?;
 
 -- statements.lock_modules, as above
 
@@ -5154,6 +5158,21 @@ WHERE
 -- statements.store_tallies, as above
 
 -- statements.write_changes, as above
+
+-- importing._look, as above
+
+-- importing._look (2), as above
+
+-- importing._note: Note that the lines of a chunk are stored.
+INSERT INTO imported_chunks (
+  digest,
+  lines,
+  imported_at,
+  behind,
+  line_digests
+)
+VALUES
+  (?, ?, ?, ?, ?);
 
 COMMIT;
 

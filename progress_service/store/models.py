@@ -393,10 +393,16 @@ class Verification(Base):
 
 
 class ImportedChunk(Base):
-    """The digest of a file's content up to the end of a chunk that an import has applied."""
+    """The digest of a file's content up to the end of a chunk that an import has applied.
+
+    `behind` is the digest of the content before the chunk, and `line_digests` has a few bytes of the digest up to each
+    of its lines, for files that end within the chunk. Chunks that earlier versions have applied have neither.
+    """
 
     __tablename__ = "imported_chunks"
 
     digest: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     lines: Mapped[int]
     imported_at: Mapped[datetime]
+    behind: Mapped[str | None] = mapped_column(sa.String(64), index=True)
+    line_digests: Mapped[bytes | None]
