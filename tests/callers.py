@@ -17,8 +17,8 @@ KEY = "a key that only the tests know, long enough for HS256"
 
 
 def token(sub: str, role: str, **claims: Any) -> str:
-    """Return a token that the service accepts for an hour, unless the `claims` say otherwise."""
-    exp = datetime.now(UTC) + timedelta(hours=1)
+    """Return a token that the service accepts for a day, unless the `claims` say otherwise."""
+    exp = datetime.now(UTC) + timedelta(days=1)
     return jwt.encode({"sub": sub, "role": role, "exp": exp, **claims}, KEY, algorithm="HS256")
 
 

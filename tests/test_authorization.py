@@ -90,7 +90,7 @@ ROUTES: list[tuple[str, str, Any, str]] = [
 
 def signed(claims: dict[str, Any], key: str = KEY, algorithm: str = "HS256") -> str:
     """Return a token of exactly these claims and an expiry, which None leaves out."""
-    claims = {"exp": datetime.now(UTC) + timedelta(hours=1)} | claims
+    claims = {"exp": datetime.now(UTC) + timedelta(days=1)} | claims
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, key, algorithm=algorithm)
 
 
@@ -186,10 +186,10 @@ def test_an_open_route_asks_for_no_token_and_minds_no_bad_one(path: str, anonymo
 
 
 VALID = {"sub": "lea", "role": "admin"}
-NOW, HOUR = datetime.now(UTC), timedelta(hours=1)
-EXP = int((NOW + HOUR).timestamp())
+NOW, DAY = datetime.now(UTC), timedelta(days=1)  # longer than all tests together
+EXP = int((NOW + DAY).timestamp())
 BAD_TOKENS = {
-    "expired": signed(VALID | {"exp": NOW - HOUR}),
+    "expired": signed(VALID | {"exp": NOW - DAY}),
     "wrong key": signed(VALID, key=KEY[::-1]),
     "another algorithm": signed(VALID, algorithm="HS384"),
     "no algorithm": signed(VALID, key="", algorithm="none"),
@@ -205,8 +205,8 @@ BAD_TOKENS = {
     "an expiry before all time": handmade(VALID | {"exp": -1e300}),
     "an expiry of too many digits": handmade(b'{"sub": "lea", "role": "admin", "exp": %s}' % (b"9" * 5000)),
     "an expiry, and then another": handmade(b'{"sub": "lea", "role": "admin", "exp": 9999999999, "exp": 1}'),
-    "not valid yet": signed(VALID | {"nbf": NOW + HOUR}),
-    "issued in the future": signed(VALID | {"iat": NOW + HOUR}),
+    "not valid yet": signed(VALID | {"nbf": NOW + DAY}),
+    "issued in the future": signed(VALID | {"iat": NOW + DAY}),
     "times that are lists": handmade(VALID | {"exp": EXP, "iat": [], "nbf": []}),
     "a refresh token": signed(VALID | {"type": "refresh"}),
     "a type that is a list": signed(VALID | {"type": ["refresh"]}),

@@ -105,8 +105,9 @@ def is_shown(example: Any, answer: Any) -> bool:
 
 
 def test_the_examples_are_true_of_the_demo_for_whoever_they_name(app: Flask) -> None:
-    fill_demo(app)
-    days = (datetime.now(UTC).date() - DAY).days
+    now = datetime.now(UTC)
+    fill_demo(app, now)
+    days = (now.date() - DAY).days
     wrong = {}
     for call in EXAMPLES["calls"]:
         wait_until_settled(app)

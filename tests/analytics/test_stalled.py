@@ -19,7 +19,7 @@ from tests.conftest import Callers, Publish
 
 CONTENTS = ["sets", "maps", "extra"]
 STATUSES = ["active", "paused", "dropped", "completed"]
-MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 TICK = timedelta(microseconds=1)
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 WEEK = timedelta(weeks=1)
@@ -52,7 +52,7 @@ def enroll(caller: Caller, user_id: str, status: str) -> None:
 def stop(caller: Caller, stops: Sequence[Stop]) -> None:
     """Send the last updates, of those who have completed after all others, and give the learners their status."""
     completed = [one for one in stops if one.status == "completed"]
-    earlier = [update(one.user_id, content, one.at - MINUTE, 100) for one in completed for content in CONTENTS]
+    earlier = [update(one.user_id, content, one.at - HOUR, 100) for one in completed for content in CONTENTS]
     send(caller, *earlier, *(update(*one[:3]) for one in stops))
     for one in stops:
         if one.status in {"paused", "dropped"}:
@@ -102,7 +102,7 @@ def test_each_content_counts_the_unfinished_who_stopped_there_so_long_ago(
     service: Callers, instructor: Callers
 ) -> None:
     now = datetime.now(UTC)
-    ages = [timedelta(days=days) + side for days in (1, 7, 14, 365) for side in (-MINUTE, MINUTE)]
+    ages = [timedelta(days=days) + side for days in (1, 7, 14, 365) for side in (-HOUR, HOUR)]
     places = product(ages, STATUSES)
     stops = [
         Stop(f"s{place}", CONTENTS[place * 7 % 3], now - age, status) for place, (age, status) in enumerate(places)

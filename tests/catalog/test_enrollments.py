@@ -1,7 +1,7 @@
 """Enrolling learners, changing, giving credit, resetting, withdrawing and erasing: what happens, and to nobody else."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -138,12 +138,12 @@ def test_a_learner_enrolled_by_an_update_is_changed_and_not_enrolled_again(servi
         ({"enrolledAt": "2026-02-30T08:30:00Z"}, {"/enrolledAt"}),
         ({"enrolledAt": "1969-12-31T23:59:59Z"}, {"/enrolledAt"}),
         ({"enrolledAt": "1970-01-01T00:00:00+00:01"}, {"/enrolledAt"}),
-        ({"enrolledAt": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"}, {"/enrolledAt"}),
+        ({"enrolledAt": "2999-12-31T23:59:59Z"}, {"/enrolledAt"}),
         ({"completedAt": ENROLLED_AT, "progressPercentage": 100}, {"/completedAt", "/progressPercentage"}),
         ({"completedAt": ENROLLED_AT, "status": "paused"}, {"/completedAt"}),
         ({"completedAt": "2026-01-05", "status": "completed"}, {"/completedAt"}),
         ({"completedAt": "1969-12-31T23:59:59Z", "status": "completed"}, {"/completedAt"}),
-        ({"completedAt": f"{datetime.now(UTC) + timedelta(hours=1):%FT%TZ}"}, {"/completedAt"}),
+        ({"completedAt": "2999-12-31T23:59:59Z"}, {"/completedAt"}),
         ({"status": "completed", "progressPercentage": 100}, {"/progressPercentage"}),
         ({"userId": "Sam", "moduleId": "biology"}, {"/userId", "/moduleId"}),
         ({"completedContents": True, "totalContents": "2"}, {"/completedContents", "/totalContents"}),
