@@ -32,7 +32,7 @@ from progress_service.store.models import StoredAnswer
 from tests.callers import KEY, Caller, token
 from tests.conftest import application, migrate
 from tests.postgres import PostgresServer
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[1]
 CLIENTS = 8
@@ -102,7 +102,7 @@ class Chaos:
         self.report.seconds = time.monotonic() - began
 
     def _destroy(self, end: float) -> None:
-        """Let each kind of failure happen at least once; a worker needs a second or two to come back."""
+        """Let each kind of failure happen at least once."""
         while True:
             self._pause(1)
             self._kill()
@@ -115,7 +115,8 @@ class Chaos:
             with self._lock:
                 self._started = time.monotonic()
             self.server.start()
-            self._pause(1.5)
+            wait_until(lambda: self._started is None)  # until somebody is answered again
+            self._pause(1)
             if time.monotonic() > end:
                 return
 
