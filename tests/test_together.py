@@ -1,6 +1,5 @@
 """Single updates that arrive together share a transaction, and each is answered as if it had come alone."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -272,25 +271,31 @@ def test_a_commit_that_fails_fails_for_all_and_counts_nothing_twice(
 def test_who_has_waited_for_long_goes_alone_unless_a_group_has_begun(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(together, "LONGEST_WAIT", 0.2)
-    begun, free, asked = Event(), Event(), Event()
+    monkeypatch.setattr(together, "LONGEST_WAIT", 0)
+    begun, free, gone, led, grouped, asked = (Event() for _ in range(6))
+    may_ask, has_asked = {"second": led, "third": grouped}, {"alone": gone, "third": asked}
     groups: list[list[str]] = []
 
     def work(_: Connection, items: Sequence[str]) -> list[str]:
         groups.append(list(items))
         if items == ["first"]:
             begun.set()
-            free.wait(PATIENCE_SECONDS)
+            assert free.wait(PATIENCE_SECONDS)
         elif len(items) == 2:
-            asked.wait(PATIENCE_SECONDS)  # until the other's patience ends in the middle of the group
+            grouped.set()
+            assert asked.wait(PATIENCE_SECONDS)
         return [item.upper() for item in items]
 
     queue = together.Together[str, str](work, lambda item: item)
     leave = queue._leave
 
     def ask_to_leave(member: Any) -> bool:
+        """Let the second ask when it leads, and the third when it is in a group."""
+        if moment := may_ask.get(member.item):
+            assert moment.wait(PATIENCE_SECONDS)
         left = leave(member)
-        asked.set()
+        if moment := has_asked.get(member.item):
+            moment.set()
         return left
 
     def write(item: str) -> str:
@@ -298,13 +303,16 @@ def test_who_has_waited_for_long_goes_alone_unless_a_group_has_begun(
             return queue.write(item)
 
     monkeypatch.setattr(queue, "_leave", ask_to_leave)
-    with ThreadPoolExecutor(3) as threads:
-        leader = threads.submit(write, "first")
+    with ThreadPoolExecutor(4) as threads:
+        sent = [threads.submit(write, "first")]
         assert begun.wait(PATIENCE_SECONDS)
-        others = [threads.submit(write, item) for item in ("second", "third")]
-        deadline = time.monotonic() + 0.15
-        while len(queue._waiting) < 2 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        sent.append(threads.submit(write, "alone"))
+        assert gone.wait(PATIENCE_SECONDS)
+        for number, item in enumerate(("second", "third"), 1):
+            sent.append(threads.submit(write, item))
+            wait_until(lambda number=number: len(queue._waiting) == number)  # type: ignore[misc]
         free.set()
-        assert [answer.result(PATIENCE_SECONDS) for answer in (leader, *others)] == ["FIRST", "SECOND", "THIRD"]
-    assert sorted(item for group in groups for item in group) == ["first", "second", "third"]
+        assert sent[0].result(PATIENCE_SECONDS) == "FIRST"
+        led.set()
+        assert [one.result(PATIENCE_SECONDS) for one in sent] == ["FIRST", "ALONE", "SECOND", "THIRD"]
+    assert sorted(groups) == [["alone"], ["first"], ["second", "third"]]
