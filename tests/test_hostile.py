@@ -4,6 +4,7 @@ import gzip
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -370,12 +371,13 @@ def chunks(body: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 def exchange(server: Server, request: bytes) -> tuple[int, bytes]:
     """Send a request and nothing after it; return the status and the rest of what comes back."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
-        try:
+        answer = b""
+        with suppress(BrokenPipeError, ConnectionResetError):  # the server has heard enough
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the server has heard enough
-        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+        with suppress(ConnectionResetError):  # and may say so after the answer
+            while piece := connection.recv(65_536):
+                answer += piece
     return int(answer.split()[1]), answer
 
 
@@ -443,7 +445,7 @@ def test_what_is_hostile_on_the_wire_is_refused_and_stores_nothing(server: Serve
 
 
 def test_a_client_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--timeout 2")
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--timeout 5")
     silent = [b"GET /readyz HTTP/1.1\r\nAuth", written(b"{", "Content-Length: 9"), written(b"5\r\n{", CHUNKED)]
 
     with gunicorn("sqlite:///:memory:") as server:

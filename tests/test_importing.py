@@ -28,6 +28,7 @@ from progress_service.store.models import Change, Enrollment, ImportedChunk
 from tests.callers import KEY, Caller
 from tests.conftest import Callers, Listen, Publish, application, engine_of, stored
 from tests.progress.sending import instant, moment, send
+from tests.waiting import PATIENCE_SECONDS
 
 REFUSED, MISUSED = 1, 2
 BOM = b"\xef\xbb\xbf"
@@ -622,7 +623,7 @@ def test_a_chunk_that_waits_for_the_chunk_before_it_gives_up_its_locks(app: Flas
     with ThreadPoolExecutor(1) as imports, engine_of(app).connect() as connection:
         connection.execute(select(Enrollment).filter_by(user_id="nora").with_for_update())
         stored = imports.submit(run)
-        assert zoes_are_stored.wait(30)
+        assert zoes_are_stored.wait(PATIENCE_SECONDS)
         send(service(), "intro", userId="zoe", timeSpentSeconds=16)
         assert not stored.done()
         connection.rollback()
@@ -652,7 +653,7 @@ class Slow(BytesIO):
 def test_imports_of_the_same_file_at_once_count_once(app: Flask, service: Callers) -> None:
     learners = ["sam", "zoe", "kim"]
     content = lines([HEADER, *(f"{learner},intro,1" for learner in learners for _ in range(20))])
-    both_have_found_nothing_stored = Barrier(2, timeout=30)
+    both_have_found_nothing_stored = Barrier(2, timeout=PATIENCE_SECONDS)
 
     def run(_: int) -> int:
         with app.app_context():
@@ -679,7 +680,7 @@ def test_imports_at_once_of_files_that_overlap_end_as_one_after_the_other(
         for minute, status in ((1, "dropped"), (9, "paused"), (5, "active"))
         for learner in learners
     ]
-    both_have_begun = Barrier(2, timeout=30)
+    both_have_begun = Barrier(2, timeout=PATIENCE_SECONDS)
 
     def run(kind: importing.Kind, given: list[dict[str, Any]]) -> int:
         with app.app_context():

@@ -121,7 +121,7 @@ def test_servers_behind_a_gateway_restart_and_reload_one_by_one_and_every_update
     usual_app: Flask, database_url: str, service: Callers
 ) -> None:
     # Nobody reads what they write, so that they must not write much.
-    settings: dict[str, Any] = {"PROGRESS_DRAIN_SECONDS": "2", "PROGRESS_LOG_LEVEL": "warning"}
+    settings: dict[str, Any] = {"PROGRESS_DRAIN_SECONDS": "5", "PROGRESS_LOG_LEVEL": "warning"}
     over = Event()
 
     def report(learner: str) -> list[int]:

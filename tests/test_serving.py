@@ -271,7 +271,8 @@ def test_a_locked_row_for_which_many_wait_holds_up_nobody_else(
     assert service().post("/api/progress", json=update | {"userId": "sam"}).status_code == 201
     with usual_app.app_context():
         engine = db.engine
-    with gunicorn(database_url, workers=1) as server, ThreadPoolExecutor(24) as clients:
+    patient: dict[str, Any] = {"PROGRESS_LOCK_TIMEOUT": "60", "PROGRESS_STATEMENT_TIMEOUT": "60"}
+    with gunicorn(database_url, workers=1, **patient) as server, ThreadPoolExecutor(24) as clients:
         with engine.begin() as connection:
             connection.execute(text("SELECT FROM enrollments WHERE user_id = 'sam' FOR UPDATE"))
             updates = [clients.submit(server.call, "POST", "/api/progress", update) for _ in range(24)]

@@ -23,6 +23,7 @@ from progress_service.web import auth, keys
 from progress_service.web.keys import COOLDOWN, LARGEST_SET, LIFETIME, TIMEOUT
 from tests.callers import KEY, bearing, handmade, token
 from tests.conftest import application
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 MEMORY = "sqlite://"
 ACCEPTED, UNAUTHORIZED, UNAVAILABLE = 422, 401, 503
@@ -480,9 +481,10 @@ class TestProviderDown:
     ) -> None:
         monkeypatch.setattr(keys, "TIMEOUT", 0.1)
         released = Event()
-        provider.answer = lambda _: released.wait(60)
+        provider.answer = lambda _: released.wait(PATIENCE_SECONDS)
         try:
             assert [status(app, of("1")) for _ in range(3)] == [UNAVAILABLE] * 3
+            wait_until(lambda: provider.asked)
             assert provider.asked == 1
         finally:
             released.set()
@@ -664,7 +666,7 @@ class TestAtOnce:
 
     @pytest.fixture(autouse=True)
     def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keys, "TIMEOUT", 60)
+        monkeypatch.setattr(keys, "TIMEOUT", PATIENCE_SECONDS)
 
     @pytest.fixture
     def asked(self) -> Event:
@@ -685,7 +687,7 @@ class TestAtOnce:
         provider.answer = in_time(asked, told)
         with ThreadPoolExecutor() as pool:
             fetching = pool.submit(status, app, of(awaited))
-            assert asked.wait(60)
+            assert asked.wait(PATIENCE_SECONDS)
 
             assert [status(app, of("1")) for _ in range(3)] == [ACCEPTED] * 3
             assert not fetching.done()
@@ -699,7 +701,7 @@ class TestAtOnce:
         provider.answer = in_time(asked, told)
         with ThreadPoolExecutor(8) as pool:
             waiting = [pool.submit(status, app, of("1")) for _ in range(8)]
-            assert asked.wait(60)
+            assert asked.wait(PATIENCE_SECONDS)
             told.set()
             assert [request.result() for request in waiting] == [ACCEPTED] * 8
         assert provider.asked == 1
@@ -710,7 +712,7 @@ def in_time(asked: Event, told: Event) -> Answer:
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         asked.set()
-        assert told.wait(60)
+        assert told.wait(PATIENCE_SECONDS)
         respond({"keys": [jwk("1"), jwk("2")]})(handler)
 
     return answer
