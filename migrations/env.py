@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError, ProgrammingError
 
 from progress_service.store import revisions
-from progress_service.store.database import db
+from progress_service.store.database import Timeouts, db
 
 LOCK_SECONDS = 2
 """How long a step waits for a table. Everybody else who wants the table waits behind it."""
@@ -88,8 +88,7 @@ def describe(step: MigrationInfo) -> Iterator[str]:
 
 
 def wait_for_turn(connection: Connection) -> None:
-    """Wait until other runs have ended, with the timeouts of commands, and hold off runs until the transaction ends."""
-    connection.execute(SET_TIMEOUTS, {"lock": "0", "statement": "0"})
+    """Wait until other runs have ended, hold off more until the transaction ends, and set the timeouts of commands."""
     if not connection.execute(text(f"SELECT pg_try_advisory_xact_lock{TURN}")).scalar():
         click.echo("Waiting for another run to end.")
         connection.execute(text(f"SELECT pg_advisory_xact_lock{TURN}"))
@@ -152,7 +151,8 @@ try:
             with prepared_for_sqlite(connection):
                 run(connection)
         else:
-            run_when_tables_are_free(connection)
+            # Other runs are waited for without a limit, and so are long steps.
+            run_when_tables_are_free(connection.execution_options(timeouts=Timeouts(0, 0)))
 except ProgrammingError as error:
     if code(error) != NOT_ALLOWED:
         raise

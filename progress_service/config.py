@@ -86,9 +86,11 @@ FROM_FILES = (
 )
 """The settings that a file may hold, which the same name with `_FILE` gives."""
 
+REPLICA_SECONDS = 2  # the least that libpq knows
+"""How many seconds a replica may take to accept a connection, and to say how far it is."""
 OF_REPLICAS = {
-    "connect_timeout": 2,  # the least that libpq knows
-    "tcp_user_timeout": 2000,
+    "connect_timeout": REPLICA_SECONDS,
+    "tcp_user_timeout": 1000 * (REPLICA_SECONDS + 1),
     "target_session_attrs": "standby",
     "load_balance_hosts": "random",
 }

@@ -10,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -169,6 +169,17 @@ class PostgresServer:
         """End all processes of the server at once, so that the next start has to recover."""
         self._end(signal.SIGQUIT)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let all processes stand still. Connections stay, and whoever is connected hears nothing."""
+        others = self.execute("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        pids = [self.pid, *(pid for (pid,) in others)]
+        try:
+            _send(signal.SIGSTOP, pids)
+            yield
+        finally:
+            _send(signal.SIGCONT, pids)
+
     def _end(self, how: signal.Signals) -> None:
         if self._process is None:
             return
@@ -227,6 +238,12 @@ class PostgresServer:
                 start_new_session=True,  # so that Ctrl-C reaches the tests, and only the tests end the server
                 **self._owner,
             )
+
+
+def _send(signal_number: int, pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):  # of a connection that has ended meanwhile
+            os.kill(pid, signal_number)
 
 
 def _answers(url: str) -> bool:

@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Event, Semaphore
 from typing import Any
@@ -22,10 +23,12 @@ from progress_service.store import database
 from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import Listen, application, empty, engine_of, migrate
-from tests.postgres import PostgresServer
+from tests.postgres import POOLERS, PostgresServer
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 POOL_SIZE = 4
+LONG_SECONDS = 1 + database.GRACE_SECONDS + 0.5
+"""Longer than an answer is waited for, if a statement may take a second."""
 UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
 
 on_postgresql = pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
@@ -69,10 +72,11 @@ def time_of(caller: Caller, user_id: str = "sam") -> int:
     return int(caller.get(f"/api/progress/{user_id}").get_json()["summary"]["timeSpentSeconds"])
 
 
-def use_the_whole_pool(service: Caller, size: int = POOL_SIZE) -> None:
-    """Call so many at once that the pool keeps as many connections as it may."""
+def use_the_whole_pool(service: Caller, size: int = POOL_SIZE, of: str | None = None) -> None:
+    """Call so many at once that the pool keeps as many connections as it may, to the primary or to replicas."""
     start = Barrier(size)
-    engine = engine_of(service.app)
+    with service.app.app_context():
+        engine = db.engines[of]
 
     def hold(_: int) -> None:
         with engine.connect():
@@ -131,6 +135,70 @@ def test_a_database_that_accepts_connections_and_says_nothing_is_not_waited_for(
         url += "?connect_timeout=2" if by == "URL" else ""
         with application(url, CONNECT_TIMEOUT=2 if by == "setting" else PATIENCE_SECONDS) as app:
             assert_unavailable_within(2, lambda: post(Caller(app, "service", "lms")))
+
+
+@pytest.mark.parametrize("mode", ["straight", *POOLERS])
+def test_a_database_that_falls_silent_is_given_up_and_used_again_when_it_speaks(
+    mode: str, server: PostgresServer
+) -> None:
+    clear(server)
+    settings = {"POOL_SIZE": POOL_SIZE, "STATEMENT_TIMEOUT": 1, "CONNECT_TIMEOUT": 2}
+    url = nullcontext(server.url) if mode == "straight" else server.pooled(mode)
+    with url as database_url, school(database_url, **settings) as (_, service):
+        use_the_whole_pool(service)
+        with server.frozen():
+            assert_unavailable_within(8, lambda: post(service))
+            assert_unavailable_within(8, lambda: service.get("/api/progress/sam"))
+            assert_unavailable_within(8, lambda: service.get("/readyz"))
+            assert service.get("/metrics").status_code == 200
+            assert service.get("/healthz").status_code == 200
+
+        wait_until(lambda: service.get("/readyz").status_code == 200)
+        assert [post(service).status_code for _ in range(POOL_SIZE + 1)] == [200] * (POOL_SIZE + 1)
+        assert time_of(service) == (POOL_SIZE + 2) * 60
+
+
+def test_a_probe_does_not_wait_as_long_as_a_statement_may_take(server: PostgresServer) -> None:
+    with application(server.url, STATEMENT_TIMEOUT=3600, CONNECT_TIMEOUT=2) as app:
+        caller = Caller(app)
+        assert caller.get("/readyz").status_code == 200
+        with server.frozen():
+            assert_unavailable_within(8, lambda: caller.get("/readyz"))
+
+
+def test_a_connection_that_may_be_lost_is_not_asked_for_long(server: PostgresServer) -> None:
+    clear(server)
+    with school(server.url, STATEMENT_TIMEOUT=3600, CONNECT_TIMEOUT=2, POOL_SIZE=2) as (app, service):
+        use_the_whole_pool(service, 2)
+        with engine_of(app).connect() as connection:
+            connection.invalidate()  # so that the other is asked first
+        with server.frozen():
+            assert_unavailable_within(8, lambda: service.get("/api/progress/sam"))
+
+
+@pytest.mark.parametrize("path", ["/api/progress", "/api/progress/batch"])
+def test_what_a_silent_database_commits_late_counts_once(path: str, server: PostgresServer, listen: Listen) -> None:
+    clear(server)
+    body = UPDATE if path == "/api/progress" else {"updates": [UPDATE]}
+    with school(server.url, STATEMENT_TIMEOUT=1, CONNECT_TIMEOUT=2) as (app, service), ExitStack() as silence:
+        falling = ["once"]
+
+        def fall_silent(statement: str) -> None:
+            if "INSERT INTO tallies" in statement and falling:
+                falling.pop()
+                silence.enter_context(server.frozen())
+
+        def send() -> TestResponse:
+            response: TestResponse = service.post(path, json=body, headers={"Idempotency-Key": "a-key"})
+            return response
+
+        listen(engine_of(app), "before", fall_silent)
+        assert_unavailable(send())
+        assert not falling
+        silence.close()
+        wait_until(lambda: send().status_code == 200)
+        assert send().headers["Idempotency-Replayed"] == "true"
+        assert time_of(service) == 120
 
 
 @on_postgresql
@@ -395,10 +463,10 @@ def held(app: Flask, statement: str) -> Iterator[Connection]:
 
 
 def waits_long(app: Flask) -> bool:
-    """Tell whether somebody waits for a lock for longer than a second."""
-    waited = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > '2s'")
+    """Tell whether somebody waits for a lock for longer than a statement of a second would be waited for."""
+    waited = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND now() - query_start > :long"
     with engine_of(app).begin() as watch:
-        return bool(watch.execute(waited).scalar())
+        return bool(watch.execute(text(waited), {"long": timedelta(seconds=LONG_SECONDS)}).scalar())
 
 
 def waiting(connection: Connection, seconds: float = 0.3) -> int:
@@ -461,7 +529,7 @@ def test_a_command_waits_as_long_as_a_catalog_change_may_take(database_url: str,
     with school(database_url, LOCK_TIMEOUT=1, STATEMENT_TIMEOUT=1) as (app, service), ThreadPoolExecutor(1) as thread:
         with held(app, HELD["a learner"]) as other:
             command = thread.submit(app.test_cli_runner().invoke, args=arguments)
-            wait_until(lambda: command.done() or waiting(other, 2) == 1)
+            wait_until(lambda: command.done() or waiting(other, LONG_SECONDS) == 1)
         assert command.result(PATIENCE_SECONDS).exit_code == 0
         assert time_of(service) == 120
 

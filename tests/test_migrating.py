@@ -200,7 +200,7 @@ class TestOnPostgreSQL:
             other.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('flask db', 0))"))
             with ThreadPoolExecutor(1) as thread:
                 running = thread.submit(run, app, "upgrade")
-                wait_for(url, "wait_event = 'advisory' AND now() - query_start > interval '1.2 s'")
+                wait_for(url, "wait_event = 'advisory' AND now() - query_start > interval '4 s'")
                 other.rollback()
                 assert lines(running.result()) == [
                     "Waiting for another run to end.",
@@ -208,7 +208,7 @@ class TestOnPostgreSQL:
                 ]
 
     def test_statements_have_the_time_of_commands(self, url: str, tmp_path: Path) -> None:
-        slow = later_version(tmp_path, "SELECT pg_sleep(1.2)", "9999")
+        slow = later_version(tmp_path, "SELECT pg_sleep(4)", "9999")
         with application(url, STATEMENT_TIMEOUT=1) as app:
             assert run(app, "upgrade", "-d", slow).exit_code == 0
 

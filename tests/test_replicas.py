@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from flask import Flask, request_finished
 from werkzeug.test import TestResponse
 
 from progress_service import facts
-from progress_service.config import REPLICA, ConfigurationError
+from progress_service.config import REPLICA, REPLICA_SECONDS, ConfigurationError
 from progress_service.facts import Facts
 from progress_service.store.database import db
 from tests.callers import Caller
@@ -19,8 +21,8 @@ from tests.conftest import Listen, application, empty, migrate
 from tests.postgres import POOLERS, PostgresServer
 from tests.proxy import Proxy
 from tests.test_failover import url_of
-from tests.test_faults import post, school, time_of
-from tests.waiting import wait_until
+from tests.test_faults import POOL_SIZE, post, school, time_of, use_the_whole_pool
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 POSITION = "Progress-Position"
 READS = [
@@ -287,6 +289,45 @@ def test_a_replica_that_goes_is_done_without_and_read_again_when_it_is_back(
     finally:
         standby.start()
     wait_until(lambda: time_of(service) == 120 and service.look()[-1])
+
+
+def test_a_replica_that_falls_silent_is_done_without_and_read_again_when_it_speaks(
+    service: Reader,
+    standby: PostgresServer,
+) -> None:
+    use_the_whole_pool(service, POOL_SIZE, of=REPLICA)
+    with standby.frozen():
+        post(service)
+        service.look()
+        assert [time_of(service) for _ in range(3)] == [120] * 3
+        assert [one.spent.retries.total() for one in service.seen] == [1, 0, 0]
+        assert service.look() == [False] * 3
+    wait_until(lambda: time_of(service) == 120 and service.look()[-1])
+
+
+def test_a_replica_that_has_begun_to_answer_has_as_much_time_as_the_primary(
+    service: Reader, standby: PostgresServer, listen: Listen
+) -> None:
+    with ExitStack() as silence, ThreadPoolExecutor(1) as thread:
+
+        def fall_silent(statement: str) -> None:
+            """Let the read of a dashboard, which follows the look, take longer than a look may."""
+            if "FROM enrollments" in statement:
+                silence.enter_context(standby.frozen())
+                begun.set()
+
+        begun = Event()
+        with service.app.app_context():
+            listen(db.engines[REPLICA], "before", fall_silent)
+        service.look()
+        answer = thread.submit(time_of, service)
+        assert begun.wait(PATIENCE_SECONDS)
+        with suppress(FutureTimeoutError):
+            answer.result(REPLICA_SECONDS + 1)
+        assert not answer.done()
+        silence.close()
+        assert answer.result(PATIENCE_SECONDS) == 60
+        assert service.look() == [True]
 
 
 def test_a_read_that_the_replica_cancels_is_read_on_the_primary(

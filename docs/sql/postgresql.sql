@@ -5819,6 +5819,8 @@ COMMIT;
 
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '3000', True), set_config('idle_in_transaction_session_timeout', '6000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
 -- store.revisions.of: Return the revision of a database, or None if it has no schema.
 SELECT
   pg_catalog.pg_class.relname
@@ -5846,6 +5848,10 @@ FROM alembic_version;
 
 COMMIT;
 
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '3000', True), set_config('idle_in_transaction_session_timeout', '6000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
+
 -- store.arrivals.under_way: Tell how much of a dump is restored, if one has been begun and not ended.
 SELECT
   arrivals.lines,
@@ -5857,6 +5863,8 @@ WHERE
 COMMIT;
 
 BEGIN ISOLATION LEVEL READ COMMITTED;
+
+SELECT set_config('lock_timeout', '100', True), set_config('statement_timeout', '3000', True), set_config('idle_in_transaction_session_timeout', '6000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
 -- operations.readiness.fault: Return why the service should get no requests, or None if it can work.
 SELECT

@@ -5020,6 +5020,8 @@ COMMIT;
 
 PRAGMA busy_timeout = 500;
 
+BEGIN;
+
 -- store.arrivals.under_way: Tell how much of a dump is restored, if one has been begun and not ended.
 SELECT
   arrivals.lines,

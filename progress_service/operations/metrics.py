@@ -96,9 +96,9 @@ class Database(Asked):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            schema = database.read(revisions.of) or "none"
+            schema = database.probe(revisions.of) or "none"
             yield _info("progress_database_info", "The schema of the database.", {"schema": schema})
-            stored = database.read(_read)
+            stored = database.probe(_read)
         except SQLAlchemyError as error:
             current_app.logger.warning("the database cannot be read: %s", type(error).__name__)
             return

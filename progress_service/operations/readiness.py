@@ -25,14 +25,14 @@ def fault() -> str | None:
     if is_draining():
         return "The service is about to stop."
     try:
-        found = database.read(revisions.of)
+        found = database.probe(revisions.of)
     except (DBAPIError, TimeoutError):
         return "The database cannot be reached in time."
     newest = revisions.newest(current_app.extensions["migrate"].directory)
     if fault := revisions.fault(found, newest):
         return fault
     try:
-        is_partly_restored = database.read(arrivals.under_way, single_statement=True)
+        is_partly_restored = database.probe(arrivals.under_way)
         database.try_writing()
     except (DBAPIError, TimeoutError):
         return "The database cannot be written to."

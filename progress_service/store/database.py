@@ -16,14 +16,14 @@ from flask import Flask, current_app, has_request_context
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Connection, Engine, ExceptionContext, event, false, select, update
-from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError, OperationalError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service import facts, figures
-from progress_service.config import REPLICA
+from progress_service.config import REPLICA, REPLICA_SECONDS
 from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
-from progress_service.store.pipeline import PipelinedConnection
+from progress_service.store.pipeline import PipelinedConnection, Silent
 
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
@@ -40,6 +40,9 @@ LOCK_NOT_AVAILABLE = "55P03"
 AT_ONCE = {"postgresql": 0.1, "sqlite": 0.5}
 """The seconds that every request may wait for a lock. To wait longer, a request needs a waiting place."""
 PLACES, TURN = "places-to-wait", "turn-to-write"
+
+GRACE_SECONDS = 2
+"""How many seconds longer than a statement may take its answer is waited for. PostgreSQL ends it by itself before."""
 
 # A read-only server; a prepared statement that no longer fits the tables, is missing, or exists already.
 UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
@@ -85,6 +88,11 @@ class Timeouts(NamedTuple):
     lock: float
     statement: float
 
+    @property
+    def patience(self) -> float | None:
+        """The most seconds to wait for PostgreSQL, which may have fallen silent."""
+        return self.statement + GRACE_SECONDS if self.statement else None
+
 
 def prepare(app: Flask) -> None:
     """Set up an application's connections; their transactions begin here, not in the driver."""
@@ -92,12 +100,13 @@ def prepare(app: Flask) -> None:
         engine, engines, usual = db.engine, db.engines, timeouts()
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
     app.extensions[TURN] = Lock() if engine.dialect.name == "sqlite" else None
-    for one in engines.values():
+    for name, one in engines.items():
         event.listen(one, "before_cursor_execute", _count_statement)
         if one.dialect.name == "sqlite":
             _prepare_sqlite(one, usual)
         else:
-            _prepare_postgresql(one, usual, notes_positions=REPLICA in engines)
+            patience = REPLICA_SECONDS if name == REPLICA else app.config["CONNECT_TIMEOUT"]
+            _prepare_postgresql(one, usual, patience, notes_positions=REPLICA in engines)
 
 
 def _count_statement(*_: Any) -> None:
@@ -145,7 +154,7 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
             send_command(connection, command)
 
 
-def _prepare_postgresql(engine: Engine, usual: Timeouts, *, notes_positions: bool) -> None:
+def _prepare_postgresql(engine: Engine, usual: Timeouts, patience: float, *, notes_positions: bool) -> None:
     lost = 0.0
     at_once = usual._replace(lock=AT_ONCE["postgresql"])
 
@@ -153,18 +162,19 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts, *, notes_positions: boo
     @facts.waiting
     def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> PipelinedConnection:
         # psycopg would deallocate all prepared statements, its own and others, with each rollback.
-        return PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
+        driver = PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
+        driver.patience = patience
+        # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If
+        # the key is the server's own, there is no pooler, and the connection keeps settings and statements.
+        ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
+        driver.keeps_statements = process == driver.info.backend_pid
+        if driver.keeps_statements:
+            driver.execute(settings(at_once, for_transaction=False))
+        return driver
 
     @event.listens_for(engine, "connect")
-    def prepare_connection(driver: PipelinedConnection, record: ConnectionPoolEntry) -> None:
-        # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If the
-        # key is the server's own, there is no pooler, and the connection keeps its settings and prepared statements.
-        ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
-        is_direct = process == driver.info.backend_pid
-        record.info.update(is_direct=is_direct, seen=time.monotonic())
-        driver.keeps_statements = is_direct
-        if is_direct:
-            driver.execute(settings(at_once, for_transaction=False))
+    def note_time(_: Any, record: ConnectionPoolEntry) -> None:
+        record.info["seen"] = time.monotonic()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -173,7 +183,8 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts, *, notes_positions: boo
         given: Timeouts = options.get("timeouts", usual)
         driver: Any = connection.connection.driver_connection
         driver.notes_position = notes_positions and mode == WRITING
-        is_set = connection.info["is_direct"] and given == at_once
+        _be_patient(connection, patience if mode.is_on_replica else given.patience)
+        is_set = driver.keeps_statements and given == at_once
         if not (is_set and mode.is_one_statement):
             send_command(connection, mode.postgresql)
         if not is_set:
@@ -189,8 +200,8 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts, *, notes_positions: boo
     def judge(context: ExceptionContext) -> None:
         is_unfit = sqlstate(context.original_exception) in UNFIT_SQLSTATES
         context.is_disconnect = context.is_disconnect or is_unfit
-        # If a connection is unfit, so are the others of its age. If a connection is lost, the others may work.
-        context.invalidate_pool_on_disconnect = is_unfit
+        # If a connection is unfit or silent, so are the others of its age. If it is lost, the others may work.
+        context.invalidate_pool_on_disconnect = is_unfit or isinstance(context.original_exception, Silent)
 
     @event.listens_for(engine, "invalidate")
     def suspect_others(*_: Any) -> None:
@@ -200,8 +211,11 @@ def _prepare_postgresql(engine: Engine, usual: Timeouts, *, notes_positions: boo
     @event.listens_for(engine, "checkout")
     def check_suspect(driver: Any, record: ConnectionPoolEntry, _: Any) -> None:
         if record.info["seen"] < lost:
+            driver.patience = patience
             try:
                 engine.dialect.do_ping(driver)
+            except Silent as error:
+                raise InvalidatePoolError from error
             except engine.dialect.loaded_dbapi.Error as error:
                 raise DisconnectionError from error  # which lets the pool replace it
             record.info["seen"] = time.monotonic()
@@ -211,6 +225,12 @@ def timeouts(*, catalog_timeout: bool = False) -> Timeouts:
     """Return the timeouts of a request's transaction; its statements may have the time of a catalog change."""
     config = current_app.config
     return Timeouts(config["LOCK_TIMEOUT"], config["CATALOG_TIMEOUT" if catalog_timeout else "STATEMENT_TIMEOUT"])
+
+
+def _soon() -> Timeouts:
+    """Return the timeouts of a probe, whose caller does not wait for long."""
+    usual = timeouts()
+    return usual._replace(statement=min(usual.statement, current_app.config["CONNECT_TIMEOUT"]))
 
 
 @cache
@@ -235,6 +255,11 @@ def read(work: Callable[[Connection], Result], *, single_statement: bool = False
     return _transact(work, READING_BY_ONE_STATEMENT if single_statement else READING, timeouts())[0]
 
 
+def probe(work: Callable[[Connection], Result]) -> Result:
+    """Do the work on a snapshot of the database, which must answer as soon as it must accept a connection."""
+    return _transact(work, READING, _soon())[0]
+
+
 def read_on(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[], None]]:
     """Do the work on a snapshot, and return its result with the function that ends the snapshot."""
     result, transaction = _transact(work, READING_ON, timeouts())
@@ -252,17 +277,30 @@ def read_replica(work: Callable[[Connection], Result], *, single_statement: bool
     return result
 
 
-def begin_snapshot(connection: Connection) -> None:
-    """Let the next statements of a replica's transaction read one snapshot, which begins with the first of them."""
+def begin_snapshot(connection: Connection, *, single_statement: bool) -> None:
+    """Let the next statements of a replica's transaction read one snapshot, which begins with the first of them.
+
+    From now on the replica is waited for as long as the primary would be, and no longer as for a connection.
+    """
     given: Timeouts = connection.get_execution_options()["timeouts"]
-    for command in ("COMMIT", READING.postgresql, settings(given, for_transaction=True)):
-        send_command(connection, command)
+    _be_patient(connection, given.patience)
+    if not single_statement:
+        for command in ("COMMIT", READING.postgresql, settings(given, for_transaction=True)):
+            send_command(connection, command)
 
 
 def allow_catalog_timeout(connection: Connection) -> None:
     """Let the next statements of this transaction take as long as those of a catalog change."""
     if connection.dialect.name == "postgresql":
-        send_command(connection, settings(timeouts(catalog_timeout=True), for_transaction=True))
+        given = timeouts(catalog_timeout=True)
+        _be_patient(connection, given.patience)
+        send_command(connection, settings(given, for_transaction=True))
+
+
+def _be_patient(connection: Connection, seconds: float | None) -> None:
+    """Wait so long for each answer of PostgreSQL in this transaction."""
+    driver: Any = connection.connection.driver_connection
+    driver.patience = seconds
 
 
 def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False) -> Result:
@@ -282,7 +320,7 @@ def write_once(work: Callable[[Connection], Result]) -> tuple[Result, Callable[[
 
 def try_writing() -> None:
     """Write nothing, but raise the error that a writer would get, such as that of a read-only server or file."""
-    _transact(_write_nothing, TRYING, timeouts())
+    _transact(_write_nothing, TRYING, _soon())
 
 
 def _write_nothing(connection: Connection) -> None:

@@ -11,11 +11,12 @@ psycopg's own pipelines wait for the socket at each statement, and cost more CPU
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from select import POLLIN, POLLOUT, poll
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.errors import error_from_result
+from psycopg.errors import _WaitTimeout, error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
@@ -23,6 +24,11 @@ from progress_service import facts
 from progress_service.facts import waiting
 
 Row = tuple[Any, ...]
+Result = TypeVar("Result")
+
+
+class Silent(psycopg.OperationalError):
+    """The server has said nothing for as long as its answer is waited for. It may have done what it was asked."""
 
 
 class Travelling:
@@ -41,6 +47,8 @@ class PipelinedConnection(psycopg.Connection[Row]):
     """Whether all statements reach one server, so that they can be prepared there."""
     notes_position = False
     """Whether to note where the server's log is after COMMIT."""
+    patience: float | None = None
+    """The most seconds to wait for an answer, since a server that is frozen never ends a connection."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -48,7 +56,14 @@ class PipelinedConnection(psycopg.Connection[Row]):
         self._prepared_names: dict[bytes, bytes] = {}
         self._numbers = count()
 
-    wait = waiting(psycopg.Connection.wait)
+    @waiting
+    def wait(self, gen: PQGen[Result], *_: Any, **__: Any) -> Result:
+        """Let psycopg wait for an answer, but no longer than `patience`."""
+        try:
+            return super().wait(gen, timeout=self.patience)
+        except _WaitTimeout:
+            self.close()
+            raise Silent("the server does not answer") from None
 
     def queue(self, statement: Travelling) -> None:
         """Keep a statement until another one is waited for."""
@@ -128,15 +143,20 @@ class PipelinedConnection(psycopg.Connection[Row]):
     def _results(self) -> Iterator[PGresult]:
         """Send everything, and yield the results up to the end of the pipeline."""
         server, socket = self.pgconn, poll()
+        patience = None if self.patience is None else 1000 * self.patience
+
+        def hear() -> None:
+            if not socket.poll(patience):
+                raise Silent("the server does not answer")
+            server.consume_input()
+
         socket.register(server.socket, POLLIN | POLLOUT)
         while server.flush():
-            socket.poll()
-            server.consume_input()
+            hear()
         socket.modify(server.socket, POLLIN)
         while True:
             while server.is_busy():
-                socket.poll()
-                server.consume_input()
+                hear()
             result = server.get_result()
             if result and result.status == ExecStatus.PIPELINE_SYNC:
                 return

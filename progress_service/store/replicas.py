@@ -15,6 +15,7 @@ from progress_service.config import REPLICA
 from progress_service.store import database
 from progress_service.store.database import db, sqlstate
 from progress_service.store.direct import DirectStatement
+from progress_service.store.pipeline import Silent
 
 Result = TypeVar("Result")
 
@@ -91,11 +92,16 @@ def read(work: Callable[[Connection], Result], *, single_statement: bool, positi
             name = sqlstate(error.orig) if isinstance(error, DBAPIError) else None
             if name == QUERY_CANCELED:
                 raise  # on the primary it would take too long as well
-            if isinstance(error, DBAPIError) and name is None and not error.connection_invalidated:
+            if isinstance(error, DBAPIError) and name is None and not _is_lost(error):
                 replicas.note(are_reached=False)
             facts.current().is_from_replica = False
             facts.note_retry(error)
     return database.read(work, single_statement=single_statement)
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    """Tell whether a server has ended the connection, so that others may work; a server that is silent has not."""
+    return error.connection_invalidated and not isinstance(error.orig, Silent)
 
 
 def _read(
@@ -107,8 +113,7 @@ def _read(
 ) -> Result:
     _wait(replicas, connection, position)
     facts.current().is_from_replica = True
-    if not single_statement:
-        database.begin_snapshot(connection)
+    database.begin_snapshot(connection, single_statement=single_statement)
     return work(connection)
 
 
