@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Event, Semaphore
@@ -199,6 +199,24 @@ def test_what_a_silent_database_commits_late_counts_once(path: str, server: Post
         wait_until(lambda: send().status_code == 200)
         assert send().headers["Idempotency-Replayed"] == "true"
         assert time_of(service) == 120
+
+
+def test_only_one_thread_waits_for_a_database_that_accepts_no_connection() -> None:
+    size = 8
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(size) as threads:
+        url = f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/postgres"
+        with application(url, CONNECT_TIMEOUT=2, POOL_SIZE=size) as app:
+            caller = Caller(app, "service", "lms")
+            assert_unavailable(post(caller))
+            for response in threads.map(lambda _: caller.get("/api/progress/sam"), range(size)):
+                assert_unavailable(response)
+        silent.setblocking(False)
+        tried = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                tried += 1
+        assert 1 < tried < size
 
 
 @on_postgresql

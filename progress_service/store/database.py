@@ -6,8 +6,8 @@ docs/architecture.md ("Transactions") explains the waiting places and the retrie
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from threading import BoundedSemaphore, Lock
 from typing import Any, NamedTuple, TypeVar
@@ -94,6 +94,31 @@ class Timeouts(NamedTuple):
         return self.statement + GRACE_SECONDS if self.statement else None
 
 
+class Tries:
+    """Tries to connect. After one has failed, one thread at a time tries, and the others hardly wait for it."""
+
+    def __init__(self) -> None:
+        self._turn = Lock()
+        self._has_failed = False
+
+    @contextmanager
+    def next(self) -> Iterator[None]:
+        """Try. Raises Silent if another thread still tries."""
+        must_wait = self._has_failed
+        has_turn = must_wait and self._turn.acquire(timeout=AT_ONCE["postgresql"])
+        try:
+            if must_wait and not has_turn and self._has_failed:
+                raise Silent("the server does not answer another thread")
+            yield
+            self._has_failed = False
+        except BaseException:
+            self._has_failed = True
+            raise
+        finally:
+            if has_turn:
+                self._turn.release()
+
+
 def prepare(app: Flask) -> None:
     """Set up an application's connections; their transactions begin here, not in the driver."""
     with app.app_context():
@@ -155,21 +180,22 @@ def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
 
 
 def _prepare_postgresql(engine: Engine, usual: Timeouts, patience: float, *, notes_positions: bool) -> None:
-    lost = 0.0
+    lost, tries = 0.0, Tries()
     at_once = usual._replace(lock=AT_ONCE["postgresql"])
 
     @event.listens_for(engine, "do_connect")
     @facts.waiting
     def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> PipelinedConnection:
-        # psycopg would deallocate all prepared statements, its own and others, with each rollback.
-        driver = PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
-        driver.patience = patience
-        # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If
-        # the key is the server's own, there is no pooler, and the connection keeps settings and statements.
-        ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
-        driver.keeps_statements = process == driver.info.backend_pid
-        if driver.keeps_statements:
-            driver.execute(settings(at_once, for_transaction=False))
+        with tries.next():
+            # psycopg would deallocate all prepared statements, its own and others, with each rollback.
+            driver = PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
+            driver.patience = patience
+            # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If
+            # the key is the server's own, there is no pooler, and the connection keeps settings and statements.
+            ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
+            driver.keeps_statements = process == driver.info.backend_pid
+            if driver.keeps_statements:
+                driver.execute(settings(at_once, for_transaction=False))
         return driver
 
     @event.listens_for(engine, "connect")
