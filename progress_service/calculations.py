@@ -367,12 +367,12 @@ def change(
     completed_at: datetime | None,
     now: datetime,
 ) -> Enrollment:
-    """Change the given fields of an enrollment; a completed enrollment keeps its status.
+    """Change the given fields of an enrollment; a completed enrollment keeps its status. Its own dates change nothing.
 
     The status `completed` gives credit for what was completed elsewhere, whatever the records say: its date stands.
     Without that status, and for an enrollment that is not completed, a date of completion changes nothing.
     """
-    if enrolled_at is not None:
+    if enrolled_at not in (None, enrollment.enrolled_at):
         enrollment = enrollment._replace(enrolled_at=enrolled_at, enrolled_by_update=False)
     if counted is not None:
         enrollment = enrollment._replace(counted=counted)
