@@ -21,7 +21,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, TimeoutError
 
 from progress_service import copying, importing
 from progress_service.analytics import report
@@ -46,8 +46,20 @@ REPAIR_CHUNK, PURGE_CHUNK = 1000, 1000
 PURGED = {"answers": "stored answers", "sessions": "sessions", "changes": "changes"}
 FILE = click.File("rb")
 
-catalog = AppGroup("catalog", help="The modules and their contents.")
-progress = AppGroup("progress", help="The learners' progress.")
+
+class Commands(AppGroup):
+    """Commands that use the database, and end with its message in one line if it is away or refuses them."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (OperationalError, ProgrammingError, TimeoutError) as error:
+            message, *_ = str(getattr(error, "orig", error)).splitlines()
+            raise click.ClickException(message) from error
+
+
+catalog = Commands("catalog", help="The modules and their contents.")
+progress = Commands("progress", help="The learners' progress.")
 
 
 def register(app: Flask) -> None:

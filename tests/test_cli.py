@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
 from tests.conftest import Callers, Listen, Publish, Statements, application, empty, stored
 from tests.progress.sending import instant, moment, send
+from tests.test_serving import free_port
 
 REFUSED, MISUSED = 1, 2
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
@@ -57,6 +59,33 @@ def drifts(verified: Result) -> list[str]:
     lines: list[str] = [line for line in verified.stdout.splitlines() if "recounted" in line]
     assert verified.stdout.splitlines()[-1].startswith(f"{len(lines)} figures differ")
     return lines
+
+
+COMMANDS = {
+    **dict.fromkeys(["catalog load {}"], json.dumps(ALGEBRA)),
+    **dict.fromkeys(["progress import --updates {}"], "userId,contentId\nsam,sums\n"),
+    **dict.fromkeys(["catalog dump", "progress dump -", "progress verify", "progress purge", "progress settle"], ""),
+    **dict.fromkeys(["progress report algebra", "progress deliver --once"], ""),
+}
+"""Commands that use the database, each with the content of its file."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_ends_with_one_line_if_the_database_is_away_or_not_migrated(
+    command: str, tmp_path: Path, empty_database_url: str
+) -> None:
+    (tmp_path / "file").write_text(COMMANDS[command])
+    away, refused = {
+        "sqlite": (f"sqlite:///{tmp_path}/gone/progress.db", "unable to open database file"),
+        "postgresql": (f"postgresql://sam:s3cret@127.0.0.1:{free_port()}/progress", "Connection refused"),
+    }[make_url(empty_database_url).get_backend_name()]
+    for url, said in ((away, refused), (empty_database_url, "no such table|does not exist|no schema")):
+        with application(url) as app:
+            result = run(app, *command.format(tmp_path / "file").split())
+        assert (result.exit_code, type(result.exception)) == (REFUSED, SystemExit)
+        (line,) = (line for line in result.stderr.splitlines() if "Error" in line)
+        assert re.match(f"Error: .*({said})", line)
+        assert "s3cret" not in result.output
 
 
 class TestCatalogLoad:

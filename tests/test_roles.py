@@ -46,6 +46,7 @@ def work(app: Flask) -> None:
         else:
             assert isinstance(done, Result)
             assert done.exception is None or isinstance(done.exception, SystemExit), title
+            assert "Error: " not in done.output, title
     assert "changes_delay_seconds" in Caller(app).get("/metrics").text
     for command in (["progress", "verify"], ["progress", "settle"]):
         assert app.test_cli_runner().invoke(args=command).exit_code == 0
