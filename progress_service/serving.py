@@ -4,12 +4,12 @@ Options on gunicorn's command line win over these settings. There is no access l
 request. The application is made before there are workers, so that a wrong setting ends gunicorn at once.
 """
 
+import os
 import signal
 import socket
 import struct
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from gunicorn.http import wsgi as answers  # type: ignore[import-untyped]
@@ -48,7 +48,7 @@ loglevel = settings["LOG_LEVEL"].lower().replace("debug", "info")  # at debug, g
 http_parser = "python"
 
 # Workers touch a file to show that they live. If the disk blocked, gunicorn would take them for dead.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 control_socket_disable = True
 
 
