@@ -73,6 +73,26 @@ def test_every_pod_has_few_rights_and_gets_no_variables_of_other_services() -> N
         }
 
 
+def test_every_container_but_the_database_has_few_rights() -> None:
+    for name, service in COMPOSE["services"].items():
+        if name != "postgres":
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_the_lines_for_replicas_are_valid_and_give_the_service_the_file_that_they_name() -> None:
+    text = (DEPLOY / "kubernetes" / "service.yaml").read_text()
+    deployment, *_ = yaml.safe_load_all(text.replace("# - {", "- {"))
+    kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (uri,) = [one["value"] for one in container["env"] if one["name"] == "PROGRESS_SQLALCHEMY_REPLICA_URI_FILE"]
+    (mounted,) = [one["mountPath"] for one in container["volumeMounts"] if one["name"] == "secrets"]
+    (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+    assert uri in {f"{mounted}/{one['path']}" for one in secret["items"]}
+
+
 def test_only_migrations_get_the_owner_of_the_tables() -> None:
     for name, pod in pods().items():
         (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
