@@ -398,6 +398,16 @@ def heed(told: LineDates, given: Mapping[str, Any], at: datetime) -> tuple[LineD
     return told._replace(**noted), outdated
 
 
+def join_dates(told: LineDates, other: LineDates, enrollment: Enrollment | None, joined: Enrollment) -> LineDates:
+    """Return as of when lines have told the fields of a joined enrollment, each with the learner whose value it has.
+
+    `told` is of the enrollment, if there was one, and `other` of the other learner's.
+    """
+    fields = ("status", "enrolled_at", "counted", "completed_at")
+    taken = [field for field in fields if not enrollment or getattr(enrollment, field) != getattr(joined, field)]
+    return told._replace(**{f"{field}_told_at": getattr(other, f"{field}_told_at") for field in taken})
+
+
 def recount(enrollment: Enrollment, records: Collection[Record], contents: Mapping[str, ContentRule]) -> Enrollment:
     """Return an enrollment with the totals of its records (`recount.recounted_totals` is the same in SQL)."""
     counted = [record for record in records if contents[record.content_id].counted_weight]

@@ -360,6 +360,49 @@ def test_what_lines_have_told_is_forgotten_with_the_enrollment(
     assert len(stored(app)["imported_enrollments"]) == 1, "a line that tells nothing is not noted"
 
 
+@pytest.mark.parametrize(
+    ("known", "kept"),
+    [
+        ([], {"status": "paused", "enrolledAt": moment(2), "counted": False}),
+        ([{"status": "active"}], {"status": "dropped", "enrolledAt": moment(3), "counted": True}),
+        ([{"counted": True}], {"status": "dropped", "enrolledAt": moment(3), "counted": True}),
+    ],
+)
+def test_what_lines_have_told_of_a_merged_learner_counts_with_what_the_merge_has_taken(
+    imported: Import, write: Write, service: Callers, known: list[dict[str, Any]], kept: dict[str, Any]
+) -> None:
+    def import_line(learner: str, minute: int, **fields: Any) -> None:
+        line = {"userId": learner, "moduleId": "algebra", "occurredAt": moment(minute), **fields}
+        assert imported(write([json.dumps(line)]), "--enrollments").exit_code == 0
+
+    for fields in known:
+        import_line("sam", 4, **fields)
+    import_line("kim", 9, status="paused", enrolledAt=moment(2), counted=False)
+    assert service().post("/api/progress/kim/merge", json={"into": "sam"}).status_code == 204
+    import_line("sam", 5, status="dropped", enrolledAt=moment(3))
+    import_line("sam", 3, counted=True)
+
+    found = enrollment(service())
+    assert {name: found[name] for name in kept} == kept
+
+
+def test_a_credit_of_a_merged_learner_competes_with_the_lines_of_the_other(
+    imported: Import, write: Write, service: Callers
+) -> None:
+    def import_credit(learner: str, minute: int, completed_at: str) -> None:
+        line = {"userId": learner, "moduleId": "algebra", "occurredAt": moment(minute), "status": "completed"}
+        result = imported(write([json.dumps({**line, "completedAt": completed_at})]), "--enrollments")
+        assert result.exit_code == 0
+
+    send(service(), "intro", userId="sam")
+    import_credit("kim", 9, moment(2))
+    assert service().post("/api/progress/kim/merge", json={"into": "sam"}).status_code == 204
+    import_credit("sam", 8, moment(1))
+    assert enrollment(service())["completedAt"] == moment(2)
+    import_credit("sam", 10, moment(3))
+    assert enrollment(service())["completedAt"] == moment(3)
+
+
 @pytest.mark.parametrize("written", ["CSV", "JSON"])
 def test_lines_with_a_session_count_once_in_whatever_file_they_stand(
     imported: Import, write: Write, service: Callers, written: str

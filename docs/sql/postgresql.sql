@@ -5632,6 +5632,29 @@ WHERE
     NOT changes.type IN (CAST(%(type_1_1)s AS VARCHAR), CAST(%(type_1_2)s AS VARCHAR))
   );
 
+-- statements.read_line_dates: Read as of when imported lines have told the fields of the enrollments of the keys.
+SELECT
+  imported_enrollments.user_id,
+  imported_enrollments.module_id,
+  imported_enrollments.status_told_at,
+  imported_enrollments.enrolled_at_told_at,
+  imported_enrollments.counted_told_at,
+  imported_enrollments.completed_at_told_at
+FROM imported_enrollments
+JOIN (
+  SELECT
+    (
+      enrollment_keys_json.value ->> 0
+    ) COLLATE "C" AS user_id,
+    (
+      enrollment_keys_json.value ->> 1
+    ) COLLATE "C" AS module_id,
+    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
+  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
+) AS enrollment_keys
+  ON imported_enrollments.user_id = enrollment_keys.user_id
+  AND imported_enrollments.module_id = enrollment_keys.module_id;
+
 -- statements.delete_records, as above
 
 -- statements.delete_days: Delete days of activity.
@@ -5931,28 +5954,7 @@ WHERE
 
 -- statements.read_enrollments, as above
 
--- statements.read_line_dates: Read as of when imported lines have told the fields of the enrollments of the keys.
-SELECT
-  imported_enrollments.user_id,
-  imported_enrollments.module_id,
-  imported_enrollments.status_told_at,
-  imported_enrollments.enrolled_at_told_at,
-  imported_enrollments.counted_told_at,
-  imported_enrollments.completed_at_told_at
-FROM imported_enrollments
-JOIN (
-  SELECT
-    (
-      enrollment_keys_json.value ->> 0
-    ) COLLATE "C" AS user_id,
-    (
-      enrollment_keys_json.value ->> 1
-    ) COLLATE "C" AS module_id,
-    CAST(enrollment_keys_json.value ->> 2 AS TIMESTAMPTZ) AS enrolled_at
-  FROM JSONB_ARRAY_ELEMENTS(CAST(CAST(%(enrollment_keys)s AS VARCHAR) AS JSONB)) AS enrollment_keys_json
-) AS enrollment_keys
-  ON imported_enrollments.user_id = enrollment_keys.user_id
-  AND imported_enrollments.module_id = enrollment_keys.module_id;
+-- statements.read_line_dates, as above
 
 -- statements.store_line_dates: Store as of when imported lines have told the fields of enrollments.
 INSERT INTO imported_enrollments (

@@ -4805,6 +4805,25 @@ WHERE
     NOT changes.type IN (?, ?)
   );
 
+-- statements.read_line_dates: Read as of when imported lines have told the fields of the enrollments of the keys.
+SELECT
+  imported_enrollments.user_id,
+  imported_enrollments.module_id,
+  imported_enrollments.status_told_at,
+  imported_enrollments.enrolled_at_told_at,
+  imported_enrollments.counted_told_at,
+  imported_enrollments.completed_at_told_at
+FROM imported_enrollments
+JOIN (
+  SELECT
+    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
+    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
+  FROM JSON_EACH(?) AS enrollment_keys_json
+) AS enrollment_keys
+  ON imported_enrollments.user_id = enrollment_keys.user_id
+  AND imported_enrollments.module_id = enrollment_keys.module_id;
+
 -- statements.delete_records, as above
 
 -- statements.delete_days: Delete days of activity.
@@ -5098,24 +5117,7 @@ WHERE
 
 -- statements.read_enrollments, as above
 
--- statements.read_line_dates: Read as of when imported lines have told the fields of the enrollments of the keys.
-SELECT
-  imported_enrollments.user_id,
-  imported_enrollments.module_id,
-  imported_enrollments.status_told_at,
-  imported_enrollments.enrolled_at_told_at,
-  imported_enrollments.counted_told_at,
-  imported_enrollments.completed_at_told_at
-FROM imported_enrollments
-JOIN (
-  SELECT
-    JSON_EXTRACT(enrollment_keys_json.value, '$[0]') AS user_id,
-    JSON_EXTRACT(enrollment_keys_json.value, '$[1]') AS module_id,
-    JSON_EXTRACT(enrollment_keys_json.value, '$[2]') AS enrolled_at
-  FROM JSON_EACH(?) AS enrollment_keys_json
-) AS enrollment_keys
-  ON imported_enrollments.user_id = enrollment_keys.user_id
-  AND imported_enrollments.module_id = enrollment_keys.module_id;
+-- statements.read_line_dates, as above
 
 -- statements.store_line_dates: Store as of when imported lines have told the fields of enrollments.
 INSERT INTO imported_enrollments (

@@ -4,7 +4,7 @@ Each function locks the enrollments that it changes, reads everything under them
 recounts the enrollments, and stores the difference. The caller owns the transaction and commits it.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,7 +12,15 @@ from uuid import UUID
 from sqlalchemy import Connection, case, select, update
 
 from progress_service import calculations
-from progress_service.calculations import ActivityDay, Actor, ContentRule, Denominators, Enrollment, Record
+from progress_service.calculations import (
+    ActivityDay,
+    Actor,
+    ContentRule,
+    Denominators,
+    Enrollment,
+    LineDates,
+    Record,
+)
 from progress_service.store import journal, locks
 from progress_service.store.database import Outdated
 from progress_service.store.journal import (
@@ -34,6 +42,7 @@ from progress_service.store.recorder import (
     created_keys,
     known_sessions,
     new_record,
+    read_line_dates,
     refuse,
     store,
 )
@@ -167,7 +176,25 @@ def merge(
     changes += [
         change for change in journal.of_difference(known, after, held.modules, by, now) if change.type in COMPLETIONS
     ]
+    line_dates = list(_merge_line_dates(connection, of_first, into, held.before, after))
     _finish(connection, held, after, changes, now)
+    if line_dates:
+        sql = Statements.of(connection)
+        sql.store_line_dates.send(connection, **sql.line_dates(line_dates))
+
+
+def _merge_line_dates(
+    connection: Connection, keys: Iterable[EnrollmentKey], into: str, before: Learning, after: Learning
+) -> Iterator[LineDates]:
+    """Fold what imported lines have told of enrollments into what they have told of another learner's."""
+    owners = {key: EnrollmentKey(into, key.module_id) for key in keys}
+    rows = Statements.of(connection).enrollment_keys((*key, None) for key in (*owners, *owners.values()))
+    known = read_line_dates(connection, rows)
+    for key, mine in owners.items():
+        told, other = (known.get(one, LineDates(*one)) for one in (mine, key))
+        joined = calculations.join_dates(told, other, before.enrollments.get(mine), after.enrollments[mine])
+        if joined != told:
+            yield joined
 
 
 def _merge_enrollment(held: Held, key: EnrollmentKey, into: str, after: Learning, known: Learning) -> None:

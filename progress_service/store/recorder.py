@@ -298,7 +298,7 @@ def _heed(
 ) -> list[EnrollmentChange]:
     """Return imported lines in the order of their dates, without what later lines have told; note their dates."""
     sql = Statements.of(connection)
-    known = {EnrollmentKey(*row[:2]): LineDates._make(row) for row in sql.read_line_dates.run(connection, **rows)}
+    known = read_line_dates(connection, rows)
     told, heeded = dict(known), []
     for line in sorted(lines, key=lambda line: line.told_at or now):
         key = EnrollmentKey(line.user_id, line.module_id)
@@ -308,6 +308,12 @@ def _heed(
     changed = (one for key, one in told.items() if one != known.get(key, LineDates(*key)))
     sql.store_line_dates.send(connection, **sql.line_dates(changed))
     return heeded
+
+
+def read_line_dates(connection: Connection, rows: Mapping[str, Any]) -> dict[EnrollmentKey, LineDates]:
+    """Read as of when imported lines have told the fields of enrollments."""
+    read = Statements.of(connection).read_line_dates.run(connection, **rows)
+    return {EnrollmentKey(*row[:2]): LineDates._make(row) for row in read}
 
 
 def add_learning(learning: Learning, records: Rows, days: Rows, sessions: Rows = ()) -> None:
