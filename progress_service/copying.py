@@ -19,7 +19,6 @@ from types import GenericAlias
 from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
-from flask import current_app
 from msgspec import Meta, Struct
 from sqlalchemy import JSON, Column, Connection, Table, func, select
 from sqlalchemy.exc import DataError, IntegrityError
@@ -80,14 +79,9 @@ class Refused(Exception):
     """A dump cannot be made or restored; the text tells people why, in a line."""
 
 
-def schema() -> str:
-    """Return the revision of the schema that is dumped and restored."""
-    return revisions.newest(current_app.extensions["migrate"].directory)
-
-
 def check_schema(connection: Connection) -> None:
     """Raise Refused unless the database has the tables of this version, no less and no more."""
-    revision, newest = revisions.of(connection), schema()
+    revision, newest = revisions.of(connection), revisions.known()
     if revision != newest:
         is_later = f"The schema is {revision}, and this version is of {newest}: install a later one."
         raise Refused(revisions.fault(revision, newest) or is_later)
@@ -106,7 +100,7 @@ def dump(connection: Connection, rows: dict[str, int], now: datetime) -> Iterato
     first: int = connection.execute(select(first_open())).scalar_one()
 
     def pieces() -> Iterator[Piece]:
-        yield Piece(0, encode([Begin(1, version("progress-service"), schema(), now, first, rows)]))
+        yield Piece(0, encode([Begin(1, version("progress-service"), revisions.known(), now, first, rows)]))
         for name, table in TABLES.items():
             yield Piece(0, encode([Rows(name, table.columns.keys())]))
             for found in connection.execution_options(yield_per=READ_ROWS).execute(table.select()).partitions():
@@ -129,9 +123,10 @@ class Restoration:
             self._begin = msgspec.json.decode(self._read(), type=Begin)
         except (msgspec.MsgspecError, Refused) as error:
             raise Refused("This is no dump.") from error
-        if self._begin.schema != schema():
+        newest = revisions.known()
+        if self._begin.schema != newest:
             way = f"restore it with version {self._begin.version}, and then run `flask db upgrade` of this one"
-            raise Refused(f"The dump is of schema {self._begin.schema}, and this version of {schema()}: {way}.")
+            raise Refused(f"The dump is of schema {self._begin.schema}, and this version of {newest}: {way}.")
 
     def close(self) -> None:
         """Close the file."""

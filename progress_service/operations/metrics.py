@@ -76,7 +76,8 @@ class Build(Asked):
     """What is served: its version and Python, the schema that it needs, and the connections that it may have."""
 
     def collect(self) -> Iterable[Metric]:
-        labels = {"version": version("progress-service"), "python": platform.python_version(), "schema": _newest()}
+        schema = revisions.known()
+        labels = {"version": version("progress-service"), "python": platform.python_version(), "schema": schema}
         yield _info("progress_build_info", "This version, its Python, and the newest schema that it knows.", labels)
         most = alive() * current_app.config["POOL_SIZE"]
         yield _gauge("progress_pool_connections_limit", "Connections that all workers may have.", most)
@@ -115,10 +116,6 @@ class Database(Asked):
             for webhook, pending in stored.waiting:
                 family.add_metric([webhook.id], value(webhook, pending, now))
             yield family
-
-
-def _newest() -> str:
-    return revisions.newest(current_app.extensions["migrate"].directory)
 
 
 def _read(connection: Connection) -> Stored:

@@ -2,7 +2,6 @@
 
 from mmap import mmap
 
-from flask import current_app
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from progress_service.store import arrivals, database, revisions
@@ -28,8 +27,7 @@ def fault() -> str | None:
         found = database.probe(revisions.of)
     except (DBAPIError, TimeoutError):
         return "The database cannot be reached in time."
-    newest = revisions.newest(current_app.extensions["migrate"].directory)
-    if fault := revisions.fault(found, newest):
+    if fault := revisions.fault(found, revisions.known()):
         return fault
     try:
         is_partly_restored = database.probe(arrivals.under_way)

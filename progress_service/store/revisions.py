@@ -8,12 +8,18 @@ after it, give the revision that a version must know: `0006_needs_0005`.
 from functools import cache
 
 from alembic.script import ScriptDirectory
+from flask import current_app
 from sqlalchemy import Connection, text
+
+
+def known() -> str:
+    """Return the newest revision that this version knows."""
+    return newest(current_app.extensions["migrate"].directory)
 
 
 @cache
 def newest(directory: str) -> str:
-    """Return the newest revision that this version knows."""
+    """Return the newest revision in a directory of migrations."""
     head = ScriptDirectory(directory).get_current_head()
     assert head is not None
     return head
