@@ -18,6 +18,7 @@ from progress_service.web.documents import (
     EnrollmentStatus,
     ListedContent,
     ListedContentDocument,
+    NextCursor,
     Percentage,
     RecordDocument,
     RecordStatus,
@@ -186,7 +187,7 @@ class RosterDocument(Document):
     """A page of a module's learners."""
 
     items: list[ListedLearnerDocument]
-    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
+    next_cursor: NextCursor
 
 
 class DayDocument(Document):
@@ -255,7 +256,7 @@ class OverviewDocument(Document):
     """A page of modules."""
 
     modules: list[ModuleSummaryDocument]
-    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
+    next_cursor: NextCursor
 
     @classmethod
     def of(cls, found: Sequence[Summary], limit: int) -> Self:
@@ -314,7 +315,7 @@ class MatrixDocument(Document):
 
     contents: list[MatrixContentDocument]
     items: list[MatrixLearnerDocument]
-    next_cursor: Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
+    next_cursor: NextCursor
 
     @classmethod
     def of(

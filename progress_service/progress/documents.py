@@ -30,6 +30,7 @@ from progress_service.web.documents import (
     Counted,
     EnrollmentDocument,
     ListedContentDocument,
+    NextCursor,
     Percentage,
     RecordDocument,
     Section,
@@ -265,7 +266,7 @@ class HistoryDocument(Document):
     """What happened to a learner in a module."""
 
     changes: Annotated[list[ChangeDocument], Meta(description="Newest first, in the order of recording.")]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
     @classmethod
     def of(cls, history: Sequence[Told], limit: int) -> Self:

@@ -25,6 +25,7 @@ Percentage = Annotated[float, Meta(ge=0, le=100)]
 RecordStatus = Annotated[str, Meta(extra_json_schema={"enum": [IN_PROGRESS, COMPLETED, EXCUSED]})]
 EnrollmentStatus = Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
 Counted = Annotated[bool, Meta(description=COUNTED)]
+NextCursor = Annotated[str | None, Meta(description="The `cursor` of the next page; null on the last page.")]
 Section = Annotated[str | None, Meta(description="Null for the contents without a section.")]
 
 
