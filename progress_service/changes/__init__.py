@@ -1,0 +1,1 @@
+"""What other services are told of: the feed of changes, and webhooks."""

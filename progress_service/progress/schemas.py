@@ -134,6 +134,8 @@ class BatchSchema(StrictSchema):
 
 
 class OthersBatchSchema(StrictSchema):
+    """A batch by a service, which must name the learner of each update."""
+
     updates = Updates(OthersUpdateSchema)
 
 
@@ -147,6 +149,7 @@ def update_schema(caller: Caller) -> UpdateSchema:
 
 
 def batch_schema(caller: Caller) -> BatchSchema | OthersBatchSchema:
+    """Return the schema of a caller's batch."""
     return OTHERS_BATCH if caller.role is Role.SERVICE else OWN_BATCH
 
 

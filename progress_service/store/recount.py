@@ -169,6 +169,7 @@ def tallies(connection: sa.Connection, module_id: str, kinds: Collection[str] = 
 
 
 def recounted_denominators(module_id: str) -> sa.Subquery:
+    """Count the denominators of a module from its contents."""
     counts = and_(Content.module_id == Module.id, ~Content.retired, Content.weight > 0)
     return (
         select(
@@ -184,6 +185,7 @@ def recounted_denominators(module_id: str) -> sa.Subquery:
 
 
 def recounted_totals(module_id: str) -> sa.Subquery:
+    """Count the totals of all enrollments of a module as `calculations.recount` counts those of each."""
     record = ProgressRecord
     weighted = case((~Content.retired, cast(Content.weight, sa.BigInteger) * record.progress_percentage), else_=0)
     is_completed = and_(~Content.retired, Content.weight > 0, _is_done(record))
@@ -344,4 +346,5 @@ def _is_done(record: Any) -> sa.ColumnElement[bool]:
 
 
 def is_complete(completed_contents: Any, total_contents: Any) -> sa.ColumnElement[bool]:
+    """Tell whether an enrollment completes with these numbers of contents (see `calculations.is_complete`)."""
     return and_(Enrollment.status.in_((ACTIVE, PAUSED)), total_contents > 0, completed_contents == total_contents)

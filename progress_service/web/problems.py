@@ -130,6 +130,7 @@ class Problem(HTTPException):
 
 
 def unavailable(seconds: int = 1, detail: str | None = None) -> Problem:
+    """Return the problem 503, to be tried again after some seconds."""
     return Problem(UNAVAILABLE, detail, headers={"Retry-After": str(max(1, seconds))})
 
 
