@@ -33,7 +33,7 @@ from progress_service.store.models import Change, Enrollment, ProgressRecord, Ta
 from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
-from tests.conftest import Callers, Listen, Publish, application, applications, engine_of
+from tests.conftest import Callers, Listen, Publish, application, applications, engine_of, wait_until_settled
 from tests.test_stateful import Reader, Told
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -63,8 +63,8 @@ on_postgresql = pytest.mark.parametrize("usual_app", ["postgresql"], indirect=Tr
 def patient_app() -> Iterator[Callable[[str], Flask]]:
     # All writers but one may wait, which half of a pool may. SQLite gives its write lock to anybody who waits, in no
     # order: on a busy machine somebody may wait for long.
-    settings = {"POOL_SIZE": 2 * THREADS + 2, "POOL_TIMEOUT": PATIENCE_SECONDS, "LOCK_TIMEOUT": PATIENCE_SECONDS}
-    with applications(**settings) as made:
+    patient = dict.fromkeys(("POOL_TIMEOUT", "LOCK_TIMEOUT", "STATEMENT_TIMEOUT"), PATIENCE_SECONDS)
+    with applications(POOL_SIZE=2 * THREADS + 2, **patient) as made:
         yield made
 
 
@@ -982,6 +982,7 @@ def test_who_reads_on_while_others_write_gets_every_change_once_and_those_of_a_l
             recorded(user_id, f"{user_id}-{number}", 100)(connection)
 
     until_done(partial(together, [write] * 5), [feed.read_on])
+    wait_until_settled(app)
     while feed.read_on():
         pass
 
@@ -1005,6 +1006,7 @@ def test_a_change_can_be_read_once_its_transaction_has_ended_although_nobody_wri
         feed.read_on()
         assert not feed.ids_of.keys() & {"kim", "sam"}
 
+    wait_until_settled(app)
     feed.read_on()
     assert {user_id: len(ids) for user_id, ids in feed.ids_of.items() if user_id} == {"kim": 2, "sam": 2}
 
@@ -1179,16 +1181,16 @@ def test_worker_processes_share_nothing_but_the_database(
 ) -> None:
     publish("algebra", ["sums", "shapes"])
     log = tmp_path / "log"
-    workers: set[str] = set()
-    with served(database_url, log) as port:
-        for place in range(50):
-            update = {"userId": f"u{place}", "contentId": "sums", "timeSpentSeconds": 3, "progressPercentage": 100}
-            answers = together([partial(send, port, update)] * THREADS)
+    places = count(1)
 
-            assert Counter(status for status, _ in answers) == {201: 1, 200: THREADS - 1}, answers
-            assert view(service(), f"u{place}", "algebra")["enrollment"]["timeSpentSeconds"] == 3 * THREADS
-            workers = set(re.findall(r"served by (\S+)", log.read_text()))
-            if place >= 4 and len(workers) == 2:
-                break
-    assert len(workers) == 2
-    assert assert_exact(app, engine) == place + 1
+    def both_have_served() -> int:
+        place = next(places)
+        update = {"userId": f"u{place}", "contentId": "sums", "timeSpentSeconds": 3, "progressPercentage": 100}
+        answers = together([partial(send, port, update)] * THREADS)
+        assert Counter(status for status, _ in answers) == {201: 1, 200: THREADS - 1}, answers
+        assert view(service(), f"u{place}", "algebra")["enrollment"]["timeSpentSeconds"] == 3 * THREADS
+        workers = set(re.findall(r"served by (\S+)", log.read_text()))
+        return place if place >= 5 and len(workers) == 2 else 0
+
+    with served(database_url, log) as port:
+        assert wait_until(both_have_served) == assert_exact(app, engine)
