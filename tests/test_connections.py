@@ -175,7 +175,7 @@ def read_only(server: PostgresServer) -> Iterator[None]:
     """Let connections read only, as operators do before they move a database; those that write are ended."""
     server.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
     others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    server.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
+    server.execute(f"SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE {others}")
     try:
         yield
     finally:

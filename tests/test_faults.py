@@ -29,6 +29,7 @@ from tests.waiting import PATIENCE_SECONDS, wait_until
 POOL_SIZE = 4
 LONG_SECONDS = 1 + database.GRACE_SECONDS + 0.5
 """Longer than an answer is waited for, if a statement may take a second."""
+PATIENT = {"POOL_SIZE": POOL_SIZE, "LOCK_TIMEOUT": PATIENCE_SECONDS, "STATEMENT_TIMEOUT": PATIENCE_SECONDS}
 UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
 
 on_postgresql = pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
@@ -62,10 +63,10 @@ def assert_unavailable(response: TestResponse) -> None:
 
 
 def assert_unavailable_within(seconds: float, call: Callable[[], TestResponse]) -> None:
-    """Give the call several times what it may take, for a machine that is busy."""
+    """Give the call many times what it may take, for a machine that is busy, but less than any other timeout."""
     began = time.monotonic()
     assert_unavailable(call())
-    assert time.monotonic() - began < 4 * seconds + 2
+    assert time.monotonic() - began < 20 * seconds
 
 
 def time_of(caller: Caller, user_id: str = "sam") -> int:
@@ -237,7 +238,7 @@ def named(url: str) -> str:
 
 def close_connections(url: str) -> None:
     """Close those that `named` has named, and return when they are gone."""
-    close = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'school'"
+    close = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'school'"
     with application(url) as app, app.app_context(), db.engine.connect() as connection:
         closed = connection.execute(text(close)).scalars().all()
     assert closed
@@ -251,7 +252,7 @@ def test_a_cut_connection_costs_one_and_the_limit_holds(database_url: str) -> No
         return {pid for (pid,) in found}
 
     def cut(pid: int) -> None:
-        execute(database_url, f"SELECT pg_terminate_backend({pid}, 5000)")
+        execute(database_url, f"SELECT pg_terminate_backend({pid}, 60000)")
 
     with school(named(database_url), POOL_SIZE=POOL_SIZE, POOL_TIMEOUT=PATIENCE_SECONDS) as (_, service):
         use_the_whole_pool(service)
@@ -506,7 +507,7 @@ HELD = {
 @pytest.mark.parametrize("lock", HELD)
 def test_who_waits_leaves_half_of_the_threads_to_those_who_need_not(database_url: str, lock: str) -> None:
     keyed = {"Idempotency-Key": "a-key"}
-    with school(database_url, POOL_SIZE=4, LOCK_TIMEOUT=PATIENCE_SECONDS) as (app, service):
+    with school(database_url, **PATIENT) as (app, service):
 
         def send() -> TestResponse:
             return service.post("/api/progress", json=UPDATE, headers=keyed if lock == "a key" else {})
@@ -529,8 +530,7 @@ def test_who_waits_leaves_half_of_the_threads_to_those_who_need_not(database_url
 @on_postgresql
 def test_who_waits_to_read_leaves_half_of_the_threads_too(database_url: str) -> None:
     paths = ("/api/progress/sam", "/api/progress/stats/algebra/learners")  # of one statement, and of several
-    settings = {"POOL_SIZE": 4, "LOCK_TIMEOUT": PATIENCE_SECONDS}
-    with school(database_url, **settings) as (app, service), ThreadPoolExecutor(2) as threads:
+    with school(database_url, **PATIENT) as (app, service), ThreadPoolExecutor(2) as threads:
         with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE") as other:
             patient = [threads.submit(service.get, path) for path in paths]
             wait_until(lambda: waiting(other) == 2)
@@ -698,7 +698,7 @@ def test_on_sqlite_writers_wait_for_one_another(database_url: str) -> None:
 
 @on_sqlite
 def test_on_sqlite_too_half_of_the_threads_are_left_to_those_who_need_not_wait(database_url: str) -> None:
-    with school(database_url, POOL_SIZE=4, LOCK_TIMEOUT=PATIENCE_SECONDS) as (app, service):
+    with school(database_url, **PATIENT) as (app, service):
         with ThreadPoolExecutor(2) as threads:
             with writing(database_url):
                 patient = [threads.submit(post, service) for _ in range(2)]

@@ -43,7 +43,8 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
 @pytest.fixture(scope="module")
 def patient_app() -> Iterator[Callable[[str], Flask]]:
     # All repeats may wait, which half of a pool may; the others soon give up where a machine is busy.
-    with applications(POOL_SIZE=2 * THREADS + 2, POOL_TIMEOUT=PATIENCE_SECONDS) as made:
+    patient = dict.fromkeys(("POOL_TIMEOUT", "LOCK_TIMEOUT", "STATEMENT_TIMEOUT"), PATIENCE_SECONDS)
+    with applications(POOL_SIZE=2 * THREADS + 2, **patient) as made:
         yield made
 
 
