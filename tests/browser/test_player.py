@@ -179,6 +179,7 @@ def test_what_is_played_without_a_network_counts_when_it_is_back(player: Player)
     with player.page.expect_event("requestfailed"):
         player.play(30)
     player.wait(600)
+    player.settle()
     assert [report["timeSpentSeconds"] for report in player.waiting] == [630]
     player.page.context.set_offline(False)
     player.wait_for(630)
