@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from threading import Event
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from tests.test_faults import POOL_SIZE, post, school, time_of, use_the_whole_po
 from tests.waiting import wait_until
 
 LEARNERS = ["sam", "kim", "lee", "max"]
+HASTY = {"STATEMENT_TIMEOUT": 1, "CONNECT_TIMEOUT": 2}
 
 
 @pytest.fixture
@@ -40,8 +42,15 @@ def url_of(*servers: PostgresServer) -> str:
     return f"postgresql://postgres@{','.join(quote(str(server.directory), '') for server in servers)}/postgres"
 
 
+@contextmanager
+def crashed(server: PostgresServer) -> Iterator[None]:
+    server.crash()
+    yield
+
+
+@pytest.mark.parametrize("fails", [crashed, PostgresServer.frozen])
 def test_nothing_answered_is_lost_when_a_standby_takes_over_under_load(
-    primary: PostgresServer, standby: PostgresServer
+    fails: Callable[[PostgresServer], AbstractContextManager[None]], primary: PostgresServer, standby: PostgresServer
 ) -> None:
     over = Event()
     answers: Counter[int] = Counter()
@@ -65,13 +74,13 @@ def test_nothing_answered_is_lost_when_a_standby_takes_over_under_load(
         before = answers[status]
         return lambda: answers[status] >= before + count
 
-    with school(url_of(primary, standby), POOL_SIZE=POOL_SIZE) as (_, service):
+    with school(url_of(primary, standby), POOL_SIZE=POOL_SIZE, **HASTY) as (_, service):
         before = {user_id: time_of(service, user_id) for user_id in LEARNERS}
-        with ThreadPoolExecutor(len(LEARNERS)) as threads:
+        with ThreadPoolExecutor(len(LEARNERS)) as threads, ExitStack() as failure:
             working = {user_id: threads.submit(work, service, user_id) for user_id in LEARNERS}
             try:
                 wait_until(more(200, 50))
-                primary.crash()
+                failure.enter_context(fails(primary))
                 wait_until(more(503, 10))
                 standby.execute("SELECT pg_promote()")
                 wait_until(more(200, 50))
@@ -80,6 +89,24 @@ def test_nothing_answered_is_lost_when_a_standby_takes_over_under_load(
         assert {user_id: time_of(service, user_id) - before[user_id] for user_id in LEARNERS} == {
             user_id: one.result() for user_id, one in working.items()
         }
+
+
+def test_a_commit_that_waits_for_a_silent_standby_is_given_up_and_counts_once(
+    primary: PostgresServer, standby: PostgresServer
+) -> None:
+    with school(primary.url, **HASTY) as (_, service):
+
+        def send() -> int:
+            update = {"userId": "sam", "contentId": "sums", "timeSpentSeconds": 60}
+            response = service.post("/api/progress", json=update, headers={"Idempotency-Key": "a-key"})
+            return int(response.status_code)
+
+        with standby.frozen():
+            assert send() == 503
+            assert send() == 503
+            assert time_of(service) == 60
+        wait_until(lambda: send() == 200)
+        assert time_of(service) == 120
 
 
 def test_connections_to_a_standby_are_left_as_soon_as_the_primary_server_is_back(
