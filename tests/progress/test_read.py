@@ -200,6 +200,13 @@ def test_between_two_contents_the_learner_goes_on_with_the_next_unfinished_of_th
     assert resumed(service()) == "cells", "of a completed module optional contents do not call"
 
 
+def test_the_next_content_is_behind_the_last_unless_that_is_retired(publish: Publish, service: Callers) -> None:
+    learn(service(), "quiz", 1, progressPercentage=100, score=1, maxScore=1)
+    assert resumed(service()) == "outro", "and not the intro, which is in front of the quiz"
+    publish("algebra", ["intro", "index", "outro"])
+    assert resumed(service()) == "intro", "the first of all"
+
+
 def test_a_completed_module_that_has_grown_is_gone_on_with(publish: Publish, service: Callers) -> None:
     learn(service(), "genes", 1)
     learn(service(), "rules", 2, progressPercentage=100)
