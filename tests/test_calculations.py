@@ -492,6 +492,17 @@ def test_what_only_a_relaxed_rule_has_completed_keeps_that_date_when_learners_ar
 
 
 @pytest.mark.parametrize(
+    ("excused_at", "others", "merged"),
+    [(NOON, LATER, NOON), (LATER, NOON, NOON), (None, LATER, LATER), (LATER, None, LATER), (None, None, None)],
+)
+def test_of_two_excuses_the_earlier_is_that_of_merged_learners(
+    excused_at: datetime | None, others: datetime | None, merged: datetime | None
+) -> None:
+    record, other = (start(report())._replace(excused_at=one) for one in (excused_at, others))
+    assert merge(record, other, rule()).excused_at == merged
+
+
+@pytest.mark.parametrize(
     ("seconds", "others", "counted_twice", "merged"),
     [(10, 20, 0, 30), (10, 20, 10, 20), (10, 20, 4, 26), (0, 0, 60, 0), (5, 60, 60, 60)],
 )
@@ -534,6 +545,7 @@ def test_of_two_enrollments_the_completion_and_the_date_of_the_platform_stay(
 ) -> None:
     joined = join(enrollment()._replace(**mine), enrollment()._replace(**other), MINUTES[9], None, MINUTES[3])
     assert (joined.status, joined.completed_at, joined.enrolled_at) == expected
+    assert joined.credited == ("credited" in other)
 
 
 # Positions are tied to times: of two positions with the same time, the order alone decides.
