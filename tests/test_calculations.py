@@ -414,6 +414,11 @@ def test_reports_move_the_date_of_a_completion_earlier_and_that_of_a_credit_neve
     assert restart(completed._replace(credited=True)) == enrollment()
 
 
+@pytest.mark.parametrize("kept", [{"counted": False}, {"enrolled_by_update": True}, {"status": PAUSED}])
+def test_an_enrollment_that_starts_again_is_still_the_same_enrollment(kept: dict[str, Any]) -> None:
+    assert restart(enrollment(completed_contents=1)._replace(**kept)) == enrollment()._replace(**kept)
+
+
 @pytest.mark.parametrize(
     ("totals", "added", "seconds"),
     [([60], [60], 60), ([60, 60], [60, 0], 60), ([60, 90, 30, 100], [60, 30, 0, 10], 100), ([0], [0], 0)],
