@@ -529,6 +529,21 @@ def test_the_database_is_sqlite_in_the_instance_folder_unless_the_environment_sa
         assert database(app) == elsewhere
 
 
+def test_an_instance_folder_that_cannot_be_made_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    folder = f"{tmp_path}/file/instance"
+    monkeypatch.setattr(Flask, "auto_find_instance_path", lambda _: folder)
+    given = {SECRET: KEY, URI: "sqlite:///progress.db"}
+    with pytest.raises(ConfigurationError, match=URI) as refusal, service(monkeypatch, **given):
+        pass
+
+    assert refusal.value.message.endswith(f"{folder!r} cannot be made for SQLite: Not a directory.")
+    with service(monkeypatch, **{SECRET: KEY, URI: f"sqlite:///{tmp_path}/a"}):
+        pass
+
+
 @pytest.mark.parametrize(
     ("written", "means"),
     [

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError, 
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from progress_service import facts, figures
-from progress_service.config import REPLICA, REPLICA_SECONDS
+from progress_service.config import REPLICA, REPLICA_SECONDS, ConfigurationError
 from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
 from progress_service.store.pipeline import PipelinedConnection, Silent
@@ -120,7 +120,16 @@ class Tries:
 
 
 def prepare(app: Flask) -> None:
-    """Set up an application's connections; their transactions begin here, not in the driver."""
+    """Set up an application's connections; their transactions begin here, not in the driver.
+
+    Raises ConfigurationError if a folder for SQLite's file cannot be made.
+    """
+    try:
+        db.init_app(app)
+    except OSError as error:
+        raise ConfigurationError(
+            f"PROGRESS_SQLALCHEMY_DATABASE_URI: {app.instance_path!r} cannot be made for SQLite: {error.strerror}."
+        ) from error
     with app.app_context():
         engine, engines, usual = db.engine, db.engines, timeouts()
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
