@@ -290,9 +290,11 @@ def test_nothing_can_end_a_line_or_command_a_terminal(form: str, log: Log) -> No
 
 LOGGING = """
 import logging
+import warnings
 from progress_service import create_app
 create_app().logger.warning("here")
 logging.getLogger("sqlalchemy.pool").error("there")
+warnings.warn("everywhere")
 """
 
 
@@ -309,10 +311,9 @@ def test_people_at_a_terminal_read_text_and_programs_read_json_unless_the_settin
     os.close(writes)
 
     form = given.lower() or ("text" if is_terminal else "json")
-    assert [told(form, line) for line in output.splitlines()] == [
-        ("WARNING", "here"),
-        ("ERROR", "there"),
-    ]
+    *lines, (level, warned) = [told(form, line) for line in output.splitlines()]
+    assert lines == [("WARNING", "here"), ("ERROR", "there")]
+    assert (level, "UserWarning: everywhere" in warned) == ("WARNING", True)
 
 
 def failing(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:

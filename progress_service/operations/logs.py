@@ -136,6 +136,7 @@ def register(app: Flask) -> None:
     app.logger.propagate = False
     app.logger.setLevel(level(app.config))
     logging.basicConfig(handlers=[handler])  # libraries, unless the process has decided where they write
+    logging.captureWarnings(True)
     app.before_request(_begin)
     app.after_request(_tell)
     app.teardown_request(lambda _: facts.end())
