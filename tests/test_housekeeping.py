@@ -257,6 +257,24 @@ def test_a_session_is_forgotten_on_time_whether_it_is_purged_or_not(is_purged: b
     assert sit(80, NOW - MOMENT + timedelta(days=30)) == 200
 
 
+@pytest.mark.parametrize("is_purged", [False, True])
+def test_a_merge_knows_of_no_session_that_is_forgotten(is_purged: bool, app: Flask, service: Callers) -> None:
+    def sit(learner: str, seconds: int, now: datetime) -> None:
+        told = Update(learner, "sets", now, time_spent_seconds=seconds, session="evening")
+        with app.app_context():
+            database.write(partial(recorder.record, updates=[told], auto_enroll=True, now=now))
+
+    sit("kim", 50, NOW - timedelta(days=30))
+    sit("sam", 60, NOW - MOMENT)
+    sit("lee", 70, NOW - timedelta(days=30) + MOMENT)
+    if is_purged:
+        assert purge(app).sessions == 1
+    with app.app_context():
+        for learner in ("kim", "lee"):
+            database.write(partial(corrections.merge, user_id=learner, into="sam", by=COMMAND, now=NOW))
+    assert service().get("/api/progress/sam").get_json()["summary"]["timeSpentSeconds"] == 50 + 70
+
+
 def plans(engine: Engine, work: Callable[[Connection], object]) -> dict[str, str]:
     """Do the work, and return the plan of each deletion and change in it."""
     sent: list[tuple[str, Any]] = []
