@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.client import HTTPConnection
+from io import BytesIO
 from itertools import combinations_with_replacement, count
 from pathlib import Path
 from threading import Barrier, Event
@@ -25,6 +26,7 @@ from flask import Flask
 from sqlalchemy import Connection, Engine, insert, select, text
 from werkzeug.test import TestResponse
 
+from progress_service import cli, importing
 from progress_service.calculations import COMMAND, Update
 from progress_service.store import corrections, database, publishing, recorder, verification
 from progress_service.store.learning import EnrollmentChange, EnrollmentKey
@@ -848,8 +850,22 @@ OPERATIONS = {
     "erase": ["erase"],
     "merge": ["merge"],
     "publish": ["publish"],
+    "import": ["import updates", "import enrollments"],
     "repair": ["repair"],
 }
+IMPORTED: dict[str, tuple[importing.Kind, list[dict[str, Any]]]] = {
+    "import updates": (cli.UPDATES, [{"userId": who, "contentId": one} for one in "abcxy" for who in ("kim", "lee")]),
+    "import enrollments": (
+        cli.ENROLLMENTS,
+        [
+            {"userId": who, "moduleId": module_id, "status": status}
+            for status in ("paused", "dropped", "active")
+            for module_id in ("algebra", "biology")
+            for who in ("kim", "lee")
+        ],
+    ),
+}
+"""Files that grow."""
 PAIRS = [pair for pair in combinations_with_replacement(OPERATIONS, 2) if pair != ("repair", "repair")]
 
 
@@ -864,6 +880,13 @@ def perform(kind: str, app: Flask, service: Caller) -> None:
     session = {} if random.random() < 0.5 else {"session": "monday"}
     if operation == "repair":
         assert app.test_cli_runner().invoke(args=["progress", "verify", "--repair"]).exit_code in {0, 1}
+        return
+    if operation in IMPORTED:
+        file_kind, lines = IMPORTED[operation]
+        read = lines[: random.randint(1, len(lines))]
+        source = importing.Source(BytesIO("\n".join(map(json.dumps, read)).encode()), file_kind)
+        with app.app_context():
+            list(importing.run(source, datetime.now(UTC)))
         return
     if operation in ("complete", "correct"):
         records = [one["progress"] for one in service.get(module).get_json()["contents"] if one["progress"]]
