@@ -119,10 +119,10 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
 
     Raises ConfigurationError, which shows nothing of a secret.
     """
-    ours = {name.removeprefix(PREFIX): _parse(text) for name, text in os.environ.items() if _is_ours(name, text)}
-    files = {name: str(path) for name in FROM_FILES if (path := ours.pop(f"{name}_FILE", ""))}
-    faults = [_unknown(name) for name in sorted(ours.keys() - _known())]
-    given: dict[str, Any] = {name: ours[name] for name in ours.keys() & _known()}
+    found = {name.removeprefix(PREFIX): _parse(text) for name, text in os.environ.items() if _is_setting(name, text)}
+    files = {name: str(path) for name in FROM_FILES if (path := found.pop(f"{name}_FILE", ""))}
+    faults = [_unknown(name) for name in sorted(found.keys() - _known())]
+    given: dict[str, Any] = {name: found[name] for name in found.keys() & _known()}
     given |= {name: os.environ[name] for name in FOR_PLATFORMS if os.environ.get(name)}
     given |= {name: _read(name, path, given.get(name)) for name, path in files.items()} | dict(overrides or {})
     for name, default in (DEFAULTS | FOR_PLATFORMS | dict.fromkeys(FOR_DEVELOPERS & given.keys(), False)).items():
@@ -141,14 +141,14 @@ def load(app: Flask, overrides: Mapping[str, Any] | None) -> None:
     app.config.setdefault("SQLALCHEMY_ENGINE_OPTIONS", _engine_options(app.config, url))
     if app.config["SQLALCHEMY_REPLICA_URI"]:
         replica = _database_url("SQLALCHEMY_REPLICA_URI", app.config)
-        if {one.get_backend_name() for one in (url, replica)} != {"postgresql"}:
+        if {each.get_backend_name() for each in (url, replica)} != {"postgresql"}:
             raise ConfigurationError("PROGRESS_SQLALCHEMY_REPLICA_URI needs PostgreSQL, as primary and as replica.")
         app.config["SQLALCHEMY_BINDS"] = {
             REPLICA: {"url": replica, **_engine_options(app.config, replica, **OF_REPLICAS)}
         }
 
 
-def _is_ours(name: str, text: str) -> bool:
+def _is_setting(name: str, text: str) -> bool:
     return name.startswith(PREFIX) and not _LINK.fullmatch(f"{name.removeprefix(PREFIX)}={text}")
 
 

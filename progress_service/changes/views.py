@@ -71,7 +71,7 @@ def read_changes(call: Call) -> Answer:
 def list_webhooks(call: Call) -> Answer:
     """List the webhooks."""
     found = webhooks.listed(call.connection)
-    return Answer(WebhookListDocument.of((one, webhooks.pending(call.connection, one)) for one in found))
+    return Answer(WebhookListDocument.of((webhook, webhooks.pending(call.connection, webhook)) for webhook in found))
 
 
 @changes.get("/webhooks/<webhook_id>")
