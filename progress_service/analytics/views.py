@@ -1,7 +1,6 @@
 """The endpoints about modules and all their learners."""
 
 from datetime import timedelta
-from typing import TypeVar
 
 from progress_service.analytics import matrix, overview, queries, report, roster, tables
 from progress_service.analytics.documents import (
@@ -36,9 +35,8 @@ from progress_service.web.endpoint import (
     streams,
     takes_query,
 )
-from progress_service.web.problems import NOT_FOUND, Fault, Problem
+from progress_service.web.problems import NO_MODULE, NOT_FOUND, Fault, Problem, or_not_found
 
-Found = TypeVar("Found")
 CONTENTS = {"stalledOn": "stalled_on", "contentId": "content_id"}
 """The parameters of the roster that name a content."""
 analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats", template_folder="templates")
@@ -53,7 +51,8 @@ analytics = Blueprint("analytics", __name__, url_prefix="/api/progress/stats", t
 def read_statistics(call: Call, module_id: str) -> Answer:
     """Read a module's statistics."""
     since = call.now - timedelta(days=call.query["stalled_days"])
-    return Answer(StatisticsDocument.of(_found(queries.statistics(call.connection, module_id, since))))
+    found = or_not_found(queries.statistics(call.connection, module_id, since), NO_MODULE)
+    return Answer(StatisticsDocument.of(found))
 
 
 @analytics.get("/<module_id>/learners")
@@ -149,7 +148,7 @@ def read_report(call: Call, module_id: str) -> Page:
     The page needs no script, fetches nothing, and prints on A4. It shows the figures of `readStatistics`, the last 60
     days of `readTimeline`, and first of the learners whom `readRoster` lists by `inactiveDays`, if they are counted.
     """
-    found = _found(report.find(call.connection, module_id, call.now, call.query["stalled_days"]))
+    found = or_not_found(report.find(call.connection, module_id, call.now, call.query["stalled_days"]), NO_MODULE)
     return Page(report.written(found), report.POLICY)
 
 
@@ -169,13 +168,7 @@ def _table(call: Call, module_id: str) -> Stream:
 
 
 def _module(call: Call, module_id: str) -> TitledModule:
-    return _found(queries.module(call.connection, module_id))
-
-
-def _found(of_module: Found | None) -> Found:
-    if of_module is None:
-        raise Problem(NOT_FOUND, "There is no such module.")
-    return of_module
+    return or_not_found(queries.module(call.connection, module_id), NO_MODULE)
 
 
 def _filters(call: Call, module_id: str, module: Denominators) -> Filters:

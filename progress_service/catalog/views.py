@@ -23,7 +23,7 @@ from progress_service.web.endpoint import (
     requires_token,
     takes,
 )
-from progress_service.web.problems import Fault, Problem, refused_at
+from progress_service.web.problems import NO_MODULE, Fault, Problem, or_not_found, refused_at
 from progress_service.web.serialization import encode
 from progress_service.web.validation import parse_json
 
@@ -56,9 +56,7 @@ def list_modules(call: Call) -> Answer:
 @answers(PublishedModuleDocument, 200)
 def read_module(call: Call, module_id: str) -> Answer:
     """Read a module as it was last published."""
-    module = queries.module(call.connection, module_id)
-    if module is None:
-        raise Problem(problems.NOT_FOUND, "There is no such module.")
+    module = or_not_found(queries.module(call.connection, module_id), NO_MODULE)
     return Answer(PublishedModuleDocument.of(module))
 
 
@@ -86,9 +84,7 @@ def publish_module(call: Call, module_id: str) -> Answer:
 @answers(EnrolledDocument, 200)
 def read_enrollment(call: Call, user_id: str, module_id: str) -> Answer:
     """Read an enrollment."""
-    found = queries.enrollment(call.connection, user_id, module_id)
-    if found is None:
-        raise Problem(problems.NOT_FOUND, "There is no such enrollment.")
+    found = or_not_found(queries.enrollment(call.connection, user_id, module_id), "There is no such enrollment.")
     return Answer(EnrolledDocument.of(*found))
 
 

@@ -27,9 +27,10 @@ from progress_service.web.endpoint import (
     takes,
     takes_query,
 )
-from progress_service.web.problems import Fault, Problem
+from progress_service.web.problems import Fault, Problem, or_not_found
 
 changes = Blueprint("changes", __name__, url_prefix="/api")
+NO_WEBHOOK = "There is no such webhook, or its host is no longer allowed."
 
 
 @changes.get("/changes")
@@ -79,9 +80,7 @@ def list_webhooks(call: Call) -> Answer:
 @answers(WebhookDocument, 200)
 def read_webhook(call: Call, webhook_id: str) -> Answer:
     """Read a webhook: what waits for it, and since when it fails."""
-    webhook = webhooks.find(call.connection, webhook_id)
-    if webhook is None:
-        raise _unknown()
+    webhook = or_not_found(webhooks.find(call.connection, webhook_id), NO_WEBHOOK)
     return Answer(WebhookDocument.of(webhook, webhooks.pending(call.connection, webhook)))
 
 
@@ -117,10 +116,8 @@ def put_webhook(call: Call, webhook_id: str) -> Answer:
 @answers(WebhookDocument, 200)
 def replace_secret(call: Call, webhook_id: str) -> Answer:
     """Give a webhook a new secret. For a day messages are signed with both, the new one first."""
-    webhook = webhooks.lock(call.connection, webhook_id)
-    signer = webhook and _admitted(webhook.url)
-    if webhook is None or signer is None:
-        raise _unknown()
+    webhook = or_not_found(webhooks.lock(call.connection, webhook_id), NO_WEBHOOK)
+    signer = or_not_found(_admitted(webhook.url), NO_WEBHOOK)
     secret = signer.make()
     changed = webhooks.change(
         call.connection,
@@ -152,7 +149,3 @@ def _telling(call: Call, webhook: StoredWebhook, secret: str, status: int) -> An
     """Answer a webhook with its new secret, which a repeat does not get: stored answers can be read in the database."""
     document = WebhookDocument.of(webhook, webhooks.pending(call.connection, webhook))
     return Answer(msgspec.structs.replace(document, secret=secret), status, kept=document)
-
-
-def _unknown() -> Problem:
-    return Problem(problems.NOT_FOUND, "There is no such webhook, or its host is no longer allowed.")

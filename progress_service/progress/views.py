@@ -51,7 +51,7 @@ from progress_service.web.endpoint import (
     takes_query,
     together,
 )
-from progress_service.web.problems import Fault, Problem, refused_at
+from progress_service.web.problems import NO_MODULE, Fault, Problem, or_not_found, refused_at
 
 progress = Blueprint("progress", __name__, url_prefix="/api/progress")
 ENROLLED = {"userId": "$response.body#/enrollment/userId", "moduleId": "$response.body#/enrollment/moduleId"}
@@ -185,9 +185,7 @@ def export_learner(call: Call, user_id: str) -> Answer:
 @single_statement
 def read_learner_module(call: Call, user_id: str, module_id: str) -> Answer:
     """Read a learner's progress in one module, content by content."""
-    found = queries.learner_module(call.connection, user_id, module_id)
-    if found is None:
-        raise Problem(problems.NOT_FOUND, "There is no such module.")
+    found = or_not_found(queries.learner_module(call.connection, user_id, module_id), NO_MODULE)
     return Answer(ModuleProgressDocument.of(module_id, found))
 
 
@@ -202,9 +200,7 @@ def read_history(call: Call, user_id: str, module_id: str) -> Answer:
     Updates are not in it, but what they have completed is, and what people have changed.
     """
     before, limit = int(call.query.get("cursor", NEWEST)), call.query["limit"]
-    history = queries.history(call.connection, user_id, module_id, before, limit + 1)
-    if history is None:
-        raise Problem(problems.NOT_FOUND, "There is no such module.")
+    history = or_not_found(queries.history(call.connection, user_id, module_id, before, limit + 1), NO_MODULE)
     return Answer(HistoryDocument.of(history, limit))
 
 
@@ -238,9 +234,7 @@ def correct_record(call: Call, record_id: str) -> Answer:
     If the percentage or the score is given, the completion follows from the content's rule: a record may stop being
     completed. A completed enrollment stays completed.
     """
-    found = _uuid(record_id)
-    if found is None:
-        raise Problem(problems.NOT_FOUND)
+    found = or_not_found(_uuid(record_id))
     with refused_at():
         learner = call.query.get("user_id")
         corrected = corrections.correct(call.connection, found, call.body, of=learner, by=call.actor, now=call.now)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import zip_longest
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from flask import Flask, Response, current_app
 from msgspec import UNSET, Meta, UnsetType
@@ -26,6 +26,8 @@ from progress_service.store.recorder import (
 )
 from progress_service.web.serialization import Document, encode
 
+Found = TypeVar("Found")
+
 PROBLEM_TYPES: list["ProblemType"] = []
 """All types of problems, by status. The first type of a status also stands for refusals of Flask with that status."""
 
@@ -44,6 +46,7 @@ class ProblemType:
         PROBLEM_TYPES.append(self)
 
 
+NO_MODULE = "There is no such module."
 _PARTLY_WRONG = "The request is understood, but parts of it are wrong."
 
 MALFORMED_REQUEST = ProblemType(
@@ -134,6 +137,13 @@ def unavailable(seconds: int = 1, detail: str | None = None) -> Problem:
     return Problem(UNAVAILABLE, detail, headers={"Retry-After": str(max(1, seconds))})
 
 
+def or_not_found(found: Found | None, detail: str | None = None) -> Found:
+    """Return what was found, and raise 404 if that is nothing."""
+    if found is None:
+        raise Problem(NOT_FOUND, detail)
+    return found
+
+
 class Refusal(NamedTuple):
     """The problem that callers get for an exception of the rules."""
 
@@ -148,7 +158,7 @@ REFUSALS: dict[type[Exception], Refusal] = {
     UnknownContent: Refusal(UNKNOWN_CONTENT, "The content is not in the catalog.", "/contentId"),
     NotEnrolled: Refusal(NOT_ENROLLED, "The learner is not enrolled in the content's module.", "/contentId"),
     ContentElsewhere: Refusal(CONTENT_BELONGS_ELSEWHERE, "The content is current in module {}.", "/id"),
-    UnknownModule: Refusal(NOT_FOUND, "There is no such module."),
+    UnknownModule: Refusal(NOT_FOUND, NO_MODULE),
     NoContent: Refusal(NOT_FOUND, "The module has no such content."),
     NoRecord: Refusal(NOT_FOUND, "There is nothing here."),
     CriteriaNotMet: Refusal(COMPLETION_CRITERIA_NOT_MET, "The best score does not reach the content's passing score."),
