@@ -41,7 +41,7 @@ class Spent:
 
 @dataclass(slots=True)
 class Facts:
-    """What is known of a request so far. What is empty is unknown, or was not so."""
+    """What is known of a request so far. An empty field is not known, or not so."""
 
     request_id: str = ""
     trace_id: str = ""

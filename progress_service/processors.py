@@ -1,4 +1,4 @@
-"""How many processors this process may use, which in a container is fewer than the machine has."""
+"""How many processors this process may use; in a container they may be fewer than those of the machine."""
 
 import math
 import os

@@ -7290,8 +7290,8 @@ BEGIN ISOLATION LEVEL READ COMMITTED;
 
 SELECT set_config('lock_timeout', '300000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
--- store.housekeeping._delete: Delete the oldest rows of a table up to a time that nobody else holds, and return their
--- number.
+-- store.housekeeping._delete: Delete the oldest rows of a table up to a time, but none that others hold, and return
+-- how many were deleted.
 WITH expired AS (
   SELECT
     stored_answers.caller_id AS caller_id,
@@ -7313,8 +7313,8 @@ WHERE
   )
 RETURNING stored_answers.stored_at;
 
--- store.housekeeping._delete (2): Delete the oldest rows of a table up to a time that nobody else holds, and return
--- their number.
+-- store.housekeeping._delete (2): Delete the oldest rows of a table up to a time, but none that others hold, and
+-- return how many were deleted.
 WITH expired AS (
   SELECT
     sessions.user_id AS user_id,
@@ -7338,8 +7338,8 @@ WHERE
   )
 RETURNING sessions.received_at;
 
--- store.housekeeping._delete (3): Delete the oldest rows of a table up to a time that nobody else holds, and return
--- their number.
+-- store.housekeeping._delete (3): Delete the oldest rows of a table up to a time, but none that others hold, and
+-- return how many were deleted.
 WITH expired AS (
   SELECT
     changes.id AS id

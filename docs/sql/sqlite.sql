@@ -6267,8 +6267,8 @@ PRAGMA busy_timeout = 300000;
 
 BEGIN IMMEDIATE;
 
--- store.housekeeping._delete: Delete the oldest rows of a table up to a time that nobody else holds, and return their
--- number.
+-- store.housekeeping._delete: Delete the oldest rows of a table up to a time, but none that others hold, and return
+-- how many were deleted.
 WITH expired AS (
   SELECT
     stored_answers.caller_id AS caller_id,
@@ -6291,8 +6291,8 @@ WHERE
   )
 RETURNING stored_at;
 
--- store.housekeeping._delete (2): Delete the oldest rows of a table up to a time that nobody else holds, and return
--- their number.
+-- store.housekeeping._delete (2): Delete the oldest rows of a table up to a time, but none that others hold, and
+-- return how many were deleted.
 WITH expired AS (
   SELECT
     sessions.user_id AS user_id,
@@ -6317,8 +6317,8 @@ WHERE
   )
 RETURNING received_at;
 
--- store.housekeeping._delete (3): Delete the oldest rows of a table up to a time that nobody else holds, and return
--- their number.
+-- store.housekeeping._delete (3): Delete the oldest rows of a table up to a time, but none that others hold, and
+-- return how many were deleted.
 WITH expired AS (
   SELECT
     changes.id AS id

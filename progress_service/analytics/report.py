@@ -27,7 +27,7 @@ MOST_LEARNERS = 20
 MOST_ROWS = 60
 """How many contents share a picture, which must not be longer than a page of A4."""
 NOTHING = "\N{EN DASH}"
-"""What stands for a value that there is not."""
+"""What stands for a missing value."""
 
 STYLE = Path(__file__).with_name("templates").joinpath("report.css").read_text()
 POLICY = (

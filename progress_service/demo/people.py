@@ -1,7 +1,7 @@
 """Learners who have worked with the demo catalog for two months, always the same, up to yesterday.
 
-Days are counted back from today. Nobody was there last seven days ago, so that who has stalled does not change in the
-course of a day.
+Days are counted back from today. No learner's last day was seven days ago, so that the same learners have stalled at
+every hour of a day.
 """
 
 import json

@@ -92,7 +92,7 @@ def _trace(error: BaseException | None) -> Iterator[str]:
 
 
 def formatter(config: Mapping[str, Any]) -> logging.Formatter:
-    """Return what writes lines as the settings say; without a setting, for people only if they look at a terminal."""
+    """Return the formatter that the settings name; without a setting, for people on a terminal, else for programs."""
     given = config["LOG_FORMAT"].lower() or ("text" if sys.stderr.isatty() else "json")
     if given not in FORMATS:
         raise ConfigurationError(f"PROGRESS_LOG_FORMAT must be {' or '.join(FORMATS)}, not {given!r}.")

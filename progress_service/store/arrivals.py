@@ -15,7 +15,7 @@ from progress_service.store.models import Arrival, Base, Change, Verification, W
 from progress_service.store.values import columns
 
 FORGOTTEN = 10**9
-"""The most transactions, and the most changes, since the database was copied."""
+"""How many transactions, and how many changes, there may have been elsewhere since the database was copied."""
 NOT_BROUGHT = {Arrival.__table__, Verification.__table__}
 """What tells of this database, and not of what is in it."""
 TABLES = {str(table.name): table for table in Base.metadata.sorted_tables if table not in NOT_BROUGHT}

@@ -73,7 +73,7 @@ def prepare(app: Flask) -> None:
 
 
 def purge(connection: Connection, now: datetime, most: int) -> Purged:
-    """Delete the oldest rows that have expired, at most so many of each kind."""
+    """Delete the oldest rows that have expired, at most `most` of each kind."""
     sessions_until, changes_until = (
         now - timedelta(days=current_app.config[name]) for name in ("SESSION_DAYS", "CHANGES_DAYS")
     )
@@ -93,7 +93,7 @@ def count_answers(connection: Connection) -> int:
 
 
 def _delete(connection: Connection, at: Any, until: datetime, most: int, *where: Any) -> int:
-    """Delete the oldest rows of a table up to a time that nobody else holds, and return their number."""
+    """Delete the oldest rows of a table up to a time, but none that others hold, and return how many were deleted."""
     key = list(at.class_.__table__.primary_key)
     oldest = select(*key).where(at <= until, *where).order_by(at).limit(most).with_for_update(skip_locked=True)
     expired = oldest.cte("expired")  # which PostgreSQL runs once; it might run a subquery again, and delete more

@@ -30,7 +30,7 @@ def share_modules(
     """Hold off catalog changes of the modules that a statement locks; return what waits for it and returns their ids.
 
     Updates share this lock and run side by side. Without it an update that has read the old catalog could commit after
-    the change has recounted the module, and leave a stale total. There are `at_most` so many modules.
+    the change has recounted the module, and leave a stale total. The statement locks `at_most` modules, or fewer.
     """
     locked = statement.send(connection, **rows)
     if at_most > MOST_LOCKS and len(locked()) > MOST_LOCKS:

@@ -4,10 +4,10 @@ A single update waits for its database twice, and its server works as much for a
 one of twenty. So the thread that finds nobody before it leads: it takes all that wait, writes them in one transaction,
 and hands the lead to the next that waits. Nobody waits for a timer, and an item that finds nobody runs at once.
 
-Each item is alone in its fate. Refused items are left out, and the others are tried again without them. If anything
-else goes wrong, above all if a lock is not free at once, each item of the group goes alone, with the patience and the
-retries of `database.write`. An item also goes alone if the transaction before it takes long. If the commit may have
-succeeded although there is an error, the error is everybody's.
+The items of a group do not depend on one another. Refused items are left out, and the others are tried again without
+them. If anything else goes wrong, above all if a lock is not free at once, each item of the group goes alone, with the
+patience and the retries of `database.write`. An item also goes alone if the transaction before it takes long. If the
+commit may have succeeded although there is an error, the error is everybody's.
 """
 
 from collections import deque

@@ -114,7 +114,7 @@ class Operation:
     answers: Mapping[int, AnswerType]
     content_type: str = "application/json"
     text: str | None = None
-    """The type of the text that is streamed: to who prefers it to the document, or to all if it is `content_type`."""
+    """The type of the text that is streamed: to callers who prefer it, or to all if it is `content_type`."""
     links: Mapping[str, Any] = field(default_factory=dict)
     query: Schema = NO_QUERY
     body: BodySchema | None = None
