@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.browser import CHROMIUM
+from tests.waiting import PATIENCE_SECONDS
+
+expect.set_options(timeout=1000 * PATIENCE_SECONDS)
 
 OPTIONS = ["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
 
@@ -29,6 +32,7 @@ def page(browser: Browser) -> Iterator[Page]:
         route.abort()
 
     with browser.new_context() as context:
+        context.set_default_timeout(1000 * PATIENCE_SECONDS)
         context.route(lambda url: not url.startswith(("http://127.0.0.1:", "file:", "data:", "blob:")), refuse)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"throws {error}"))

@@ -246,6 +246,7 @@ def test_a_service_that_stays_silent_is_a_problem_too(tmp_path: Path) -> None:
     ):
         response, body = gateway.call("POST", "/api/progress", b"{}")
         check_problem(response, body, 504)
+        wait_until(lambda: one.seen + other.seen)  # which may take longer than nginx is patient here
         assert len(one.seen + other.seen) == 1
 
 
