@@ -426,12 +426,17 @@ def test_a_table_takes_one_connection_until_it_ends_or_is_given_up(database_url:
 def test_a_table_has_more_time_than_other_requests(database_url: str) -> None:
     path = "/api/progress/stats/algebra/learners"
     timeouts = {"STATEMENT_TIMEOUT": 1, "LOCK_TIMEOUT": 30, "CATALOG_TIMEOUT": 60}
-    with school(database_url, **timeouts) as (app, service), ThreadPoolExecutor(1) as thread:
+    with (
+        school(database_url, **timeouts) as (app, service),
+        held(app, "SELECT 1") as other,  # soon enough, since a table must be read on within 2 s
+        ThreadPoolExecutor(1) as thread,
+    ):
         table = service.get(path, buffered=False, headers={"Accept": "text/csv"})
-        with held(app, "LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE"):
-            text = thread.submit(table.get_data)
-            wait_until(lambda: text.done() or waits_long(app))
-        assert len(text.result(PATIENCE_SECONDS).splitlines()) == 3
+        other.execute(text("LOCK TABLE enrollments IN ACCESS EXCLUSIVE MODE"))
+        read = thread.submit(table.get_data)
+        wait_until(lambda: read.done() or waits_long(app))
+        other.rollback()
+        assert len(read.result(PATIENCE_SECONDS).splitlines()) == 3
         table.close()
 
 
