@@ -684,6 +684,20 @@ def test_a_completion_that_only_the_merge_makes_is_told(service: Callers, app: F
     assert read(service(), "/api/enrollments/sam/algebra")["completedAt"] == moment(7)
 
 
+@pytest.mark.parametrize(("first", "second"), [("kim", "sam"), ("sam", "kim")])
+def test_a_completion_that_one_of_two_merged_learners_had_is_not_told_again(
+    first: str, second: str, service: Callers, app: Flask
+) -> None:
+    finish(service(), 5, "kim")
+    report(service(), "sets", 7, "sam", progressPercentage=50)
+    told = len(journal(app))
+
+    service().post(f"/api/progress/{first}/merge", json={"into": second})
+
+    assert [one[0] for one in journal(app)[told:]] == ["learner.merged"]
+    assert read(service(), f"/api/enrollments/{second}/algebra")["status"] == "completed"
+
+
 def test_a_merge_keeps_excuses_credits_and_who_counts(service: Callers) -> None:
     report(service(), "sets", 5)
     service().put("/api/enrollments/sam/algebra", json={"counted": False, "status": "paused"})
