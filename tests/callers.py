@@ -64,3 +64,10 @@ def bearing(app: Flask, credentials: str) -> Caller:
     caller = Caller(app)
     caller.headers = {"Authorization": credentials}
     return caller
+
+
+def read(caller: Caller, path: str) -> Any:
+    """Return a document that the caller may read."""
+    response = caller.get(path)
+    assert response.status_code == 200, response.text
+    return response.get_json()

@@ -8,7 +8,7 @@ from flask import Flask
 
 from progress_service.analytics import queries
 from progress_service.store import database
-from tests.callers import Caller
+from tests.callers import Caller, read
 from tests.conftest import Callers, Publish
 
 MONDAY = datetime(2026, 3, 2, 8, tzinfo=UTC)
@@ -29,12 +29,6 @@ def send(caller: Caller, user_id: str, content_id: str, percentage: float = 100,
         update["occurredAt"] = MONDAY.isoformat()
     response = caller.post("/api/progress", json=update)
     assert response.status_code in {200, 201}, response.text
-    return response.get_json()
-
-
-def read(caller: Caller, path: str) -> Any:
-    response = caller.get(path)
-    assert response.status_code == 200, response.text
     return response.get_json()
 
 

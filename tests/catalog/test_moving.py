@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from progress_service.store import database
 from progress_service.store.models import Change
-from tests.callers import Caller
+from tests.callers import Caller, read
 from tests.conftest import Callers, Publish, Statements, stored
 
 DAY_1, DAY_2, DAY_3 = (f"2026-03-0{day}T08:00:00Z" for day in (2, 3, 4))
@@ -36,12 +36,6 @@ def study(caller: Caller, user_id: str, content_id: str, percentage: float = 100
     update = {"userId": user_id, "contentId": content_id, "progressPercentage": percentage, **fields}
     response = caller.post("/api/progress", json=update)
     assert response.status_code in {200, 201}, response.text
-    return response.get_json()
-
-
-def read(caller: Caller, path: str) -> Any:
-    response = caller.get(path)
-    assert response.status_code == 200, response.text
     return response.get_json()
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from progress_service.store import database, verification
 from progress_service.store.database import db
 from progress_service.store.models import Change, Enrollment
-from tests.callers import Caller
+from tests.callers import Caller, read
 from tests.conftest import Callers, Listen, Publish, engine_of, stored
 from tests.progress.sending import INVALID, instant, moment, refusal, send
 
@@ -53,12 +53,6 @@ def finish(caller: Caller, minute: int, user_id: str = "sam", *content_ids: str)
     """Complete contents of algebra, those that count where none are named."""
     for content_id in content_ids or ("sets", "maps"):
         report(caller, content_id, minute, user_id, progressPercentage=100, score=3, maxScore=4, timeSpentSeconds=60)
-
-
-def read(caller: Caller, path: str) -> Any:
-    response = caller.get(path)
-    assert response.status_code == 200, response.text
-    return response.get_json()
 
 
 def of_learner(caller: Caller, user_id: str) -> Any:
