@@ -26,7 +26,7 @@ from bench.serving import CALLERS, ROOT, Service, call, connected, memory, migra
 from progress_service.analytics import queries, roster
 from progress_service.analytics.roster import Filters, Order, Stage, Stop
 from progress_service.analytics.schemas import CONTENT_STATUSES, MOST_USER_IDS
-from progress_service.calculations import ACTIVE
+from progress_service.calculations import ACTIVE, COMPLETED
 from progress_service.store import recount
 from tests.postgres import PostgresServer
 
@@ -34,6 +34,7 @@ FEW, MEDIUM, LARGE = "few", "medium", "large"
 CONTENTS = 10
 WEIGHT, THRESHOLD = 10, 90
 STALLED_DAYS, INACTIVE_DAYS, MAX_PROGRESS = 7, 14, 45
+MOST_WEIGHTED_SUM = ((100 * MAX_PROGRESS + 1) * WEIGHT * CONTENTS - 1) // 100
 
 ROUNDS = 7
 REQUESTS = 15
@@ -226,8 +227,7 @@ def measures(connection: Connection, sizes: Sizes) -> list[Measure]:
         return {"userId": learner(module), "contentId": content, "progressPercentage": 10, "timeSpentSeconds": 5}
 
     since = datetime.now(UTC) - timedelta(days=INACTIVE_DAYS)
-    most = ((100 * MAX_PROGRESS + 1) * WEIGHT * CONTENTS - 1) // 100
-    everybody, lagging = Filters(), Filters(ACTIVE, since, most)
+    everybody, lagging = Filters(), Filters(ACTIVE, since, MOST_WEIGHTED_SUM)
     helped = f"&status={ACTIVE}&inactiveDays={INACTIVE_DAYS}&maxProgress={MAX_PROGRESS}"
     pages = []
     for sort, (filters, query, name) in product(roster.SORTS, ((everybody, "", ""), (lagging, helped, ", filtered"))):
@@ -423,7 +423,7 @@ def measure_stalled(connection: Connection) -> Latency:
 
 
 def measure_filters(connection: Connection, sizes: Sizes) -> dict[str, dict[str, Latency]]:
-    """Read the first page of the large module's learners with each filter, by user id and by progress."""
+    """Read the first page of the large module's learners with each filter, in each order."""
     now, content = datetime.now(UTC), f"{LARGE}-3"
     group = [f"{LARGE}-{1 + place * sizes.large // MOST_USER_IDS:07}" for place in range(MOST_USER_IDS)]
     filters = {
@@ -431,6 +431,11 @@ def measure_filters(connection: Connection, sizes: Sizes) -> dict[str, dict[str,
         **{f"contentStatus={status}": Filters(stage=Stage(content, status)) for status in CONTENT_STATUSES},
         f"userIds, {MOST_USER_IDS}": Filters(user_ids=group),
         "completedSince, a day ago": Filters(completed_since=now - timedelta(days=1)),
+        "inactiveDays, 365": Filters(inactive_since=now - timedelta(days=365)),
+        f"maxProgress, {MAX_PROGRESS}": Filters(most_weighted_sum=MOST_WEIGHTED_SUM),
+        f"contentStatus=completed, maxProgress, {MAX_PROGRESS}": Filters(
+            stage=Stage(content, COMPLETED), most_weighted_sum=MOST_WEIGHTED_SUM
+        ),
     }
 
     def seconds(chosen: Filters, sort: str) -> float:
@@ -438,9 +443,8 @@ def measure_filters(connection: Connection, sizes: Sizes) -> dict[str, dict[str,
         roster.page(connection, LARGE, chosen, Order.named(sort), None, 51)
         return time.perf_counter() - start
 
-    sorts = roster.USER_ID, roster.PROGRESS
     return {
-        name: {sort: Latency.of([seconds(chosen, sort) for _ in range(ROUNDS + 1)][1:]) for sort in sorts}
+        name: {sort: Latency.of([seconds(chosen, sort) for _ in range(ROUNDS + 1)][1:]) for sort in roster.SORTS}
         for name, chosen in filters.items()
     }
 
@@ -513,10 +517,11 @@ def table(figures: dict[str, Any]) -> str:
         f" target {MEMORY_MEGABYTES:g}{_missed(memory['megabytes'] <= MEMORY_MEGABYTES)}",
         f"stalled, of {sizes['medium']:,} learners: {stalled!s} ms,"
         f" target {STALLED_MILLISECONDS:g}{_missed(1000 * stalled.median <= STALLED_MILLISECONDS)}",
+        f"roster of {sizes['large']:,} learners, first page in ms (least-most of rounds):",
         *(
-            f"roster of {sizes['large']:,} learners, {name}: {Latency(**by[roster.USER_ID])!s} ms by user id,"
-            f" {Latency(**by[roster.PROGRESS])!s} ms by progress"
+            f"  {name}, by {sort}: {Latency(**latency)!s}"
             for name, by in figures["filters"].items()
+            for sort, latency in by.items()
         ),
         *(
             f"{name}, of {sizes['medium']:,} learners: {seen['seconds']:.2f} s; meanwhile, slowest in ms:"

@@ -121,6 +121,12 @@ class Operations:
             ),
         )
         yield (
+            "GET /api/progress/stats/{moduleId}/learners, of a content",
+            lambda: service.get(
+                "/api/progress/stats/algebra/learners?sort=progress&contentId=sets&contentStatus=in_progress"
+            ),
+        )
+        yield (
             "GET /api/progress/stats/{moduleId}/learners.csv",
             lambda: service.get("/api/progress/stats/algebra/learners.csv?status=active"),
         )

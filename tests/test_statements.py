@@ -142,6 +142,12 @@ def filtered_roster(school: School, size: int) -> Request:
     return lambda: school.service.get(f"{path}&{query}")
 
 
+def roster_of_a_content(school: School, size: int) -> Request:
+    school.fill(contents=2, learners=size)
+    path = f"/api/progress/stats/{school.module}/learners?sort=-progress&limit=20"
+    return lambda: school.service.get(f"{path}&contentId={school.content}&contentStatus=in_progress")
+
+
 def first_publication(school: School, size: int) -> Request:
     return lambda: school.put(size, instructors=size)
 
@@ -215,6 +221,7 @@ PATHS: list[tuple[Callable[[School, int], Request], int]] = [
     (matrix, 30),
     (report, 50),
     (filtered_roster, 50),
+    (roster_of_a_content, 50),
     (first_publication, 50),
     (same_publication, 50),
     (other_weights, 50),

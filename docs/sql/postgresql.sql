@@ -3618,7 +3618,56 @@ FROM modules
 WHERE
   modules.id = CAST(%(module_id)s AS VARCHAR);
 
--- analytics.roster.page: List the first learners behind a position, or from the start.
+-- analytics.roster._walk: List the first learners behind a position as they come in the order; None if too many
+-- others come before.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND enrollments.last_activity_at IS NOT NULL
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_1)s AS INT)
+) AS anon_1
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT CAST(%(param_2)s AS INT);
+
+-- analytics.roster._walk (2): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3660,48 +3709,10 @@ FROM (
     enrollments.user_id DESC
   LIMIT CAST(%(param_1)s AS INT)
 ) AS anon_1
-UNION ALL
-SELECT
-  anon_2.user_id,
-  anon_2.module_id,
-  anon_2.status,
-  anon_2.enrolled_at,
-  anon_2.weighted_sum,
-  anon_2.completed_contents,
-  anon_2.time_spent_seconds,
-  anon_2.completed_at,
-  anon_2.last_activity_at,
-  anon_2.last_content_id,
-  anon_2.enrolled_by_update,
-  anon_2.counted,
-  anon_2.last_is_excused,
-  anon_2.credited
-FROM (
-  SELECT
-    enrollments.user_id AS user_id,
-    enrollments.module_id AS module_id,
-    enrollments.status AS status,
-    enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
-    enrollments.completed_contents AS completed_contents,
-    enrollments.time_spent_seconds AS time_spent_seconds,
-    enrollments.completed_at AS completed_at,
-    enrollments.last_activity_at AS last_activity_at,
-    enrollments.last_content_id AS last_content_id,
-    enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted,
-    enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited
-  FROM enrollments
-  WHERE
-    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
-    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
-    AND enrollments.last_activity_at IS NOT NULL
-  ORDER BY
-    enrollments.last_activity_at DESC,
-    enrollments.user_id DESC
-  LIMIT CAST(%(param_2)s AS INT)
-) AS anon_2;
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT CAST(%(param_2)s AS INT);
 
 COMMIT;
 
@@ -3721,7 +3732,7 @@ WHERE
   contents.module_id = CAST(%(module_id_1)s AS VARCHAR)
   AND contents.id IN (CAST(%(id_1_1)s AS VARCHAR), CAST(%(id_1_2)s AS VARCHAR));
 
--- analytics.roster.page (2): List the first learners behind a position, or from the start.
+-- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3743,7 +3754,13 @@ FROM (
     enrollments.module_id AS module_id,
     enrollments.status AS status,
     enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
+    enrollments.weighted_sum + CASE
+      WHEN (
+        enrollments.status = CAST(%(status_1)s AS VARCHAR)
+      )
+      THEN CAST(%(param_1)s AS INT)
+      ELSE CAST(%(param_2)s AS INT)
+    END AS weighted_sum,
     enrollments.completed_contents AS completed_contents,
     enrollments.time_spent_seconds AS time_spent_seconds,
     enrollments.completed_at AS completed_at,
@@ -3752,14 +3769,7 @@ FROM (
     enrollments.enrolled_by_update AS enrolled_by_update,
     enrollments.counted AS counted,
     enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited,
-    enrollments.weighted_sum + CASE
-      WHEN (
-        enrollments.status = CAST(%(status_1)s AS VARCHAR)
-      )
-      THEN CAST(%(param_1)s AS INT)
-      ELSE CAST(%(param_2)s AS INT)
-    END AS key
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
@@ -3787,9 +3797,253 @@ FROM (
   OFFSET 0
 ) AS anon_1
 ORDER BY
-  anon_1.key,
+  anon_1.weighted_sum,
   anon_1.user_id
 LIMIT CAST(%(param_3)s AS INT);
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/learners, of a content
+-- =========================================================
+
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+
+-- analytics.queries.module, as above
+
+-- analytics.queries.known_contents (2): Find which of these are contents of a module, retired ones too.
+SELECT
+  contents.id
+FROM contents
+WHERE
+  contents.module_id = CAST(%(module_id_1)s AS VARCHAR)
+  AND contents.id IN (CAST(%(id_1_1)s AS VARCHAR));
+
+-- analytics.roster._walk (3): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
+SELECT
+  CASE WHEN (
+    anon_1.place <= CAST(%(place_1)s AS INT)
+  ) THEN anon_1.user_id END AS user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    anon_2.user_id AS user_id,
+    anon_2.module_id AS module_id,
+    anon_2.status AS status,
+    anon_2.enrolled_at AS enrolled_at,
+    anon_2.weighted_sum AS weighted_sum,
+    anon_2.completed_contents AS completed_contents,
+    anon_2.time_spent_seconds AS time_spent_seconds,
+    anon_2.completed_at AS completed_at,
+    anon_2.last_activity_at AS last_activity_at,
+    anon_2.last_content_id AS last_content_id,
+    anon_2.enrolled_by_update AS enrolled_by_update,
+    anon_2.counted AS counted,
+    anon_2.last_is_excused AS last_is_excused,
+    anon_2.credited AS credited,
+    ROW_NUMBER() OVER (ORDER BY anon_2.weighted_sum, anon_2.user_id) AS place
+  FROM (
+    SELECT
+      anon_3.user_id AS user_id,
+      anon_3.module_id AS module_id,
+      anon_3.status AS status,
+      anon_3.enrolled_at AS enrolled_at,
+      anon_3.weighted_sum AS weighted_sum,
+      anon_3.completed_contents AS completed_contents,
+      anon_3.time_spent_seconds AS time_spent_seconds,
+      anon_3.completed_at AS completed_at,
+      anon_3.last_activity_at AS last_activity_at,
+      anon_3.last_content_id AS last_content_id,
+      anon_3.enrolled_by_update AS enrolled_by_update,
+      anon_3.counted AS counted,
+      anon_3.last_is_excused AS last_is_excused,
+      anon_3.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+        AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT CAST(%(param_1)s AS INT)
+    ) AS anon_3
+    UNION ALL
+    SELECT
+      anon_4.user_id AS user_id,
+      anon_4.module_id AS module_id,
+      anon_4.status AS status,
+      anon_4.enrolled_at AS enrolled_at,
+      anon_4.weighted_sum AS weighted_sum,
+      anon_4.completed_contents AS completed_contents,
+      anon_4.time_spent_seconds AS time_spent_seconds,
+      anon_4.completed_at AS completed_at,
+      anon_4.last_activity_at AS last_activity_at,
+      anon_4.last_content_id AS last_content_id,
+      anon_4.enrolled_by_update AS enrolled_by_update,
+      anon_4.counted AS counted,
+      anon_4.last_is_excused AS last_is_excused,
+      anon_4.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+        AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT CAST(%(param_2)s AS INT)
+    ) AS anon_4
+    UNION ALL
+    SELECT
+      anon_5.user_id AS user_id,
+      anon_5.module_id AS module_id,
+      anon_5.status AS status,
+      anon_5.enrolled_at AS enrolled_at,
+      anon_5.weighted_sum AS weighted_sum,
+      anon_5.completed_contents AS completed_contents,
+      anon_5.time_spent_seconds AS time_spent_seconds,
+      anon_5.completed_at AS completed_at,
+      anon_5.last_activity_at AS last_activity_at,
+      anon_5.last_content_id AS last_content_id,
+      anon_5.enrolled_by_update AS enrolled_by_update,
+      anon_5.counted AS counted,
+      anon_5.last_is_excused AS last_is_excused,
+      anon_5.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = CAST(%(module_id_3)s AS VARCHAR)
+        AND enrollments.status = CAST(%(status_3)s AS VARCHAR)
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT CAST(%(param_3)s AS INT)
+    ) AS anon_5
+    UNION ALL
+    SELECT
+      anon_6.user_id AS user_id,
+      anon_6.module_id AS module_id,
+      anon_6.status AS status,
+      anon_6.enrolled_at AS enrolled_at,
+      anon_6.weighted_sum AS weighted_sum,
+      anon_6.completed_contents AS completed_contents,
+      anon_6.time_spent_seconds AS time_spent_seconds,
+      anon_6.completed_at AS completed_at,
+      anon_6.last_activity_at AS last_activity_at,
+      anon_6.last_content_id AS last_content_id,
+      anon_6.enrolled_by_update AS enrolled_by_update,
+      anon_6.counted AS counted,
+      anon_6.last_is_excused AS last_is_excused,
+      anon_6.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = CAST(%(module_id_4)s AS VARCHAR)
+        AND enrollments.status = CAST(%(status_4)s AS VARCHAR)
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT CAST(%(param_4)s AS INT)
+    ) AS anon_6
+  ) AS anon_2
+  ORDER BY
+    anon_2.weighted_sum,
+    anon_2.user_id
+  LIMIT CAST(%(param_5)s AS INT)
+) AS anon_1
+WHERE
+  anon_1.place > CAST(%(place_1)s AS INT)
+  OR (
+    EXISTS(
+      SELECT
+        *
+      FROM progress_records
+      WHERE
+        progress_records.user_id = anon_1.user_id
+        AND progress_records.module_id = anon_1.module_id
+        AND progress_records.content_id = CAST(%(content_id_1)s AS VARCHAR)
+        AND progress_records.excused_at IS NULL
+        AND progress_records.completed_at IS NULL
+    )
+  )
+ORDER BY
+  anon_1.weighted_sum,
+  anon_1.user_id
+LIMIT CAST(%(param_6)s AS INT);
 
 COMMIT;
 
@@ -3803,7 +4057,8 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 SELECT set_config('lock_timeout', '10000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
--- analytics.roster.page (3): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (4): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3842,9 +4097,13 @@ FROM (
   ORDER BY
     enrollments.user_id
   LIMIT CAST(%(param_1)s AS INT)
-) AS anon_1;
+) AS anon_1
+ORDER BY
+  user_id
+LIMIT CAST(%(param_2)s AS INT);
 
--- analytics.roster.page (4): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (5): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3888,7 +4147,10 @@ FROM (
   ORDER BY
     enrollments.user_id
   LIMIT CAST(%(param_2)s AS INT)
-) AS anon_1;
+) AS anon_1
+ORDER BY
+  user_id
+LIMIT CAST(%(param_3)s AS INT);
 
 COMMIT;
 
@@ -3910,7 +4172,8 @@ WHERE
 ORDER BY
   contents.ordinal;
 
--- analytics.roster.page (5): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (6): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -4069,7 +4332,10 @@ FROM (
   ORDER BY
     enrollments.user_id
   LIMIT CAST(%(param_4)s AS INT)
-) AS anon_4;
+) AS anon_4
+ORDER BY
+  user_id
+LIMIT CAST(%(param_5)s AS INT);
 
 -- statements.read_records: Read the records under the enrollments of the keys.
 SELECT
@@ -4142,11 +4408,12 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 SELECT set_config('lock_timeout', '10000', True), set_config('statement_timeout', '300000', True), set_config('idle_in_transaction_session_timeout', '600000', True), set_config('DateStyle', 'ISO', True), set_config('TimeZone', 'UTC', True);
 
--- analytics.roster.page (5), as above
+-- analytics.roster._walk (6), as above
 
 -- statements.read_records, as above
 
--- analytics.roster.page (6): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (7): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -4325,7 +4592,10 @@ FROM (
   ORDER BY
     enrollments.user_id
   LIMIT CAST(%(param_8)s AS INT)
-) AS anon_4;
+) AS anon_4
+ORDER BY
+  user_id
+LIMIT CAST(%(param_9)s AS INT);
 
 COMMIT;
 
@@ -4367,7 +4637,102 @@ BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 -- analytics.queries.statistics, as above
 
--- analytics.roster.page (7): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (8): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
+    AND enrollments.counted
+    AND enrollments.last_activity_at IS NOT NULL
+    AND enrollments.last_activity_at <= CAST(%(last_activity_at_1)s AS TIMESTAMPTZ)
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_1)s AS INT)
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
+    AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
+    AND enrollments.counted
+    AND enrollments.last_activity_at IS NOT NULL
+    AND enrollments.last_activity_at <= CAST(%(last_activity_at_2)s AS TIMESTAMPTZ)
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_2
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT CAST(%(param_3)s AS INT);
+
+-- analytics.roster._walk (9): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -4445,50 +4810,6 @@ FROM (
     enrollments.credited AS credited
   FROM enrollments
   WHERE
-    enrollments.module_id = CAST(%(module_id_1)s AS VARCHAR)
-    AND enrollments.status = CAST(%(status_1)s AS VARCHAR)
-    AND enrollments.counted
-    AND enrollments.last_activity_at IS NOT NULL
-    AND enrollments.last_activity_at <= CAST(%(last_activity_at_1)s AS TIMESTAMPTZ)
-  ORDER BY
-    enrollments.last_activity_at DESC,
-    enrollments.user_id DESC
-  LIMIT CAST(%(param_2)s AS INT)
-) AS anon_2
-UNION ALL
-SELECT
-  anon_3.user_id,
-  anon_3.module_id,
-  anon_3.status,
-  anon_3.enrolled_at,
-  anon_3.weighted_sum,
-  anon_3.completed_contents,
-  anon_3.time_spent_seconds,
-  anon_3.completed_at,
-  anon_3.last_activity_at,
-  anon_3.last_content_id,
-  anon_3.enrolled_by_update,
-  anon_3.counted,
-  anon_3.last_is_excused,
-  anon_3.credited
-FROM (
-  SELECT
-    enrollments.user_id AS user_id,
-    enrollments.module_id AS module_id,
-    enrollments.status AS status,
-    enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
-    enrollments.completed_contents AS completed_contents,
-    enrollments.time_spent_seconds AS time_spent_seconds,
-    enrollments.completed_at AS completed_at,
-    enrollments.last_activity_at AS last_activity_at,
-    enrollments.last_content_id AS last_content_id,
-    enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted,
-    enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited
-  FROM enrollments
-  WHERE
     enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
     AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
     AND enrollments.counted
@@ -4497,56 +4818,16 @@ FROM (
   ORDER BY
     enrollments.last_activity_at DESC,
     enrollments.user_id DESC
-  LIMIT CAST(%(param_3)s AS INT)
-) AS anon_3
-UNION ALL
-SELECT
-  anon_4.user_id,
-  anon_4.module_id,
-  anon_4.status,
-  anon_4.enrolled_at,
-  anon_4.weighted_sum,
-  anon_4.completed_contents,
-  anon_4.time_spent_seconds,
-  anon_4.completed_at,
-  anon_4.last_activity_at,
-  anon_4.last_content_id,
-  anon_4.enrolled_by_update,
-  anon_4.counted,
-  anon_4.last_is_excused,
-  anon_4.credited
-FROM (
-  SELECT
-    enrollments.user_id AS user_id,
-    enrollments.module_id AS module_id,
-    enrollments.status AS status,
-    enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
-    enrollments.completed_contents AS completed_contents,
-    enrollments.time_spent_seconds AS time_spent_seconds,
-    enrollments.completed_at AS completed_at,
-    enrollments.last_activity_at AS last_activity_at,
-    enrollments.last_content_id AS last_content_id,
-    enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted,
-    enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited
-  FROM enrollments
-  WHERE
-    enrollments.module_id = CAST(%(module_id_2)s AS VARCHAR)
-    AND enrollments.status = CAST(%(status_2)s AS VARCHAR)
-    AND enrollments.counted
-    AND enrollments.last_activity_at IS NOT NULL
-    AND enrollments.last_activity_at <= CAST(%(last_activity_at_2)s AS TIMESTAMPTZ)
-  ORDER BY
-    enrollments.last_activity_at DESC,
-    enrollments.user_id DESC
-  LIMIT CAST(%(param_4)s AS INT)
-) AS anon_4;
+  LIMIT CAST(%(param_2)s AS INT)
+) AS anon_2
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT CAST(%(param_3)s AS INT);
 
 -- analytics.queries.days, as above
 
--- analytics.roster.count: Count all learners, by filters that are not selective.
+-- analytics.roster.count: Count all learners, by filters that the order of the last activity answers.
 SELECT
   CAST(%(param_1)s AS INT) + (
     SELECT

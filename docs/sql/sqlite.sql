@@ -2862,7 +2862,58 @@ FROM modules
 WHERE
   modules.id = ?;
 
--- analytics.roster.page: List the first learners behind a position, or from the start.
+-- analytics.roster._walk: List the first learners behind a position as they come in the order; None if too many
+-- others come before.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND NOT enrollments.last_activity_at IS NULL
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT ?
+  OFFSET ?
+) AS anon_1
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT ?
+OFFSET ?;
+
+-- analytics.roster._walk (2): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -2905,49 +2956,11 @@ FROM (
   LIMIT ?
   OFFSET ?
 ) AS anon_1
-UNION ALL
-SELECT
-  anon_2.user_id,
-  anon_2.module_id,
-  anon_2.status,
-  anon_2.enrolled_at,
-  anon_2.weighted_sum,
-  anon_2.completed_contents,
-  anon_2.time_spent_seconds,
-  anon_2.completed_at,
-  anon_2.last_activity_at,
-  anon_2.last_content_id,
-  anon_2.enrolled_by_update,
-  anon_2.counted,
-  anon_2.last_is_excused,
-  anon_2.credited
-FROM (
-  SELECT
-    enrollments.user_id AS user_id,
-    enrollments.module_id AS module_id,
-    enrollments.status AS status,
-    enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
-    enrollments.completed_contents AS completed_contents,
-    enrollments.time_spent_seconds AS time_spent_seconds,
-    enrollments.completed_at AS completed_at,
-    enrollments.last_activity_at AS last_activity_at,
-    enrollments.last_content_id AS last_content_id,
-    enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted,
-    enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited
-  FROM enrollments
-  WHERE
-    enrollments.module_id = ?
-    AND enrollments.status = ?
-    AND NOT enrollments.last_activity_at IS NULL
-  ORDER BY
-    enrollments.last_activity_at DESC,
-    enrollments.user_id DESC
-  LIMIT ?
-  OFFSET ?
-) AS anon_2;
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT ?
+OFFSET ?;
 
 COMMIT;
 
@@ -2968,7 +2981,7 @@ FROM contents
 WHERE
   contents.module_id = ? AND contents.id IN (?, ?);
 
--- analytics.roster.page (2): List the first learners behind a position, or from the start.
+-- analytics.roster.page: List the first learners behind a position, or from the start.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -2990,7 +3003,9 @@ FROM (
     enrollments.module_id AS module_id,
     enrollments.status AS status,
     enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
+    enrollments.weighted_sum + CASE WHEN (
+      enrollments.status = ?
+    ) THEN ? ELSE ? END AS weighted_sum,
     enrollments.completed_contents AS completed_contents,
     enrollments.time_spent_seconds AS time_spent_seconds,
     enrollments.completed_at AS completed_at,
@@ -2999,10 +3014,7 @@ FROM (
     enrollments.enrolled_by_update AS enrolled_by_update,
     enrollments.counted AS counted,
     enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited,
-    enrollments.weighted_sum + CASE WHEN (
-      enrollments.status = ?
-    ) THEN ? ELSE ? END AS "key"
+    enrollments.credited AS credited
   FROM enrollments
   WHERE
     enrollments.module_id = ?
@@ -3030,7 +3042,254 @@ FROM (
   OFFSET 0
 ) AS anon_1
 ORDER BY
-  anon_1."key",
+  anon_1.weighted_sum,
+  anon_1.user_id
+LIMIT ?
+OFFSET ?;
+
+COMMIT;
+
+
+-- GET /api/progress/stats/{moduleId}/learners, of a content
+-- =========================================================
+
+PRAGMA busy_timeout = 500;
+
+BEGIN;
+
+-- analytics.queries.module, as above
+
+-- analytics.queries.known_contents (2): Find which of these are contents of a module, retired ones too.
+SELECT
+  contents.id
+FROM contents
+WHERE
+  contents.module_id = ? AND contents.id IN (?);
+
+-- analytics.roster._walk (3): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
+SELECT
+  CASE WHEN (
+    anon_1.place <= ?
+  ) THEN anon_1.user_id END AS user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    anon_2.user_id AS user_id,
+    anon_2.module_id AS module_id,
+    anon_2.status AS status,
+    anon_2.enrolled_at AS enrolled_at,
+    anon_2.weighted_sum AS weighted_sum,
+    anon_2.completed_contents AS completed_contents,
+    anon_2.time_spent_seconds AS time_spent_seconds,
+    anon_2.completed_at AS completed_at,
+    anon_2.last_activity_at AS last_activity_at,
+    anon_2.last_content_id AS last_content_id,
+    anon_2.enrolled_by_update AS enrolled_by_update,
+    anon_2.counted AS counted,
+    anon_2.last_is_excused AS last_is_excused,
+    anon_2.credited AS credited,
+    ROW_NUMBER() OVER (ORDER BY anon_2.weighted_sum, anon_2.user_id) AS place
+  FROM (
+    SELECT
+      anon_3.user_id AS user_id,
+      anon_3.module_id AS module_id,
+      anon_3.status AS status,
+      anon_3.enrolled_at AS enrolled_at,
+      anon_3.weighted_sum AS weighted_sum,
+      anon_3.completed_contents AS completed_contents,
+      anon_3.time_spent_seconds AS time_spent_seconds,
+      anon_3.completed_at AS completed_at,
+      anon_3.last_activity_at AS last_activity_at,
+      anon_3.last_content_id AS last_content_id,
+      anon_3.enrolled_by_update AS enrolled_by_update,
+      anon_3.counted AS counted,
+      anon_3.last_is_excused AS last_is_excused,
+      anon_3.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = ? AND enrollments.status = ?
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT ?
+      OFFSET ?
+    ) AS anon_3
+    UNION ALL
+    SELECT
+      anon_4.user_id AS user_id,
+      anon_4.module_id AS module_id,
+      anon_4.status AS status,
+      anon_4.enrolled_at AS enrolled_at,
+      anon_4.weighted_sum AS weighted_sum,
+      anon_4.completed_contents AS completed_contents,
+      anon_4.time_spent_seconds AS time_spent_seconds,
+      anon_4.completed_at AS completed_at,
+      anon_4.last_activity_at AS last_activity_at,
+      anon_4.last_content_id AS last_content_id,
+      anon_4.enrolled_by_update AS enrolled_by_update,
+      anon_4.counted AS counted,
+      anon_4.last_is_excused AS last_is_excused,
+      anon_4.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = ? AND enrollments.status = ?
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT ?
+      OFFSET ?
+    ) AS anon_4
+    UNION ALL
+    SELECT
+      anon_5.user_id AS user_id,
+      anon_5.module_id AS module_id,
+      anon_5.status AS status,
+      anon_5.enrolled_at AS enrolled_at,
+      anon_5.weighted_sum AS weighted_sum,
+      anon_5.completed_contents AS completed_contents,
+      anon_5.time_spent_seconds AS time_spent_seconds,
+      anon_5.completed_at AS completed_at,
+      anon_5.last_activity_at AS last_activity_at,
+      anon_5.last_content_id AS last_content_id,
+      anon_5.enrolled_by_update AS enrolled_by_update,
+      anon_5.counted AS counted,
+      anon_5.last_is_excused AS last_is_excused,
+      anon_5.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = ? AND enrollments.status = ?
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT ?
+      OFFSET ?
+    ) AS anon_5
+    UNION ALL
+    SELECT
+      anon_6.user_id AS user_id,
+      anon_6.module_id AS module_id,
+      anon_6.status AS status,
+      anon_6.enrolled_at AS enrolled_at,
+      anon_6.weighted_sum AS weighted_sum,
+      anon_6.completed_contents AS completed_contents,
+      anon_6.time_spent_seconds AS time_spent_seconds,
+      anon_6.completed_at AS completed_at,
+      anon_6.last_activity_at AS last_activity_at,
+      anon_6.last_content_id AS last_content_id,
+      anon_6.enrolled_by_update AS enrolled_by_update,
+      anon_6.counted AS counted,
+      anon_6.last_is_excused AS last_is_excused,
+      anon_6.credited AS credited
+    FROM (
+      SELECT
+        enrollments.user_id AS user_id,
+        enrollments.module_id AS module_id,
+        enrollments.status AS status,
+        enrollments.enrolled_at AS enrolled_at,
+        enrollments.weighted_sum AS weighted_sum,
+        enrollments.completed_contents AS completed_contents,
+        enrollments.time_spent_seconds AS time_spent_seconds,
+        enrollments.completed_at AS completed_at,
+        enrollments.last_activity_at AS last_activity_at,
+        enrollments.last_content_id AS last_content_id,
+        enrollments.enrolled_by_update AS enrolled_by_update,
+        enrollments.counted AS counted,
+        enrollments.last_is_excused AS last_is_excused,
+        enrollments.credited AS credited
+      FROM enrollments
+      WHERE
+        enrollments.module_id = ? AND enrollments.status = ?
+      ORDER BY
+        enrollments.weighted_sum,
+        enrollments.user_id
+      LIMIT ?
+      OFFSET ?
+    ) AS anon_6
+  ) AS anon_2
+  ORDER BY
+    anon_2.weighted_sum,
+    anon_2.user_id
+  LIMIT ?
+  OFFSET ?
+) AS anon_1
+WHERE
+  anon_1.place > ?
+  OR (
+    EXISTS(
+      SELECT
+        *
+      FROM progress_records
+      WHERE
+        progress_records.user_id = anon_1.user_id
+        AND progress_records.module_id = anon_1.module_id
+        AND progress_records.content_id = ?
+        AND progress_records.excused_at IS NULL
+        AND progress_records.completed_at IS NULL
+    )
+  )
+ORDER BY
+  anon_1.weighted_sum,
   anon_1.user_id
 LIMIT ?
 OFFSET ?;
@@ -3047,7 +3306,8 @@ BEGIN;
 
 -- analytics.queries.module, as above
 
--- analytics.roster.page (3): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (4): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3086,9 +3346,14 @@ FROM (
     enrollments.user_id
   LIMIT ?
   OFFSET ?
-) AS anon_1;
+) AS anon_1
+ORDER BY
+  user_id
+LIMIT ?
+OFFSET ?;
 
--- analytics.roster.page (4): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (5): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3133,7 +3398,11 @@ FROM (
     enrollments.user_id
   LIMIT ?
   OFFSET ?
-) AS anon_1;
+) AS anon_1
+ORDER BY
+  user_id
+LIMIT ?
+OFFSET ?;
 
 COMMIT;
 
@@ -3157,7 +3426,8 @@ WHERE
 ORDER BY
   contents.ordinal;
 
--- analytics.roster.page (5): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (6): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3316,7 +3586,11 @@ FROM (
     enrollments.user_id
   LIMIT ?
   OFFSET ?
-) AS anon_4;
+) AS anon_4
+ORDER BY
+  user_id
+LIMIT ?
+OFFSET ?;
 
 -- statements.read_records: Read the records under the enrollments of the keys.
 SELECT
@@ -3362,11 +3636,12 @@ BEGIN;
 
 -- analytics.matrix.contents, as above
 
--- analytics.roster.page (5), as above
+-- analytics.roster._walk (6), as above
 
 -- statements.read_records, as above
 
--- analytics.roster.page (6): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (7): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3549,7 +3824,11 @@ FROM (
     enrollments.user_id
   LIMIT ?
   OFFSET ?
-) AS anon_4;
+) AS anon_4
+ORDER BY
+  user_id
+LIMIT ?
+OFFSET ?;
 
 COMMIT;
 
@@ -3593,7 +3872,105 @@ BEGIN;
 
 -- analytics.queries.statistics, as above
 
--- analytics.roster.page (7): List the first learners behind a position, or from the start.
+-- analytics.roster._walk (8): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
+SELECT
+  anon_1.user_id,
+  anon_1.module_id,
+  anon_1.status,
+  anon_1.enrolled_at,
+  anon_1.weighted_sum,
+  anon_1.completed_contents,
+  anon_1.time_spent_seconds,
+  anon_1.completed_at,
+  anon_1.last_activity_at,
+  anon_1.last_content_id,
+  anon_1.enrolled_by_update,
+  anon_1.counted,
+  anon_1.last_is_excused,
+  anon_1.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND enrollments.counted = 1
+    AND NOT enrollments.last_activity_at IS NULL
+    AND enrollments.last_activity_at <= ?
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT ?
+  OFFSET ?
+) AS anon_1
+UNION ALL
+SELECT
+  anon_2.user_id,
+  anon_2.module_id,
+  anon_2.status,
+  anon_2.enrolled_at,
+  anon_2.weighted_sum,
+  anon_2.completed_contents,
+  anon_2.time_spent_seconds,
+  anon_2.completed_at,
+  anon_2.last_activity_at,
+  anon_2.last_content_id,
+  anon_2.enrolled_by_update,
+  anon_2.counted,
+  anon_2.last_is_excused,
+  anon_2.credited
+FROM (
+  SELECT
+    enrollments.user_id AS user_id,
+    enrollments.module_id AS module_id,
+    enrollments.status AS status,
+    enrollments.enrolled_at AS enrolled_at,
+    enrollments.weighted_sum AS weighted_sum,
+    enrollments.completed_contents AS completed_contents,
+    enrollments.time_spent_seconds AS time_spent_seconds,
+    enrollments.completed_at AS completed_at,
+    enrollments.last_activity_at AS last_activity_at,
+    enrollments.last_content_id AS last_content_id,
+    enrollments.enrolled_by_update AS enrolled_by_update,
+    enrollments.counted AS counted,
+    enrollments.last_is_excused AS last_is_excused,
+    enrollments.credited AS credited
+  FROM enrollments
+  WHERE
+    enrollments.module_id = ?
+    AND enrollments.status = ?
+    AND enrollments.counted = 1
+    AND NOT enrollments.last_activity_at IS NULL
+    AND enrollments.last_activity_at <= ?
+  ORDER BY
+    enrollments.last_activity_at DESC,
+    enrollments.user_id DESC
+  LIMIT ?
+  OFFSET ?
+) AS anon_2
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT ?
+OFFSET ?;
+
+-- analytics.roster._walk (9): List the first learners behind a position as they come in the order; None if too many
+-- others come before.
 SELECT
   anon_1.user_id,
   anon_1.module_id,
@@ -3675,51 +4052,6 @@ FROM (
     enrollments.module_id = ?
     AND enrollments.status = ?
     AND enrollments.counted = 1
-    AND NOT enrollments.last_activity_at IS NULL
-    AND enrollments.last_activity_at <= ?
-  ORDER BY
-    enrollments.last_activity_at DESC,
-    enrollments.user_id DESC
-  LIMIT ?
-  OFFSET ?
-) AS anon_2
-UNION ALL
-SELECT
-  anon_3.user_id,
-  anon_3.module_id,
-  anon_3.status,
-  anon_3.enrolled_at,
-  anon_3.weighted_sum,
-  anon_3.completed_contents,
-  anon_3.time_spent_seconds,
-  anon_3.completed_at,
-  anon_3.last_activity_at,
-  anon_3.last_content_id,
-  anon_3.enrolled_by_update,
-  anon_3.counted,
-  anon_3.last_is_excused,
-  anon_3.credited
-FROM (
-  SELECT
-    enrollments.user_id AS user_id,
-    enrollments.module_id AS module_id,
-    enrollments.status AS status,
-    enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
-    enrollments.completed_contents AS completed_contents,
-    enrollments.time_spent_seconds AS time_spent_seconds,
-    enrollments.completed_at AS completed_at,
-    enrollments.last_activity_at AS last_activity_at,
-    enrollments.last_content_id AS last_content_id,
-    enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted,
-    enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited
-  FROM enrollments
-  WHERE
-    enrollments.module_id = ?
-    AND enrollments.status = ?
-    AND enrollments.counted = 1
     AND enrollments.last_activity_at IS NULL
     AND enrollments.enrolled_at <= ?
   ORDER BY
@@ -3727,56 +4059,16 @@ FROM (
     enrollments.user_id DESC
   LIMIT ?
   OFFSET ?
-) AS anon_3
-UNION ALL
-SELECT
-  anon_4.user_id,
-  anon_4.module_id,
-  anon_4.status,
-  anon_4.enrolled_at,
-  anon_4.weighted_sum,
-  anon_4.completed_contents,
-  anon_4.time_spent_seconds,
-  anon_4.completed_at,
-  anon_4.last_activity_at,
-  anon_4.last_content_id,
-  anon_4.enrolled_by_update,
-  anon_4.counted,
-  anon_4.last_is_excused,
-  anon_4.credited
-FROM (
-  SELECT
-    enrollments.user_id AS user_id,
-    enrollments.module_id AS module_id,
-    enrollments.status AS status,
-    enrollments.enrolled_at AS enrolled_at,
-    enrollments.weighted_sum AS weighted_sum,
-    enrollments.completed_contents AS completed_contents,
-    enrollments.time_spent_seconds AS time_spent_seconds,
-    enrollments.completed_at AS completed_at,
-    enrollments.last_activity_at AS last_activity_at,
-    enrollments.last_content_id AS last_content_id,
-    enrollments.enrolled_by_update AS enrolled_by_update,
-    enrollments.counted AS counted,
-    enrollments.last_is_excused AS last_is_excused,
-    enrollments.credited AS credited
-  FROM enrollments
-  WHERE
-    enrollments.module_id = ?
-    AND enrollments.status = ?
-    AND enrollments.counted = 1
-    AND NOT enrollments.last_activity_at IS NULL
-    AND enrollments.last_activity_at <= ?
-  ORDER BY
-    enrollments.last_activity_at DESC,
-    enrollments.user_id DESC
-  LIMIT ?
-  OFFSET ?
-) AS anon_4;
+) AS anon_2
+ORDER BY
+  last_activity_at DESC,
+  user_id DESC
+LIMIT ?
+OFFSET ?;
 
 -- analytics.queries.days, as above
 
--- analytics.roster.count: Count all learners, by filters that are not selective.
+-- analytics.roster.count: Count all learners, by filters that the order of the last activity answers.
 SELECT
   ? + (
     SELECT

@@ -124,13 +124,13 @@ def _stalled() -> list[Any]:
     ]
 
 
-def have_stalled(since: Any) -> tuple[Any, ...]:
+def have_stalled(since: Any, learner: Any = Enrollment) -> tuple[Any, ...]:
     """Return the conditions of learners who have stalled on the content of their last update, since an instant."""
     return (
-        one_of(Enrollment.status, (ACTIVE, PAUSED)),
-        Enrollment.counted,
-        ~Enrollment.last_is_excused,
-        Enrollment.last_activity_at <= since,
+        one_of(learner.status, (ACTIVE, PAUSED)),
+        learner.counted,
+        ~learner.last_is_excused,
+        learner.last_activity_at <= since,
     )
 
 

@@ -3,27 +3,30 @@
 A page begins behind a position: the key of the order, and the learner's id, which decides between equal keys. Each
 status has an index in each order, and a page is merged from the first rows of each: it costs the same at any depth.
 
-Selective filters may leave few learners, or none at the beginning of an order, so that a walk along it would look at
-everybody. There the learners who are meant are found first, and then sorted. Only the order of user ids is walked: it
-is also that of the records of a content.
+Most filters ask more than such an index knows, so that each learner in the order has to be looked at. If many are
+meant, the page is soon full. If few are meant, or none at the beginning of the order, it would look at everybody. So it
+gives up after a number of learners. Then all who are meant are found by the filters' own indexes, and sorted.
 """
 
 import base64
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Connection,
     Select,
+    and_,
     case,
     exists,
     func,
     literal,
     literal_column,
+    or_,
     select,
-    true,
     tuple_,
     union_all,
 )
@@ -35,7 +38,7 @@ from progress_service.store.functions import one_of
 from progress_service.store.models import Enrollment, ProgressRecord
 from progress_service.store.values import ENROLLMENT
 from progress_service.web import serialization
-from progress_service.web.documents import EXCUSED, NOT_STARTED
+from progress_service.web.documents import EXCUSED, IN_PROGRESS, NOT_STARTED
 from progress_service.web.validation import is_identifier, parse_json
 
 USER_ID, PROGRESS, LAST_ACTIVITY = "userId", "progress", "lastActivity"
@@ -45,6 +48,8 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 """What stands for the last activity of learners without any, where these are sorted together with others."""
 PAGE = 1000
 """The number of learners that one statement reads for a table of all learners."""
+MOST_LOOKED_AT = 5000
+"""The number of learners that a page looks at in its order before it gives up."""
 MOST_STORED = 2**63 - 1
 """The largest whole number that the databases keep."""
 
@@ -89,14 +94,20 @@ class Filters(NamedTuple):
     completed_since: datetime | None = None
 
     @property
-    def are_selective(self) -> bool:
-        """Whether an index finds the learners, or those for whom the rest is to be looked at."""
-        return any(part is not None for part in (self.stop, self.stage, self.user_ids, self.completed_since))
+    def idle_since(self) -> datetime | None:
+        """The latest time at which the learners may have been active last."""
+        return min(filter(None, (self.inactive_since, self.stop and self.stop.since)), default=None)
+
+    @property
+    def need_activity(self) -> bool:
+        """Whether learners without any activity are left out."""
+        return self.stop is not None or (self.stage is not None and self.stage.status in (IN_PROGRESS, COMPLETED))
 
     @property
     def statuses(self) -> list[str]:
         """The statuses that the learners may have."""
         unfinished, completed = (ACTIVE, PAUSED), (COMPLETED,)
+        most = 100 if self.most_weighted_sum is None or not self.is_weightless else self.most_weighted_sum
         return [
             status
             for status in STATUSES
@@ -104,6 +115,7 @@ class Filters(NamedTuple):
             and (self.inactive_since is None or status in unfinished)
             and (self.stop is None or status in unfinished)
             and (self.completed_since is None or status in completed)
+            and (most >= 100 or status not in completed)
         ]
 
 
@@ -117,16 +129,17 @@ class Order(NamedTuple):
     def named(cls, sort: str) -> "Order":
         return cls(sort.removeprefix("-"), sort.startswith("-"))
 
+    def columns(self, learner: Any) -> list[Any]:
+        """Return the columns of learners that the order compares; the last one is the user id."""
+        keys = {PROGRESS: [learner.weighted_sum], LAST_ACTIVITY: [learner.last_activity_at]}
+        return [*keys.get(self.by, []), learner.user_id]
+
+    def sort(self, columns: Sequence[Any]) -> list[Any]:
+        return [column.desc() if self.descending else column for column in columns]
+
     def position(self, enrollment: calculations.Enrollment) -> Position:
         keys: dict[str, Key] = {PROGRESS: enrollment.weighted_sum, LAST_ACTIVITY: enrollment.last_activity_at}
         return Position(keys.get(self.by), enrollment.user_id)
-
-    def sort_key(self, enrollment: calculations.Enrollment) -> tuple[Any, ...]:
-        key, user_id = self.position(enrollment)
-        return (False, user_id) if key is None else (True, key, user_id)
-
-
-BY_USER_ID = Order.named(USER_ID)
 
 
 def page(
@@ -135,22 +148,23 @@ def page(
     """List the first learners behind a position, or from the start."""
     if not filters.statuses:
         return []
-    if filters.are_selective:
-        selected = _selected(module_id, filters, order, after).limit(limit)
-        return [_shown(row, filters) for row in connection.execute(selected)]
-    segments = (segment.limit(limit).subquery().select() for segment in _by_status(module_id, filters, order, after))
-    found = [_shown(row, filters) for row in connection.execute(union_all(*segments))]
-    return sorted(found, key=order.sort_key, reverse=order.descending)[:limit]
+    found = None if filters.user_ids is not None else _walk(connection, module_id, filters, order, after, limit)
+    if found is None:
+        rows = connection.execute(_sorted(_meant(module_id, filters), order, after).limit(limit))
+        found = [calculations.Enrollment(*row) for row in rows]
+    return found
 
 
 def pages(
     connection: Connection, module_id: str, filters: Filters, order: Order
 ) -> Iterator[list[calculations.Enrollment]]:
-    """List all learners, a page at a time; those of selective filters by one statement."""
-    if filters.are_selective:
-        selected = _selected(module_id, filters, order, None)
-        rows = connection.execute(selected, execution_options={"yield_per": PAGE})
-        yield from ([_shown(row, filters) for row in part] for part in rows.partitions())
+    """List all learners, a page at a time; by one statement unless every learner in the order is meant."""
+    if _conditions(filters, order):
+        meant = _meant(module_id, filters)
+        # By user id PostgreSQL finds the first rows at once, if it may.
+        listed = meant.order_by(Enrollment.user_id) if order.by == USER_ID else _sorted(meant, order, None)
+        rows = connection.execute(listed, execution_options={"yield_per": PAGE})
+        yield from ([calculations.Enrollment(*row) for row in part] for part in rows.partitions())
         return
     after = None
     while found := page(connection, module_id, filters, order, after, PAGE):
@@ -159,16 +173,11 @@ def pages(
 
 
 def count(connection: Connection, module_id: str, filters: Filters) -> int:
-    """Count all learners, by filters that are not selective."""
-    segments = _by_status(module_id, filters, Order.named(LAST_ACTIVITY), None)
-    counts = [segment.order_by(None).with_only_columns(func.count()).scalar_subquery() for segment in segments]
+    """Count all learners, by filters that the order of the last activity answers."""
+    order = Order.named(LAST_ACTIVITY)
+    parts = chain.from_iterable(_parts(module_id, status, filters, order, None) for status in filters.statuses)
+    counts = [part.with_only_columns(func.count()).scalar_subquery() for part in parts]
     return int(connection.execute(select(sum(counts, start=literal(0)))).scalar_one())
-
-
-def _shown(row: Sequence[Any], filters: Filters) -> calculations.Enrollment:
-    """Return a learner as the orders see them."""
-    learner = calculations.Enrollment(*row)
-    return learner._replace(weighted_sum=100 * (learner.status == COMPLETED)) if filters.is_weightless else learner
 
 
 def encode(order: Order, position: Position) -> str:
@@ -201,84 +210,118 @@ def _key(by: str, written: Any) -> Key:
     return None
 
 
-def _by_status(module_id: str, filters: Filters, order: Order, after: Position | None) -> Iterator[Select[Any]]:
-    for status in filters.statuses:
-        yield from _segments(module_id, status, filters, order, after)
+def _walk(
+    connection: Connection, module_id: str, filters: Filters, order: Order, after: Position | None, limit: int
+) -> list[calculations.Enrollment] | None:
+    """List the first learners behind a position as they come in the order; None if too many others come before."""
+    by_status = (_parts(module_id, status, filters, order, after) for status in filters.statuses)
+    found: list[calculations.Enrollment] = []
+    for parts in zip(*by_status, strict=True):
+        rows = connection.execute(_look(parts, filters, order, limit - len(found))).all()
+        if rows and rows[-1].user_id is None:
+            return None
+        found += (calculations.Enrollment(*row) for row in rows)
+        if len(found) == limit:
+            break
+    return found
 
 
-def _segments(
-    module_id: str, status: str, filters: Filters, order: Order, after: Position | None
-) -> Iterator[Select[Any]]:
-    """Select the learners of a status behind a position, in order; learners without activity by another statement."""
-    learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
+def _parts(module_id: str, status: str, filters: Filters, order: Order, after: Position | None) -> list[Select[Any]]:
+    """Select the learners of a status behind a position; in the order of activity those without any are a part."""
+    learner, since = Enrollment, filters.idle_since
     active_at: Any = learner.last_activity_at
     is_done = filters.is_weightless and status == COMPLETED
     progress: Any = learner.weighted_sum + 100 if is_done else learner.weighted_sum
-    listed = _learners(module_id, filters, learner.status == status)
-    if most is not None and order.by != PROGRESS:
-        listed = listed.where(progress <= most)
-    if order.by == LAST_ACTIVITY:
-        never, active = listed.where(active_at.is_(None)), listed.where(active_at.is_not(None))
-        if since is not None:
-            never = never.where(learner.enrolled_at <= since)
-        is_never = after is not None and after.key is None
-        # Ordered by the times that are all null, too, so that the index of this order is used.
-        columns = [active_at, learner.user_id]
-        if after is None or is_never or order.descending:
-            yield _behind(never, order, after if is_never else None, columns)
-        if after is None or not is_never or not order.descending:
-            yield _behind(active, order, None if is_never else after, columns, since)
-    else:
-        if since is not None:
-            listed = listed.where(func.coalesce(active_at, learner.enrolled_at) <= since)
-        if order.by == PROGRESS:
-            yield _behind(listed, order, after, [progress, learner.user_id], most)
-        else:
-            yield _behind(listed, order, after, [learner.user_id])
+    listed = _learners(module_id, filters, learner.status == status, progress)
+    if order.by == USER_ID:
+        return [_behind(listed, order, after, [learner.user_id])]
+    if order.by == PROGRESS:
+        return [_behind(listed, order, after, [progress, learner.user_id], filters.most_weighted_sum)]
+    never, active = listed.where(active_at.is_(None)), listed.where(active_at.is_not(None))
+    if since is not None:
+        never = never.where(learner.enrolled_at <= since)
+    is_never = after is not None and after.key is None
+    columns, parts = [active_at, learner.user_id], []
+    if not filters.need_activity and (after is None or is_never or order.descending):
+        parts.append(_behind(never, order, after if is_never else None, columns))
+    if after is None or not is_never or not order.descending:
+        parts.append(_behind(active, order, None if is_never else after, columns, since))
+    return parts[:: -1 if order.descending else 1]
 
 
-def _learners(module_id: str, filters: Filters, has_status: ColumnElement[bool]) -> Select[Any]:
-    listed = select(*ENROLLMENT).where(Enrollment.module_id == module_id, has_status)
+def _learners(module_id: str, filters: Filters, has_status: ColumnElement[bool], progress: Any) -> Select[Any]:
+    """Select learners, with the sum by which their progress is shown."""
+    columns = {column.key: column for column in ENROLLMENT} | {"weighted_sum": progress.label("weighted_sum")}
+    listed = select(*columns.values()).where(Enrollment.module_id == module_id, has_status)
     return listed.where(Enrollment.counted) if filters.only_counted else listed
 
 
-def _selected(module_id: str, filters: Filters, order: Order, after: Position | None) -> Select[Any]:
-    """Select the learners of selective filters behind a position, in order."""
-    learner, since, most = Enrollment, filters.inactive_since, filters.most_weighted_sum
-    done = 100 if filters.is_weightless else 0
-    progress = learner.weighted_sum + case((learner.status == COMPLETED, done), else_=0)
-    listed = _learners(module_id, filters, one_of(learner.status, filters.statuses))
-    if since is not None:
-        listed = listed.where(func.coalesce(learner.last_activity_at, learner.enrolled_at) <= since)
-    if most is not None:
-        listed = listed.where(progress <= most)
-    if filters.stop:
-        listed = listed.where(learner.last_content_id == filters.stop.content_id, *have_stalled(filters.stop.since))
-    if filters.stage:
-        # Learners and records are both read in the order of user ids, neither of them from the first on.
-        is_rest = ProgressRecord.user_id > after.user_id if after and order == BY_USER_ID else true()
-        listed = listed.where(_is_at(filters.stage, is_rest))
-    if filters.user_ids is not None:
-        listed = listed.where(learner.user_id.in_(filters.user_ids))
-    if filters.completed_since is not None:
-        listed = listed.where(learner.completed_at >= filters.completed_since)
-    if order.by == USER_ID:
-        return _behind(listed, order, after, [learner.user_id])
-    key = progress if order.by == PROGRESS else func.coalesce(learner.last_activity_at, NEVER)
+def _look(
+    parts: Sequence[Select[Any]], filters: Filters, order: Order, limit: int
+) -> Select[Any] | CompoundSelect[Any]:
+    """Select who is meant of the first learners of all parts; then a row without a user id, if there are more."""
+    is_exact = not _conditions(filters, order)
+    most = limit if is_exact else MOST_LOOKED_AT + 1
+    # PostgreSQL merges what is sorted and has an end. Times are sorted where all are null, too, for the index.
+    ended = (part.order_by(*order.sort(order.columns(Enrollment))).limit(most).subquery().select() for part in parts)
+    merged = union_all(*ended)
+    if is_exact:
+        return merged.order_by(*order.sort(order.columns(merged.selected_columns))).limit(limit)
+    first = merged.subquery()
+    by = order.sort(order.columns(first.c))
+    placed = select(first, func.row_number().over(order_by=by).label("place")).order_by(*by).limit(most).subquery()
+    user_id, *others, place = placed.c
+    is_looked_at = place <= MOST_LOOKED_AT
+    is_meant = and_(*_conditions(filters, order, placed.c))
+    found = select(case((is_looked_at, user_id)).label("user_id"), *others).where(or_(~is_looked_at, is_meant))
+    return found.order_by(*order.sort(order.columns(placed.c))).limit(limit)
+
+
+def _meant(module_id: str, filters: Filters) -> Select[Any]:
+    """Select the learners who are meant."""
+    learner = Enrollment
+    progress = learner.weighted_sum + case((learner.status == COMPLETED, 100 if filters.is_weightless else 0), else_=0)
+    listed = _learners(module_id, filters, one_of(learner.status, filters.statuses), progress)
+    return listed.where(*_conditions(filters))
+
+
+def _sorted(meant: Select[Any], order: Order, after: Position | None) -> Select[Any]:
+    """Find all who are meant, and sort those behind a position."""
     # OFFSET 0 lets PostgreSQL plan for all who are meant. For the first few it would walk along the order, past
     # everybody who is not meant.
-    found = listed.add_columns(key.label("key")).offset(literal_column("0")).subquery()
-    *shown, key = found.c
-    if after and after.key is None:
-        after = after._replace(key=NEVER)
-    return _behind(select(*shown), order, after, [key, found.c.user_id])
+    found = meant.offset(literal_column("0")).subquery()
+    columns = order.columns(found.c)
+    if order.by == LAST_ACTIVITY:
+        columns[0] = func.coalesce(columns[0], NEVER)
+        after = after._replace(key=after.key or NEVER) if after else None
+    return _behind(select(found), order, after, columns).order_by(*order.sort(columns))
 
 
-def _is_at(stage: Stage, is_rest: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return the condition of learners at a stage; one about their records is known to hold."""
-    learner, record = Enrollment, ProgressRecord
+def _conditions(filters: Filters, order: Order | None = None, learner: Any = Enrollment) -> list[ColumnElement[bool]]:
+    """Return what is true of those who are meant, apart from their status and what the index of an order answers."""
+    by = order.by if order else None
+    conditions: list[ColumnElement[bool]] = []
+    if filters.inactive_since is not None and by != LAST_ACTIVITY:
+        is_new = and_(learner.last_activity_at.is_(None), learner.enrolled_at <= filters.inactive_since)
+        conditions.append(or_(learner.last_activity_at <= filters.inactive_since, is_new))
+    if filters.most_weighted_sum is not None and by != PROGRESS:
+        conditions.append(learner.weighted_sum <= filters.most_weighted_sum)
+    if filters.stop:
+        conditions += learner.last_content_id == filters.stop.content_id, *have_stalled(filters.stop.since, learner)
+    if filters.stage:
+        conditions.append(_is_at(filters.stage, learner))
+    if filters.user_ids is not None:
+        conditions.append(learner.user_id.in_(filters.user_ids))
+    if filters.completed_since is not None:
+        conditions.append(learner.completed_at >= filters.completed_since)
+    return conditions
+
+
+def _is_at(stage: Stage, learner: Any) -> ColumnElement[bool]:
+    """Return the condition of learners at a stage."""
+    record = ProgressRecord
     of_content = record.module_id == learner.module_id, record.content_id == stage.content_id
-    is_mine = exists().where(record.user_id == learner.user_id, *of_content, is_rest)
+    is_mine = exists().where(record.user_id == learner.user_id, *of_content)
     if stage.status == NOT_STARTED:
         return ~is_mine
     if stage.status == EXCUSED:
@@ -290,7 +333,7 @@ def _is_at(stage: Stage, is_rest: ColumnElement[bool]) -> ColumnElement[bool]:
 def _behind(
     listed: Select[Any], order: Order, after: Position | None, columns: Sequence[Any], most: Any = None
 ) -> Select[Any]:
-    """Order by columns that end with the user id; keep rows behind a position, up to a bound of the first column.
+    """Keep the rows behind a position, up to a bound of the first column; the last column is the user id.
 
     PostgreSQL gets only the tighter of two upper bounds. With both it may begin its index scan at the looser bound.
     """
@@ -302,4 +345,4 @@ def _behind(
         known = [part for part in after if part is not None]
         here, there = tuple_(*columns[-len(known) :]), tuple_(*known)
         listed = listed.where(here < there if order.descending else here > there)
-    return listed.order_by(*(column.desc() if order.descending else column for column in columns))
+    return listed

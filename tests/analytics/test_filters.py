@@ -3,10 +3,12 @@
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
 
+from progress_service.analytics import roster
 from tests.analytics.test_roster import FILE, PATH, SORTS, STATUSES, Document, names, pages, read
 from tests.callers import Caller
 from tests.conftest import Callers, Publish
@@ -16,6 +18,8 @@ CONTENTS = ["sets", "maps", "rings", "old"]
 LEARNERS = [f"{letter}{number}" for number in range(12) for letter in "bZ_a"]
 CONTENT_STATUSES = ["not_started", "in_progress", "completed", "excused"]
 TOGETHER = "Must be given together with {}."
+LOOKED_AT = [0, 7, roster.MOST_LOOKED_AT]
+"""How many learners a page may look at in its order, before it goes by the filters: none, some, all of them."""
 
 
 class Facts(NamedTuple):
@@ -100,7 +104,7 @@ def meant(everybody: list[Facts], sort: str = "userId", **filters: Any) -> list[
 
 
 def choices(chance: random.Random) -> Iterator[Document]:
-    """Yield each new filter by itself, and then several filters together."""
+    """Yield each filter by itself, and then several filters together."""
     since = [(datetime.now(UTC) - timedelta(days=days)).isoformat() for days in (0.5, 7, 100)]
     filters: list[Callable[[], Document]] = [
         lambda: {"stalledOn": chance.choice(CONTENTS)},
@@ -118,6 +122,7 @@ def choices(chance: random.Random) -> Iterator[Document]:
         yield {"stalledOn": content_id}
         yield from ({"contentId": content_id, "contentStatus": status} for status in CONTENT_STATUSES)
     yield from ({"completedSince": time} for time in since)
+    yield from (other() for other in others)
     for _ in range(25):
         chosen: Document = {}
         for one in [*chance.sample(filters, chance.randint(1, 2)), *chance.sample(others, chance.randint(0, 2))]:
@@ -127,7 +132,7 @@ def choices(chance: random.Random) -> Iterator[Document]:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_each_filter_finds_the_learners_it_means_in_every_order_on_pages_and_in_the_table(
-    seed: int, service: Callers, instructor: Callers, publish: Publish
+    seed: int, service: Callers, instructor: Callers, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)
     learn(service(), publish, chance)
@@ -138,7 +143,8 @@ def test_each_filter_finds_the_learners_it_means_in_every_order_on_pages_and_in_
         sort = chance.choice(SORTS)
         expected = meant(everybody, sort, **filters)
         found.append(len(expected))
-        for limit in (1 + len(expected) // 3, 200):
+        for most, limit in zip(LOOKED_AT, (200, 1 + len(expected) // 3, 1 + len(expected) // 3), strict=True):
+            monkeypatch.setattr(roster, "MOST_LOOKED_AT", most)
             assert [one for page in pages(instructor(), sort=sort, limit=limit, **filters) for one in page] == expected
         table = instructor().get(FILE, query_string={"sort": sort, **filters})
         assert [row.split(",")[0] for row in table.text.splitlines()[1:]] == names(expected), filters
@@ -146,15 +152,19 @@ def test_each_filter_finds_the_learners_it_means_in_every_order_on_pages_and_in_
 
 
 @pytest.mark.parametrize("sort", SORTS)
-def test_pages_of_one_learner_join_to_the_whole_list_of_a_filter(sort: str, service: Callers, publish: Publish) -> None:
+def test_pages_of_one_learner_join_to_the_whole_list_of_a_filter(
+    sort: str, service: Callers, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
     learn(service(), publish, random.Random(3))
     everybody = facts(service())
 
-    for filters in (
+    chosen: list[Document] = [
         {"contentId": "sets", "contentStatus": "not_started"},
         {"contentId": "sets", "contentStatus": "in_progress"},
         {"userIds": ",".join(LEARNERS)},
-    ):
+    ]
+    for filters, most in product(chosen, LOOKED_AT):
+        monkeypatch.setattr(roster, "MOST_LOOKED_AT", most)
         found = list(pages(service(), sort=sort, limit=1, **filters))
         expected = meant(everybody, sort, **filters)
         assert found == [[one] for one in expected]
@@ -162,7 +172,7 @@ def test_pages_of_one_learner_join_to_the_whole_list_of_a_filter(sort: str, serv
 
 
 def test_a_module_that_lost_its_weight_is_filtered_and_sorted_as_it_is_shown(
-    service: Callers, publish: Publish
+    service: Callers, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn(service(), publish, random.Random(4))
     publish("algebra", [])
@@ -171,9 +181,10 @@ def test_a_module_that_lost_its_weight_is_filtered_and_sorted_as_it_is_shown(
 
     for sort in SORTS:
         for filters in ({"userIds": ",".join(LEARNERS[:30])}, {"contentId": "old", "contentStatus": "completed"}):
-            for most in ({}, {"maxProgress": 99.99}):
-                expected = meant(everybody, sort, **filters, **most)
-                found = list(pages(service(), sort=sort, limit=4, **filters, **most))
+            for looked_at, most in product(LOOKED_AT, (99.99, 100)):
+                monkeypatch.setattr(roster, "MOST_LOOKED_AT", looked_at)
+                expected = meant(everybody, sort, **filters, maxProgress=most)
+                found = list(pages(service(), sort=sort, limit=4, **filters, maxProgress=most))
                 assert [one for page in found for one in page] == expected
 
 
