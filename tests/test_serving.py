@@ -105,8 +105,8 @@ def is_free(port: int) -> bool:
     """Tell whether nobody listens on a port."""
     try:
         socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS).close()
-    except ConnectionRefusedError:
-        return True
+    except ConnectionError as error:  # it is reset if who listens ends just then
+        return isinstance(error, ConnectionRefusedError)
     return False
 
 
