@@ -178,6 +178,15 @@ def test_the_days_may_depend_on_the_order_and_the_sum_does_not(order: Sequence[i
     assert service().get("/api/progress/stats/algebra").get_json()["timeSpent"]["totalSeconds"] == 7300
 
 
+def test_the_days_of_merged_learners_add_up_to_the_time_of_their_sessions(service: Callers) -> None:
+    for minute, seconds in ((0, 60), (1440, 100)):
+        tell(service(), "s", seconds, userId="kim", occurredAt=moment(minute))
+    tell(service(), "s", 50, userId="sam", occurredAt=moment(2880))
+    assert service().post("/api/progress/kim/merge", json={"into": "sam"}).status_code == 204
+
+    assert times(service())["intro"] == sum(days(service()).values()) == 100
+
+
 @pytest.mark.parametrize(
     "forget", ["/api/progress/sam/algebra/intro", "/api/progress/sam/algebra", "/api/enrollments/sam/algebra"]
 )
@@ -229,6 +238,22 @@ def test_a_merge_takes_no_time_away_for_a_forgotten_session(app: Flask, student:
     assert service().post("/api/progress/sam/merge", json={"into": "kim"}).status_code == 204
 
     assert [tell(student("kim"), "s", seconds) for seconds in (100, 150)] == [600, 650]
+
+
+@pytest.mark.parametrize(("first", "second"), [("kim", "sam"), ("sam", "kim")])
+def test_a_merged_session_is_known_from_when_either_learner_last_told_it(
+    first: str, second: str, app: Flask, student: Callers, service: Callers
+) -> None:
+    def sessions(user_id: str) -> Any:
+        return service().get(f"/api/progress/{user_id}/export").get_json()["sessions"]
+
+    tell(student(), "s", 100)
+    age(app, days=29)
+    tell(student("kim"), "s", 50)
+    (told,) = sessions("kim")
+    assert service().post(f"/api/progress/{first}/merge", json={"into": second}).status_code == 204
+
+    assert sessions(second) == [told | {"timeSpentSeconds": 100}]
 
 
 def test_the_setting_says_for_how_many_days_a_session_is_known(app: Flask, database_url: str) -> None:
