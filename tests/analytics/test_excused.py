@@ -121,6 +121,22 @@ def test_nobody_stalls_on_a_content_from_which_they_are_excused(since: timedelta
     assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
 
 
+def test_a_relaxed_rule_completes_an_excused_record_in_no_figure(
+    app: Flask, service: Callers, publish: Publish
+) -> None:
+    send(service(), "sam", "quiz", 60)
+    excuse(service(), "quiz")
+    before = figures(service())
+
+    publish(
+        "algebra", ["sets", "maps", "rings", {"id": "quiz", "type": "quiz", "weight": 2, "completionThreshold": 50}]
+    )
+
+    assert read(service(), "/api/progress/sam/algebra")["contents"][3]["progress"]["completedAt"] is not None
+    assert figures(service()) == before
+    assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
+
+
 def test_a_learner_continues_behind_what_they_are_excused_from(service: Callers) -> None:
     def resume() -> Any:
         found = read(service(), "/api/progress/sam")["continue"]
