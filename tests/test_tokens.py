@@ -752,7 +752,6 @@ ROLES = [
     ("realm_access.roles", {"realm_access": {"roles": {"admin": True}}}, None),
     ("realm_access.roles", {"realm_access": None}, None),
     ("realm_access.roles", {"role": "admin"}, None),
-    ("", {"role": "admin", "": "student"}, "student"),
     (".", {"role": "admin"}, None),
 ]
 STATUSES = {
