@@ -172,13 +172,15 @@ class PostgresServer:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Let all processes stand still. Connections stay, and whoever is connected hears nothing."""
-        others = self.execute("SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        pids = [self.pid, *(pid for (pid,) in others)]
+        first, others = self.pid, list[int]()
         try:
-            _send(signal.SIGSTOP, pids)
+            _send(signal.SIGSTOP, [first])
+            wait_until(lambda: " T " in Path(f"/proc/{first}/stat").read_text())  # so that it begins no others
+            others += map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())
+            _send(signal.SIGSTOP, others)
             yield
         finally:
-            _send(signal.SIGCONT, pids)
+            _send(signal.SIGCONT, [first, *others])
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is None:
