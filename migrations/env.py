@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError, ProgrammingError
 
 from progress_service.store import revisions
-from progress_service.store.database import Timeouts, db
+from progress_service.store.connections import Timeouts
+from progress_service.store.database import db
 
 LOCK_SECONDS = 2
 """How long a step waits for a table. Everybody else who wants the table waits behind it."""

@@ -19,7 +19,7 @@ from flask import Flask
 from sqlalchemy import Connection, event, make_url, text
 from werkzeug.test import TestResponse
 
-from progress_service.store import database
+from progress_service.store import connections, database
 from progress_service.store.database import db
 from tests.callers import Caller
 from tests.conftest import Listen, application, empty, engine_of, migrate
@@ -27,7 +27,7 @@ from tests.postgres import POOLERS, PostgresServer
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
 POOL_SIZE = 4
-LONG_SECONDS = 1 + database.GRACE_SECONDS + 0.5
+LONG_SECONDS = 1 + connections.GRACE_SECONDS + 0.5
 """Longer than an answer is waited for, if a statement may take a second."""
 PATIENT = {"POOL_SIZE": POOL_SIZE, "LOCK_TIMEOUT": PATIENCE_SECONDS, "STATEMENT_TIMEOUT": PATIENCE_SECONDS}
 UPDATE = {"userId": "sam", "contentId": "sums", "progressPercentage": 40, "timeSpentSeconds": 60}
@@ -625,7 +625,7 @@ def failing(usual_app: Flask) -> Failing:
 @on_postgresql
 @pytest.mark.parametrize("late", [False, True], ids=["in a statement", "during COMMIT"])
 @pytest.mark.parametrize(
-    "sqlstate", sorted(database.TRANSIENT_SQLSTATES | database.UNFIT_SQLSTATES | {database.LOCK_NOT_AVAILABLE})
+    "sqlstate", sorted(database.TRANSIENT_SQLSTATES | connections.UNFIT_SQLSTATES | {database.LOCK_NOT_AVAILABLE})
 )
 def test_a_lost_race_is_tried_again_and_applied_once(
     database_url: str, sqlstate: str, late: bool, failing: Failing

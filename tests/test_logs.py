@@ -20,7 +20,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from progress_service import calculations
 from progress_service.catalog import queries
 from progress_service.config import ConfigurationError
-from progress_service.store.database import AT_ONCE, TURN, db
+from progress_service.store.connections import AT_ONCE
+from progress_service.store.database import TURN, db
 from progress_service.store.models import Enrollment
 from tests.callers import KEY, Caller, bearing, token
 from tests.conftest import Listen, Publish, application, engine_of

@@ -1,4 +1,4 @@
-"""Transactions on PostgreSQL and on SQLite: how they begin, how long they wait, and when they are tried again.
+"""Transactions on PostgreSQL and on SQLite: of which kind they are, how long they wait, and when they are tried again.
 
 docs/architecture.md ("Transactions") explains the waiting places and the retries.
 """
@@ -6,24 +6,37 @@ docs/architecture.md ("Transactions") explains the waiting places and the retrie
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache, partial
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from functools import partial
 from threading import BoundedSemaphore, Lock
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from flask import Flask, current_app, has_request_context
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, Engine, ExceptionContext, event, false, select, update
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InvalidatePoolError, OperationalError, TimeoutError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, false, select, update
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 
 from progress_service import facts, figures
 from progress_service.config import REPLICA, REPLICA_SECONDS, ConfigurationError
+from progress_service.store import connections
+from progress_service.store.connections import (
+    AT_ONCE,
+    READING,
+    READING_BY_ONE_STATEMENT,
+    READING_ON,
+    TRYING,
+    UNFIT_SQLSTATES,
+    WRITING,
+    Mode,
+    Timeouts,
+    be_patient,
+    settings,
+    sqlstate,
+)
 from progress_service.store.direct import send_command
 from progress_service.store.models import Base, StoredAnswer
-from progress_service.store.pipeline import PipelinedConnection, Silent
 
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate()
@@ -37,16 +50,7 @@ LONGEST_PAUSE = 0.2
 # A serialization failure, a deadlock, and the races of two first writes (unique and foreign keys).
 TRANSIENT_SQLSTATES = {"40001", "40P01", "23505", "23503"}
 LOCK_NOT_AVAILABLE = "55P03"
-AT_ONCE = {"postgresql": 0.1, "sqlite": 0.5}
-"""The seconds that every request may wait for a lock. To wait longer, a request needs a waiting place."""
 PLACES, TURN = "places-to-wait", "turn-to-write"
-
-GRACE_SECONDS = 2
-"""How many seconds longer than a statement may take its answer is waited for. PostgreSQL ends it by itself before."""
-
-# A read-only server; a prepared statement that no longer fits the tables, is missing, or exists already.
-UNFIT_SQLSTATES = {"25006", "0A000", "26000", "42P05"}
-"""Errors of a connection, not of its transaction, which is tried again on another connection."""
 
 
 class Outdated(Exception):
@@ -55,68 +59,6 @@ class Outdated(Exception):
 
 class NoTurn(TimeoutError):
     """Other threads have been writing to SQLite for longer than the transaction may wait."""
-
-
-class Mode(NamedTuple):
-    """How a transaction begins, on each of the databases."""
-
-    postgresql: str
-    sqlite: str
-    is_one_statement: bool = False
-    """Whether it needs no BEGIN if the connection already has the settings."""
-    outlives_work: bool = False
-    """Whether the caller ends it."""
-    is_on_replica: bool = False
-
-
-READING = Mode("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")
-"""Several statements read a snapshot."""
-READING_BY_ONE_STATEMENT = Mode("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "", is_one_statement=True)
-"""A single statement reads a snapshot."""
-READING_ON = READING._replace(outlives_work=True)
-"""Several statements read a snapshot, and more will."""
-# On SQLite a writer takes the only write lock when it begins: a transaction that has read first cannot wait for it.
-WRITING = Mode("BEGIN ISOLATION LEVEL READ COMMITTED", "BEGIN IMMEDIATE")
-"""Statements write; each sees the transactions that were committed before it."""
-TRYING = Mode(WRITING.postgresql, READING.sqlite)
-"""A probe tries to write, and on SQLite does not wait for other writers."""
-
-
-class Timeouts(NamedTuple):
-    """The most seconds that a statement may wait for a lock, and that it may take; 0 means no limit."""
-
-    lock: float
-    statement: float
-
-    @property
-    def patience(self) -> float | None:
-        """The most seconds to wait for PostgreSQL, which may have fallen silent."""
-        return self.statement + GRACE_SECONDS if self.statement else None
-
-
-class Tries:
-    """Tries to connect. After one has failed, one thread at a time tries, and the others hardly wait for it."""
-
-    def __init__(self) -> None:
-        self._turn = Lock()
-        self._has_failed = False
-
-    @contextmanager
-    def next(self) -> Iterator[None]:
-        """Try. Raises Silent if another thread still tries."""
-        must_wait = self._has_failed
-        has_turn = must_wait and self._turn.acquire(timeout=AT_ONCE["postgresql"])
-        try:
-            if must_wait and not has_turn and self._has_failed:
-                raise Silent("the server does not answer another thread")
-            yield
-            self._has_failed = False
-        except BaseException:
-            self._has_failed = True
-            raise
-        finally:
-            if has_turn:
-                self._turn.release()
 
 
 def prepare(app: Flask) -> None:
@@ -135,125 +77,8 @@ def prepare(app: Flask) -> None:
     app.extensions[PLACES] = BoundedSemaphore(max(1, app.config["POOL_SIZE"] // 2))
     app.extensions[TURN] = Lock() if engine.dialect.name == "sqlite" else None
     for name, one in engines.items():
-        event.listen(one, "before_cursor_execute", _count_statement)
-        if one.dialect.name == "sqlite":
-            _prepare_sqlite(one, usual)
-        else:
-            patience = REPLICA_SECONDS if name == REPLICA else app.config["CONNECT_TIMEOUT"]
-            _prepare_postgresql(one, usual, patience, notes_positions=REPLICA in engines)
-
-
-def _count_statement(*_: Any) -> None:
-    facts.current().spent.statements += 1
-
-
-class TimedCursor(sqlite3.Cursor):
-    """A cursor of SQLite, which does its work while it is called."""
-
-    execute = facts.waiting(sqlite3.Cursor.execute)
-    executemany = facts.waiting(sqlite3.Cursor.executemany)
-    fetchone = facts.waiting(sqlite3.Cursor.fetchone)
-    fetchmany = facts.waiting(sqlite3.Cursor.fetchmany)
-    fetchall = facts.waiting(sqlite3.Cursor.fetchall)
-
-
-class TimedConnection(sqlite3.Connection):
-    """A connection to SQLite, which does its work while it is called."""
-
-    commit = facts.waiting(sqlite3.Connection.commit)
-    rollback = facts.waiting(sqlite3.Connection.rollback)
-
-    def cursor(self, factory: Any = TimedCursor) -> Any:
-        return super().cursor(factory)
-
-
-def _prepare_sqlite(engine: Engine, usual: Timeouts) -> None:
-    @event.listens_for(engine, "do_connect")
-    @facts.waiting
-    def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> sqlite3.Connection:
-        return sqlite3.connect(*arguments, **options, factory=TimedConnection)
-
-    @event.listens_for(engine, "connect")
-    def prepare_connection(driver: sqlite3.Connection, _: Any) -> None:
-        driver.isolation_level = None
-        driver.execute("PRAGMA journal_mode = WAL")
-        driver.execute("PRAGMA synchronous = FULL")
-        driver.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        send_command(connection, f"PRAGMA busy_timeout = {round(1000 * options.get('timeouts', usual).lock)}")
-        if command := options.get("mode", WRITING).sqlite:
-            send_command(connection, command)
-
-
-def _prepare_postgresql(engine: Engine, usual: Timeouts, patience: float, *, notes_positions: bool) -> None:
-    lost, tries = 0.0, Tries()
-    at_once = usual._replace(lock=AT_ONCE["postgresql"])
-
-    @event.listens_for(engine, "do_connect")
-    @facts.waiting
-    def connect(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> PipelinedConnection:
-        with tries.next():
-            # psycopg would deallocate all prepared statements, its own and others, with each rollback.
-            driver = PipelinedConnection.connect(*arguments, **options, prepare_threshold=None)
-            driver.patience = patience
-            # A pooler that shares servers among clients gives each client a key of its own to cancel statements. If
-            # the key is the server's own, there is no pooler, and the connection keeps settings and statements.
-            ((process,),) = driver.execute("SELECT pg_backend_pid()").fetchall()
-            driver.keeps_statements = process == driver.info.backend_pid
-            if driver.keeps_statements:
-                driver.execute(settings(at_once, for_transaction=False))
-        return driver
-
-    @event.listens_for(engine, "connect")
-    def note_time(_: Any, record: ConnectionPoolEntry) -> None:
-        record.info["seen"] = time.monotonic()
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        mode: Mode = options.get("mode", WRITING)
-        given: Timeouts = options.get("timeouts", usual)
-        driver: Any = connection.connection.driver_connection
-        driver.notes_position = notes_positions and mode == WRITING
-        _be_patient(connection, patience if mode.is_on_replica else given.patience)
-        is_set = driver.keeps_statements and given == at_once
-        if not (is_set and mode.is_one_statement):
-            send_command(connection, mode.postgresql)
-        if not is_set:
-            send_command(connection, settings(given, for_transaction=True))
-
-    @event.listens_for(engine, "do_execute")
-    @event.listens_for(engine, "do_execute_no_params")
-    @event.listens_for(engine, "do_executemany")
-    def send_what_is_queued(cursor: Any, *_: Any) -> None:
-        cursor.connection.send()
-
-    @event.listens_for(engine, "handle_error")
-    def judge(context: ExceptionContext) -> None:
-        is_unfit = sqlstate(context.original_exception) in UNFIT_SQLSTATES
-        context.is_disconnect = context.is_disconnect or is_unfit
-        # If a connection is unfit or silent, so are the others of its age. If it is lost, the others may work.
-        context.invalidate_pool_on_disconnect = is_unfit or isinstance(context.original_exception, Silent)
-
-    @event.listens_for(engine, "invalidate")
-    def suspect_others(*_: Any) -> None:
-        nonlocal lost
-        lost = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def check_suspect(driver: Any, record: ConnectionPoolEntry, _: Any) -> None:
-        if record.info["seen"] < lost:
-            driver.patience = patience
-            try:
-                engine.dialect.do_ping(driver)
-            except Silent as error:
-                raise InvalidatePoolError from error
-            except engine.dialect.loaded_dbapi.Error as error:
-                raise DisconnectionError from error  # which lets the pool replace it
-            record.info["seen"] = time.monotonic()
+        patience = REPLICA_SECONDS if name == REPLICA else app.config["CONNECT_TIMEOUT"]
+        connections.prepare(one, usual, patience, notes_positions=REPLICA in engines)
 
 
 def timeouts(*, catalog_timeout: bool = False) -> Timeouts:
@@ -266,23 +91,6 @@ def _soon() -> Timeouts:
     """Return the timeouts of a probe, whose caller does not wait for long."""
     usual = timeouts()
     return usual._replace(statement=min(usual.statement, current_app.config["CONNECT_TIMEOUT"]))
-
-
-@cache
-def settings(timeouts: Timeouts, *, for_transaction: bool) -> str:
-    """Return a statement that sets what the service relies on, for a transaction or for the connection.
-
-    Servers, roles, URLs and poolers may have set others. Through a pooler, a setting lasts only for a transaction.
-    """
-    values = {
-        "lock_timeout": round(1000 * timeouts.lock),
-        "statement_timeout": round(1000 * timeouts.statement),
-        "idle_in_transaction_session_timeout": round(2000 * timeouts.statement),
-        "DateStyle": "ISO",
-        "TimeZone": "UTC",
-    }
-    calls = (f"set_config('{name}', '{value}', {for_transaction})" for name, value in values.items())
-    return f"SELECT {', '.join(calls)}"
 
 
 def read(work: Callable[[Connection], Result], *, single_statement: bool = False) -> Result:
@@ -318,7 +126,7 @@ def begin_snapshot(connection: Connection, *, single_statement: bool) -> None:
     From now on the replica is waited for as long as the primary would be, and no longer as for a connection.
     """
     given: Timeouts = connection.get_execution_options()["timeouts"]
-    _be_patient(connection, given.patience)
+    be_patient(connection, given.patience)
     if not single_statement:
         for command in ("COMMIT", READING.postgresql, settings(given, for_transaction=True)):
             send_command(connection, command)
@@ -328,14 +136,8 @@ def allow_catalog_timeout(connection: Connection) -> None:
     """Let the next statements of this transaction take as long as those of a catalog change."""
     if connection.dialect.name == "postgresql":
         given = timeouts(catalog_timeout=True)
-        _be_patient(connection, given.patience)
+        be_patient(connection, given.patience)
         send_command(connection, settings(given, for_transaction=True))
-
-
-def _be_patient(connection: Connection, seconds: float | None) -> None:
-    """Wait so long for each answer of PostgreSQL in this transaction."""
-    driver: Any = connection.connection.driver_connection
-    driver.patience = seconds
 
 
 def write(work: Callable[[Connection], Result], *, catalog_timeout: bool = False) -> Result:
@@ -472,8 +274,3 @@ def is_locked(error: DBAPIError | TimeoutError) -> bool:
     if isinstance(error.orig, sqlite3.OperationalError):
         return error.orig.sqlite_errorname.startswith("SQLITE_BUSY")
     return sqlstate(error.orig) == LOCK_NOT_AVAILABLE
-
-
-def sqlstate(cause: BaseException | None) -> str | None:
-    """Return PostgreSQL's name of an error; None if the server did not say anything."""
-    return getattr(cause, "sqlstate", None)

@@ -31,7 +31,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        # On PostgreSQL the connections' own time zone is UTC (see `database.settings`).
+        # On PostgreSQL the connections' own time zone is UTC (see `connections.settings`).
         return None if dialect.name == "postgresql" else super().result_processor(dialect, coltype)
 
 

@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from progress_service import facts
 from progress_service.config import REPLICA
 from progress_service.store import database
-from progress_service.store.database import db, sqlstate
+from progress_service.store.connections import sqlstate
+from progress_service.store.database import db
 from progress_service.store.direct import DirectStatement
 from progress_service.store.pipeline import Silent
 
