@@ -403,7 +403,7 @@ def join_dates(told: LineDates, other: LineDates, enrollment: Enrollment | None,
 
     `told` is of the enrollment, if there was one, and `other` of the other learner's.
     """
-    fields = ("status", "enrolled_at", "counted", "completed_at")
+    fields = [name.removesuffix("_told_at") for name in LineDates._fields[2:]]
     taken = [field for field in fields if not enrollment or getattr(enrollment, field) != getattr(joined, field)]
     return told._replace(**{f"{field}_told_at": getattr(other, f"{field}_told_at") for field in taken})
 
