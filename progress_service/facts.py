@@ -85,11 +85,12 @@ def waiting(function: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 
     @wraps(function)
     def timed(*args: Parameters.args, **options: Parameters.kwargs) -> Result:
-        began = time.perf_counter()
+        spent = current().spent
+        waited, began = spent.seconds, time.perf_counter()
         try:
             return function(*args, **options)
         finally:
-            current().spent.seconds += time.perf_counter() - began
+            spent.seconds = waited + time.perf_counter() - began  # with what functions within it have noted
 
     return timed
 

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -17,7 +18,7 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from progress_service import calculations
+from progress_service import calculations, facts
 from progress_service.catalog import queries
 from progress_service.config import ConfigurationError
 from progress_service.store.connections import AT_ONCE
@@ -252,6 +253,18 @@ def test_a_line_tells_how_long_its_request_waited_and_how_often_it_tried(
     assert 1e9 * least <= line[WAITED] < line[LASTED]
     assert line[RETRIES] == 1
     assert line["error.type"] == {"sqlite": "OperationalError", "postgresql": "LockNotAvailable"}[other.dialect.name]
+
+
+def test_waiting_within_waiting_counts_once() -> None:
+    facts.begin(facts.Facts())
+    waits = facts.waiting(lambda: time.sleep(0.01))
+    began = time.perf_counter()
+    try:
+        facts.waiting(waits)()
+        waits()
+        assert 0.02 <= facts.current().spent.seconds <= time.perf_counter() - began
+    finally:
+        facts.end()
 
 
 def test_what_a_line_is_told_outside_of_requests_names_no_request(database_url: str, log: Log) -> None:
