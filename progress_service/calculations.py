@@ -430,39 +430,41 @@ def recount(enrollment: Enrollment, records: Collection[Record], contents: Mappi
     )
 
 
-def last_done_at(records: Collection[Record], contents: Mapping[str, ContentRule]) -> datetime | None:
-    """Return when the last of the counted contents was done."""
-    return max(
-        (record.done_at for record in records if record.done_at and contents[record.content_id].counted_weight),
-        default=None,
-    )
+def dates_done(records: Collection[Record], contents: Mapping[str, ContentRule]) -> list[datetime]:
+    """Return when each of the counted contents was done that are done."""
+    return [record.done_at for record in records if record.done_at and contents[record.content_id].counted_weight]
+
+
+def _last_until(end: datetime, dates: Collection[datetime]) -> datetime | None:
+    """Return the last date until the completion of an enrollment; afterwards its module may have grown."""
+    return max((date for date in dates if date <= end), default=None)
 
 
 def join(
     enrollment: Enrollment,
     other: Enrollment,
-    was: datetime | None,
-    other_was: datetime | None,
-    last: datetime | None,
+    done: Collection[datetime],
+    other_done: Collection[datetime],
+    joined_done: Collection[datetime],
 ) -> Enrollment:
     """Fold another learner's enrollment into an enrollment; the caller recounts the totals.
 
-    `was` and `other_was` are when the last of each learner's counted contents was done, and `last` when the last of
-    those of both was. A date that the platform gave stands, and so does a completion, at the earlier of two dates.
+    `done` and `other_done` are when each learner's counted contents were done, and `joined_done` when those of both
+    were. A date that the platform gave stands, and so does a completion, at the earlier of two dates.
     """
     given = [one for one in (enrollment, other) if not one.enrolled_by_update]
     dated = given[0] if given else min(enrollment, other, key=lambda one: one.enrolled_at)
     joined = enrollment._replace(enrolled_at=dated.enrolled_at, enrolled_by_update=dated.enrolled_by_update)
-    completed = [(one, one_was) for one, one_was in ((enrollment, was), (other, other_was)) if one.completed_at]
-    if not completed:
-        return joined
-    credited = next((one for one, _ in completed if one.credited), None)
+    credited = next((one for one in (enrollment, other) if one.credited), None)
     if credited is not None:
         return joined._replace(status=COMPLETED, completed_at=credited.completed_at, credited=True)
-    dates = [one.completed_at for one, _ in completed]
-    if any(one.completed_at == one_was for one, one_was in completed):
-        dates.append(last)
-    return joined._replace(status=COMPLETED, completed_at=min(filter(None, dates)))
+    completed = [(one.completed_at, own) for one, own in ((enrollment, done), (other, other_done)) if one.completed_at]
+    if not completed:
+        return joined
+    first = min(at for at, _ in completed)
+    if any(_last_until(at, own) == at for at, own in completed):
+        first = _last_until(first, joined_done) or first
+    return joined._replace(status=COMPLETED, completed_at=first)
 
 
 def restart(enrollment: Enrollment) -> Enrollment:
@@ -487,17 +489,19 @@ def settle(enrollment: Enrollment, module: Denominators, at: datetime) -> Enroll
     return enrollment._replace(status=COMPLETED, completed_at=at) if is_complete(enrollment, module) else enrollment
 
 
-def complete(enrollment: Enrollment, was: datetime | None, last: datetime | None) -> Enrollment:
-    """Complete an enrollment by updates, at the last completion of its counted contents.
+def complete(enrollment: Enrollment, before: Collection[datetime], after: Collection[datetime]) -> Enrollment:
+    """Complete an enrollment by updates, when the last of its counted contents was done.
 
-    `was` is the time of that completion before the updates. An enrollment that was completed at that time moves earlier
-    with it, and never later. An enrollment that a catalog change or a change of status has completed keeps its date.
+    The dates are when its counted contents were done, before the updates and after them. An enrollment that was
+    completed at the last of them moves earlier with it, and never later. An enrollment that a catalog change or a
+    change of status has completed keeps its date.
     """
-    if enrollment.completed_at is None:
-        return enrollment._replace(status=COMPLETED, completed_at=last or enrollment.last_activity_at)
-    if last is None or enrollment.credited or enrollment.completed_at != was:
+    at = enrollment.completed_at
+    if at is None:
+        return enrollment._replace(status=COMPLETED, completed_at=max(after, default=enrollment.last_activity_at))
+    if enrollment.credited or _last_until(at, before) != at:
         return enrollment
-    return enrollment._replace(completed_at=min(last, was))
+    return enrollment._replace(completed_at=_last_until(at, after))
 
 
 def score_hundredths(score: int | None, max_score: int | None) -> int:

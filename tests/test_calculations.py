@@ -33,11 +33,11 @@ from progress_service.calculations import (
     contributed,
     correct,
     count,
+    dates_done,
     heed,
     is_complete,
     is_passed,
     join,
-    last_done_at,
     merge,
     missing,
     module_percentage,
@@ -408,9 +408,10 @@ def test_the_status_completed_gives_credit_with_its_date(
 
 
 def test_reports_move_the_date_of_a_completion_earlier_and_that_of_a_credit_never() -> None:
-    completed = enrollment(COMPLETED)
-    assert complete(completed, NOON, NOON - timedelta(days=1)).completed_at == NOON - timedelta(days=1)
-    assert complete(completed._replace(credited=True), NOON, NOON - timedelta(days=1)).completed_at == NOON
+    completed, earlier = enrollment(COMPLETED), NOON - timedelta(days=1)
+    assert complete(completed, [NOON], [earlier]).completed_at == earlier
+    assert complete(completed, [NOON, LATER], [earlier, LATER]).completed_at == earlier
+    assert complete(completed._replace(credited=True), [NOON], [earlier]).completed_at == NOON
     assert restart(completed._replace(credited=True)) == enrollment()
 
 
@@ -548,7 +549,7 @@ BY_UPDATE: dict[str, Any] = {"enrolled_by_update": True}
 def test_of_two_enrollments_the_completion_and_the_date_of_the_platform_stay(
     mine: dict[str, Any], other: dict[str, Any], expected: tuple[str, datetime | None, datetime]
 ) -> None:
-    joined = join(enrollment()._replace(**mine), enrollment()._replace(**other), MINUTES[9], None, MINUTES[3])
+    joined = join(enrollment()._replace(**mine), enrollment()._replace(**other), [MINUTES[9]], [], [MINUTES[3]])
     assert (joined.status, joined.completed_at, joined.enrolled_at) == expected
     assert joined.credited == ("credited" in other)
 
@@ -725,17 +726,17 @@ class Studies:
             key = update.content_id, update.session
             self.sessions[key], seconds = sit(self.sessions.get(key), update, NOON)
             update = update._replace(time_spent_seconds=seconds)
-        was, before = self.last, self.records.get(update.content_id) or start(update)
+        done, before = self.done, self.records.get(update.content_id) or start(update)
         after = self.records[update.content_id] = apply(before, update, content)
         known = self.enrollment or Enrollment("sam", "algebra", ACTIVE, at, enrolled_by_update=True)
         counted = count(known, before, after, update, content)
         if counted.completed_at is not None or is_complete(counted, self.module):
-            counted = complete(counted, was, self.last)
+            counted = complete(counted, done, self.done)
         self.enrollment = counted
 
     @property
-    def last(self) -> datetime | None:
-        return last_done_at(self.records.values(), self.catalog)
+    def done(self) -> list[datetime]:
+        return dates_done(self.records.values(), self.catalog)
 
     def merged(self, other: "Studies") -> "Studies":
         merged = Studies(self.catalog)
@@ -753,10 +754,10 @@ class Studies:
             merged.sessions[key] = Session("sam", *key, total, NOON)
         joined = self.enrollment or other.enrollment
         if self.enrollment and other.enrollment:
-            joined = join(self.enrollment, other.enrollment, self.last, other.last, merged.last)
+            joined = join(self.enrollment, other.enrollment, self.done, other.done, merged.done)
         if joined:
             joined = recount(joined, merged.records.values(), self.catalog)
-            merged.enrollment = complete(joined, None, merged.last) if is_complete(joined, self.module) else joined
+            merged.enrollment = complete(joined, (), merged.done) if is_complete(joined, self.module) else joined
         return merged
 
     @property

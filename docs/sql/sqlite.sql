@@ -1805,9 +1805,26 @@ SELECT
       ON contents.id = progress_records.content_id
       AND contents.retired = 0
       AND contents.weight > ?
+    JOIN enrollments
+      ON enrollments.user_id = enrollment_keys.user_id
+      AND enrollments.module_id = enrollment_keys.module_id
     WHERE
       progress_records.user_id = enrollment_keys.user_id
       AND progress_records.module_id = enrollment_keys.module_id
+      AND (
+        enrollments.completed_at IS NULL
+        OR CASE
+          WHEN (
+            progress_records.completed_at IS NULL
+          )
+          THEN progress_records.excused_at
+          WHEN (
+            progress_records.excused_at < progress_records.completed_at
+          )
+          THEN progress_records.excused_at
+          ELSE progress_records.completed_at
+        END <= enrollments.completed_at
+      )
       AND (
         NOT (progress_records.user_id, progress_records.content_id) IN (
           SELECT

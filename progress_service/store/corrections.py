@@ -225,16 +225,16 @@ def _merge_enrollment(held: Held, key: EnrollmentKey, into: str, after: Learning
         day = after.days.get(moved_key, ActivityDay(*moved_key))
         after.days[moved_key] = day._replace(time_spent_seconds=day.time_spent_seconds + seconds - left_out)
     merged_records = _records_of(after, mine)
-    last = calculations.last_done_at(merged_records, held.contents)
+    done = calculations.dates_done(merged_records, held.contents)
     if enrollment is not None:
-        was, other_was = (calculations.last_done_at(records, held.contents) for records in (own, others))
+        own_done, other_done = (calculations.dates_done(records, held.contents) for records in (own, others))
         known.enrollments[mine] = enrollment if enrollment.completed_at else other
-        other = calculations.join(enrollment, other, was, other_was, last)
+        other = calculations.join(enrollment, other, own_done, other_done, done)
     else:
         known.enrollments[mine] = other
     joined = calculations.recount(other, merged_records, held.contents)
     if calculations.is_complete(joined, held.modules[key.module_id]):
-        joined = calculations.complete(joined, None, last)
+        joined = calculations.complete(joined, (), done)
     after.enrollments[mine] = joined
 
 

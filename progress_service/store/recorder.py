@@ -238,10 +238,10 @@ def _date_completions(
         if key in completed:
             known = completed[key]
             enrollment = enrollment._replace(status=known.status, completed_at=known.completed_at)
-        was = max(dates[key].values(), default=None)
+        done = list(dates[key].values())
         _note_completion(step.record, contents, dates)
         if enrollment.completed_at is not None or calculations.is_complete(enrollment, modules[key.module_id]):
-            enrollment = calculations.complete(enrollment, was, max(dates[key].values(), default=None))
+            enrollment = calculations.complete(enrollment, done, dates[key].values())
         completed[key] = enrollment
         steps[place] = step._replace(enrollment=enrollment)
     after.enrollments.update(completed)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import and_, bindparam, case, cast, delete, exists, func, literal, literal_column, select, true
+from sqlalchemy import and_, bindparam, case, cast, delete, exists, func, literal, literal_column, or_, select, true
 from sqlalchemy.dialects import postgresql, sqlite
 
 from progress_service import calculations
@@ -157,13 +157,19 @@ class Statements:
 
     @cached_property
     def last_completions(self) -> DirectStatement:
-        """Find the last completion of a counted content under each enrollment, without the contents of the keys."""
+        """Find the last completion of a counted content under each enrollment, without the contents of the keys.
+
+        If the enrollment is completed, find the last until then.
+        """
         key, record = self.enrollment_keys.c, ProgressRecord
         reported = select(self.keys.c.user_id, self.keys.c.content_id)
+        done_at = earlier_of(record.completed_at, record.excused_at)
+        is_until = or_(Enrollment.completed_at.is_(None), done_at <= Enrollment.completed_at)
         last = (
-            select(func.max(earlier_of(record.completed_at, record.excused_at)))
+            select(func.max(done_at))
             .join(Content, and_(Content.id == record.content_id, ~Content.retired, Content.weight > 0))
-            .where(record.user_id == key.user_id, record.module_id == key.module_id)
+            .join(Enrollment, self._is_of_keys(Enrollment))
+            .where(record.user_id == key.user_id, record.module_id == key.module_id, is_until)
             .where(sa.tuple_(record.user_id, record.content_id).not_in(reported))
             .scalar_subquery()
         )

@@ -144,6 +144,22 @@ def test_a_late_report_moves_the_completion_of_the_enrollment_with_that_of_its_l
     assert moved == {("sets", 1): 9, ("rings", 12): 9, ("rings", 7): 7, ("rings", 2): 5, ("maps", 4): 4}
 
 
+def test_a_module_that_has_grown_is_completed_as_of_the_contents_that_it_had(
+    service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets", "maps"])
+    send(service(), [update("sets", 3), update("maps", 5)])
+    publish("algebra", ["sets", "maps", "rings"])
+
+    completed = []
+    for late in (update("rings", 9), update("rings", 7), update("maps", 4), update("maps", 2), update("sets", 1)):
+        send(service(), [late])
+        completed.append(service().get("/api/enrollments/sam/algebra").get_json()["completedAt"][:10])
+    assert completed == ["2026-02-06", "2026-02-06", "2026-02-05", "2026-02-04", "2026-02-03"]
+    days = service().get(PATHS[3]).get_json()["days"]
+    assert [day["date"] for day in days if day["enrollmentsCompleted"]] == ["2026-02-03"]
+
+
 def test_what_a_catalog_change_or_a_change_of_status_has_completed_keeps_that_date(
     service: Callers, publish: Publish
 ) -> None:
