@@ -76,6 +76,12 @@ def percent(value: float | None, form: str = "g") -> str:
     return NOTHING if value is None else f"{value:{form}}\N{NO-BREAK SPACE}%"
 
 
+def bars(page: Page) -> list[tuple[str, str]]:
+    """The kind of each path of bars beside the contents, and how it is drawn."""
+    paths = [(attributes["class"] or "", attributes["d"] or "") for tag, attributes in page.tags if tag == "path"]
+    return [path for path in paths if path[0] in ("completed", "started", "stalled")]
+
+
 def send(service: Caller, *updates: dict[str, Any]) -> None:
     response = service.post("/api/progress/batch", json={"updates": updates})
     assert response.status_code == 200, response.text
@@ -142,6 +148,29 @@ def test_its_figures_are_those_of_the_statistics_and_the_timeline(instructor: Ca
         names = "activeLearners", "contentsCompleted", "enrollmentsCompleted"
         shown += [f"{date.day} {date:%b}", *(str(day[name]) for name in names)] in page.rows
     assert shown == 60
+
+
+@pytest.mark.usefixtures("algebra")
+def test_its_bars_are_as_long_as_the_figures_of_the_rows(instructor: Callers) -> None:
+    page = report(instructor())
+
+    (box,) = (attributes["viewbox"] for tag, attributes in page.tags if attributes.get("preserveaspectratio"))
+    assert box == "-1 0 4 3"
+    assert bars(page) == [
+        ("completed", "M0 0.5H2M0 1.5H1M0 2.5H1"),
+        ("started", "M2 0.5H3M1 1.5H2M1 2.5H1"),
+        ("stalled", "M0 0.5H0M-1 1.5H0M0 2.5H0"),
+    ]
+
+
+def test_a_picture_draws_any_number_of_contents_with_three_elements(service: Callers, publish: Publish) -> None:
+    publish("algebra", [f"c{place}" for place in range(121)])
+
+    page = report(service())
+
+    assert [name for name, _ in bars(page)] == ["completed", "started", "stalled"] * 3
+    assert [path.count("M") for _, path in bars(page)] == [60] * 6 + [1] * 3
+    assert [tag for tag, _ in page.tags if tag in ("svg", "g", "rect")] == ["svg"] * 3
 
 
 @pytest.mark.usefixtures("algebra")

@@ -44,11 +44,14 @@ OVERLAPPING = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
 })"""
 MISPLACED = """() => [...document.querySelectorAll(".contents tbody")].flatMap(group => {
     const rows = [...group.rows].map(row => row.getBoundingClientRect());
-    const bars = [...group.querySelectorAll(".color-0 .rect")].map(bar => bar.getBoundingClientRect())
-        .sort((one, other) => one.top - other.top);
-    if (bars.length != rows.length) return [`${bars.length} bars of ${rows.length} rows`];
-    return rows.flatMap((row, place) =>
-        bars[place].top < row.top || bars[place].bottom > row.bottom ? [`${place}`] : []);
+    const bars = group.querySelector(".rows .completed"), { d: height, f: top } = bars.getScreenCTM();
+    const half = parseFloat(getComputedStyle(bars).strokeWidth) / 2;
+    const places = [...bars.getAttribute("d").matchAll(/ (\\S+)H/g)].map(([, place]) => Number(place));
+    if (places.length != rows.length) return [`${places.length} bars of ${rows.length} rows`];
+    return rows.flatMap((row, place) => {
+        const [upper, lower] = [-half, half].map(away => top + height * (places[place] + away));
+        return upper < row.top || lower > row.bottom ? [`${place}`] : [];
+    });
 })"""
 FAINT = """() => {
     const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map(part => part / 255)
