@@ -255,7 +255,7 @@ def test_a_server_answers_many_at_once_exactly_and_stops_without_leaving_anythin
 def test_what_a_killed_server_has_left_goes_when_another_starts(database_url: str) -> None:
     with gunicorn(database_url) as living, gunicorn(database_url) as killed:
         os.killpg(killed.process.pid, signal.SIGKILL)
-        killed.process.wait(PATIENCE_SECONDS)
+        killed.process.communicate(timeout=PATIENCE_SECONDS)  # until its workers, which hold the lock too, have ended
         assert len(killed.shared_directories()) == 1
         with gunicorn(database_url) as another:
             assert [len(one.shared_directories()) for one in (living, killed, another)] == [1, 0, 1]
