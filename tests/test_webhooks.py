@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
@@ -435,6 +437,12 @@ def deliverer(database_url: str, receiver: Receiver) -> "subprocess.Popen[bytes]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
 
+def heeds_term(process: "subprocess.Popen[bytes]") -> bool:
+    """Tell whether a process has begun to catch TERM, which would kill it before."""
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.M)
+    return bool(int(caught, 16) & 1 << signal.SIGTERM - 1)
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_or_out_of_order_although_deliverers_are_killed_while_others_write(
     told: Caller, receiver: Receiver, database_url: str
@@ -473,6 +481,7 @@ def test_nothing_is_lost_or_out_of_order_although_deliverers_are_killed_while_ot
     for path in ("/hook", "/other"):
         wait_until(lambda path=path: set(receiver.ids(path)) >= set(ids))  # type: ignore[misc]
     for process in running:
+        wait_until(partial(heeds_term, process))  # the other may have sent everything before it began
         process.send_signal(signal.SIGTERM)
     assert [process.wait(PATIENCE_SECONDS) for process in running] == [0, 0]
 
