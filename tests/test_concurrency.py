@@ -36,6 +36,7 @@ from progress_service.store.publishing import PublishedContent, PublishedModule
 from progress_service.tallies import NOTHING
 from tests.callers import KEY, Caller, token
 from tests.conftest import Callers, Listen, Publish, application, applications, engine_of, wait_until_settled
+from tests.test_faults import waiting
 from tests.test_stateful import Reader, Told
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -715,7 +716,8 @@ def test_a_reset_that_meets_an_erasure_leaves_what_comes_afterwards(
         recorded("sam", "sums", 100)(connection)
     with held(engine, partial(corrections.erase, user_id="sam", by=COMMAND, now=NOW), recorded("sam", "sums", 40)):
         late = pool.submit(service().delete, "/api/progress/sam/algebra")
-        wait_for_waiting(engine, late)
+        with engine.connect() as watch:  # it waits for a moment, and then in a transaction that begins after that
+            wait_until(lambda: late.done() or waiting(watch) == 1)
 
     assert late.result(PATIENCE_SECONDS).status_code == 204
     # What it waited for is gone, and it has not locked what is there instead.
