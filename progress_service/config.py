@@ -302,6 +302,7 @@ def _postgresql_url(written: str) -> URL:
             IPv6Address(host)
     if any(port and not 0 < int(port) < 2**16 for port in ports) or len(ports) not in (1, len(hosts)):
         raise ValueError("ports are from 1 to 65535, one for all hosts or one for each")
+    int(query.get("connect_timeout", 0))  # which psycopg reads only when it connects
     if any(ports):
         query["port"] = ",".join(ports * len(hosts) if len(ports) == 1 else ports)
     user, password = (query.pop(name, value or None) for name, value in (("user", user), ("password", password)))

@@ -590,6 +590,7 @@ def test_a_url_of_postgresql_is_read_as_its_own_programs_read_it(
         "postgresql://user:se?secret@host/name",
         "postgresql://user:secret@host/name?sslmod=require",
         "postgresql://user:secret@host/name?secret",
+        "postgresql://user@host/name?connect_timeout=secret",
         "sqlite://user:secret@host/name",
         "sqlite:secret",
         "sqlite:////path?timeout=secret",
