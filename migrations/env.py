@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationInfo
 from alembic.util import CommandError
 from flask import current_app
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, ProgrammingError
 
 from progress_service.store import revisions
 from progress_service.store.connections import Timeouts
@@ -158,5 +158,5 @@ except ProgrammingError as error:
     if code(error) != NOT_ALLOWED:
         raise
     raise CommandError(advice(error)) from error
-except (OperationalError, InternalError, DataError, IntegrityError) as error:
+except DatabaseError as error:
     raise CommandError(advice(error)) from error

@@ -21,7 +21,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup, with_appcontext
 from marshmallow import ValidationError
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, TimeoutError
+from sqlalchemy.exc import DatabaseError, DBAPIError, TimeoutError
 
 from progress_service import copying, importing
 from progress_service.analytics import report
@@ -48,12 +48,14 @@ FILE = click.File("rb")
 
 
 class Commands(AppGroup):
-    """Commands that use the database, and end with its message in one line if it is away or refuses them."""
+    """Commands that use the database, and end with one line if it or a file is away or refuses them."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except (OperationalError, ProgrammingError, TimeoutError) as error:
+        except BrokenPipeError:
+            raise  # which click does not tell: the reader has read enough
+        except (DatabaseError, TimeoutError, OSError) as error:
             message, *_ = str(getattr(error, "orig", error)).splitlines()
             raise click.ClickException(message) from error
 

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ from progress_service.tallies import KINDS, Counts
 from tests.callers import KEY, bearing
 from tests.conftest import Callers, Listen, Publish, Statements, application, empty, stored
 from tests.progress.sending import instant, moment, send
-from tests.test_serving import free_port
+from tests.test_serving import ROOT, environment, free_port
 
 REFUSED, MISUSED = 1, 2
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
@@ -86,6 +88,34 @@ def test_a_command_ends_with_one_line_if_the_database_is_away_or_not_migrated(
         (line,) = (line for line in result.stderr.splitlines() if "Error" in line)
         assert re.match(f"Error: .*({said})", line)
         assert "s3cret" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("progress verify", "file is not a database"),
+        ("db upgrade", "file is not a database"),
+        ("catalog dump /dev/full", "No space left on device"),
+        ("progress dump /dev/full", "No space left on device"),
+        ("progress dump /dev/full/dump", "Not a directory"),
+    ],
+)
+def test_a_command_ends_with_one_line_if_a_file_cannot_be_used(
+    command: str, said: str, tmp_path: Path, app: Flask
+) -> None:
+    (tmp_path / "progress.db").write_text("no database")
+    url = app.config["SQLALCHEMY_DATABASE_URI"] if "dump" in command else f"sqlite:///{tmp_path}/progress.db"
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "wsgi", *command.split()],
+        cwd=ROOT,
+        env=environment(url),
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stdout) == (REFUSED, "")
+    (line,) = (line for line in done.stderr.splitlines() if line != "dump")  # the name of a progress bar
+    assert re.search(f"Error: .*{said}", line)
 
 
 class TestCatalogLoad:
