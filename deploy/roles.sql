@@ -3,7 +3,7 @@
 \set server_password `cat /run/secrets/server_password`
 CREATE ROLE progress_owner LOGIN PASSWORD :'owner_password';
 CREATE ROLE progress_server LOGIN PASSWORD :'server_password';
-CREATE DATABASE progress OWNER progress_owner;
+CREATE DATABASE progress OWNER progress_owner ENCODING 'UTF8' TEMPLATE template0;
 REVOKE ALL ON DATABASE progress FROM PUBLIC;
 GRANT CONNECT ON DATABASE progress TO progress_server;
 \connect progress

@@ -64,6 +64,7 @@ def run(connection: Connection) -> None:
     )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
+            check_encoding(connection)
             wait_for_turn(connection)
         (revision,) = context.get_context().get_current_heads() or (None,)
         destination = context.get_context().opts.get("destination_rev")
@@ -86,6 +87,13 @@ def describe(step: MigrationInfo) -> Iterator[str]:
     """Describe a step, unless it has only marked the database."""
     if not step.is_stamp:
         yield f"{step.up_revision.revision} {'applied' if step.is_upgrade else 'taken back'}: {step.up_revision.doc}"
+
+
+def check_encoding(connection: Connection) -> None:
+    """Raise CommandError if there are letters that the database cannot store, or counts as several."""
+    encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise CommandError(f"The database's encoding is {encoding}: make one with ENCODING 'UTF8' TEMPLATE template0.")
 
 
 def wait_for_turn(connection: Connection) -> None:

@@ -205,13 +205,13 @@ def fill_demo(app: Flask, now: datetime | None = None) -> None:
 
 
 @contextmanager
-def database_beside(postgres_url: str, name: str) -> Iterator[str]:
+def database_beside(postgres_url: str, name: str, options: str = "") -> Iterator[str]:
     """Make an empty database on a server, and yield its URL."""
     url = make_url(postgres_url)
     server = create_engine(url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        connection.exec_driver_sql(f"CREATE DATABASE {name} {options}")
         yield url.set(database=name).render_as_string(hide_password=False)
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     server.dispose()

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, create_engine, inspect, text
 from progress_service import MIGRATIONS
 from progress_service.store.database import db
 from tests.callers import Caller
-from tests.conftest import application
+from tests.conftest import application, database_beside
 from tests.test_serving import ROOT, environment
 from tests.waiting import wait_until
 
@@ -186,6 +186,16 @@ def test_an_older_version_refuses_a_schema_that_needs_a_later_one(
 
         assert run(app, "upgrade").exit_code == 1
         assert "9999_needs_9998" in caplog.messages[-1]
+
+
+def test_a_database_that_cannot_store_every_letter_is_refused(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = "ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    with database_beside(postgres_url, "empty", options) as url, application(url) as app:
+        assert run(app, "upgrade").exit_code == 1
+
+    assert "SQL_ASCII" in caplog.messages[-1]
 
 
 class TestOnPostgreSQL:
