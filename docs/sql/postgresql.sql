@@ -5916,7 +5916,24 @@ WHERE
 
 -- statements.enrolled_modules, as above
 
--- store.corrections.merge: Fold one learner into another: they are one person, and nothing of the first remains.
+-- store.journal.rename: Give another learner what the journal tells of a learner and of who was merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = CAST(%(by_sub)s AS VARCHAR)
+WHERE
+  by_role <> 'service'
+  AND by_sub <> COALESCE(user_id, '')
+  AND changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR);
+
+-- store.journal.rename (2): Give another learner what the journal tells of a learner and of who was merged into the
+-- learner; keep erasures.
+UPDATE changes SET data = CAST(%(data)s AS VARCHAR)
+WHERE
+  type = 'learner.merged'
+  AND changes.data = CAST(%(data_1)s AS VARCHAR)
+  AND changes.user_id <> CAST(%(user_id_1)s AS VARCHAR);
+
+-- store.journal.rename (3): Give another learner what the journal tells of a learner and of who was merged into the
+-- learner; keep erasures.
 UPDATE changes SET user_id = CAST(%(user_id)s AS VARCHAR), by_sub = CASE
   WHEN (
     changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR)
@@ -6112,13 +6129,7 @@ RETURNING changes.user_id;
 
 -- store.journal.forget (2), as above
 
--- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
--- learner; keep erasures.
-UPDATE changes SET by_sub = CAST(%(by_sub)s AS VARCHAR)
-WHERE
-  by_role <> 'service'
-  AND by_sub <> COALESCE(user_id, '')
-  AND changes.by_sub = CAST(%(by_sub_1)s AS VARCHAR);
+-- store.journal.rename, as above
 
 -- statements.delete_records, as above
 

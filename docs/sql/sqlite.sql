@@ -5105,7 +5105,20 @@ WHERE
 
 -- statements.enrolled_modules, as above
 
--- store.corrections.merge: Fold one learner into another: they are one person, and nothing of the first remains.
+-- store.journal.rename: Give another learner what the journal tells of a learner and of who was merged into the
+-- learner; keep erasures.
+UPDATE changes SET by_sub = ?
+WHERE
+  by_role <> 'service' AND by_sub <> COALESCE(user_id, '') AND changes.by_sub = ?;
+
+-- store.journal.rename (2): Give another learner what the journal tells of a learner and of who was merged into the
+-- learner; keep erasures.
+UPDATE changes SET data = ?
+WHERE
+  type = 'learner.merged' AND changes.data = ? AND changes.user_id <> ?;
+
+-- store.journal.rename (3): Give another learner what the journal tells of a learner and of who was merged into the
+-- learner; keep erasures.
 UPDATE changes SET user_id = ?, by_sub = CASE WHEN (
   changes.by_sub = ?
 ) THEN ? ELSE changes.by_sub END
@@ -5303,11 +5316,7 @@ RETURNING user_id;
 
 -- store.journal.forget (2), as above
 
--- store.journal.forget (3): Delete what the journal tells of a learner, and of those who were merged into the
--- learner; keep erasures.
-UPDATE changes SET by_sub = ?
-WHERE
-  by_role <> 'service' AND by_sub <> COALESCE(user_id, '') AND changes.by_sub = ?;
+-- store.journal.rename, as above
 
 -- statements.delete_records, as above
 

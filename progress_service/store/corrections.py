@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import Connection, select, update
 
 from progress_service import calculations
 from progress_service.calculations import (
@@ -169,10 +169,8 @@ def merge(
     after, known = held.before.copy()._replace(sessions=sessions), held.before.copy()
     for key in of_first:
         _merge_enrollment(held, key, into, after, known)
-    is_told = Change.user_id == user_id, Change.type.not_in((ERASED, MERGED))
-    by_sub = case((Change.by_sub == user_id, into), else_=Change.by_sub)
-    moved = connection.execute(update(Change).where(*is_told).values(user_id=into, by_sub=by_sub)).rowcount
-    changes = [journal.Change(MERGED, now, by, user_id, data=journal.into(into))] if of_first or moved else []
+    is_told = journal.rename(connection, user_id, into)
+    changes = [journal.Change(MERGED, now, by, user_id, data=journal.into(into))] if of_first or is_told else []
     changes += [
         change for change in journal.of_difference(known, after, held.modules, by, now) if change.type in COMPLETIONS
     ]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, literal, or_, select, text, true, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, literal, or_, select, text, true, update
 
 from progress_service import calculations, figures
 from progress_service.calculations import Actor, Denominators, Enrollment, Record
@@ -135,6 +135,22 @@ def write_selected(
 
 def _count(connection: Connection, kind: str, number: int) -> None:
     when_committed(connection, partial(figures.own().changes.labels(kind).inc, number))
+
+
+def rename(connection: Connection, user_id: str, other: str) -> bool:
+    """Give another learner what the journal tells of a learner and of who was merged into the learner; keep erasures.
+
+    What the learner did is the other's too, unless the name is that of a service, which is no person. Returns whether
+    there was anything to tell of the learner.
+    """
+    did = update(StoredChange).where(text(IS_BY_ANOTHER), StoredChange.by_sub == user_id)
+    connection.execute(did.values(by_sub=other))
+    merged = update(StoredChange).where(_is_merged_into(user_id), StoredChange.user_id != other)
+    connection.execute(merged.values(data=_data(into(other))))
+    is_told = StoredChange.user_id == user_id, StoredChange.type.not_in((ERASED, MERGED))
+    by_sub = case((StoredChange.by_sub == user_id, other), else_=StoredChange.by_sub)
+    told = connection.execute(update(StoredChange).where(*is_told).values(user_id=other, by_sub=by_sub))
+    return bool(told.rowcount)
 
 
 def forget(connection: Connection, user_id: str) -> bool:

@@ -662,6 +662,16 @@ def test_the_changes_of_a_merged_learner_become_the_others(service: Callers, stu
     assert last_data(app, "learner.merged") == {"into": "sam"}
 
 
+def test_nobody_is_told_to_be_merged_into_themselves(service: Callers) -> None:
+    report(service(), "sets", 5, "kim")
+    service().post("/api/progress/kim/merge", json={"into": "sam"})
+    service().post("/api/progress/sam/merge", json={"into": "kim"})
+
+    told = read(service(), "/api/progress/kim/export")["changes"]
+    merged = [(change["userId"], change["data"]["into"]) for change in told if change["type"] == "learner.merged"]
+    assert merged == [("kim", "sam"), ("sam", "kim")]
+
+
 def test_a_completion_that_only_the_merge_makes_is_told(service: Callers, app: Flask) -> None:
     report(service(), "maps", 7, "kim", progressPercentage=100, score=1, maxScore=4)
     report(service(), "maps", 5, score=3, maxScore=4)

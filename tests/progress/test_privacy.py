@@ -264,11 +264,17 @@ def test_what_an_erased_person_did_to_others_is_told_without_the_name(app: Flask
 
 
 def test_all_names_of_an_erased_person_are_erased(app: Flask, service: Callers) -> None:
-    """Somebody was merged twice, the second time with the first name in the journal."""
-    now = datetime.now(UTC)
-    with app.app_context():
-        database.write(partial(corrections.merge, user_id=LEA, into="lena", by=COMMAND, now=now))
-    assert [change["type"] for change in export(service(), LEA)["changes"]] == 2 * ["learner.merged"]
+    """Somebody was merged twice, the second time with the first name in the journal, also as that of who has acted."""
+    Caller(app, "admin", LEA).put("/api/enrollments/nora/biology", json={"status": "paused"})
+    assert service().post(f"/api/progress/{LEA}/merge", json={"into": "lena"}).status_code == 204
+    merged = [change for change in export(service(), "lena")["changes"] if change["type"] == "learner.merged"]
+    assert [(change["userId"], change["data"]) for change in merged] == [
+        (OLD, {"into": "lena"}),
+        (LEA, {"into": "lena"}),
+    ]
+    assert [change["userId"] for change in export(service(), LEA)["changes"]] == [LEA]
+    changed = [change for change in export(service(), "nora")["changes"] if change["type"] == "enrollment.changed"]
+    assert changed[-1]["by"] == {"sub": "lena", "role": "admin"}
 
     assert service().delete("/api/progress/lena").status_code == 204
 
