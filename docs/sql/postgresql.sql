@@ -5571,6 +5571,7 @@ WHERE
   sessions.user_id = CAST(%(user_id_1)s AS VARCHAR)
 ORDER BY
   sessions.received_at,
+  sessions.content_id,
   sessions.session;
 
 -- progress.queries.changes: List what happened to a learner, and to those who were merged into the learner, in the

@@ -4744,7 +4744,7 @@ JOIN progress_records
 WHERE
   progress_records.user_id = ?
 ORDER BY
-  progress_records.started_at,
+  progress_records.started_at NULLS LAST,
   progress_records.id;
 
 -- progress.queries.activity_days: List a learner's days of activity.
@@ -4772,6 +4772,7 @@ WHERE
   sessions.user_id = ?
 ORDER BY
   sessions.received_at,
+  sessions.content_id,
   sessions.session;
 
 -- progress.queries.changes: List what happened to a learner, and to those who were merged into the learner, in the

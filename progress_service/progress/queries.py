@@ -231,7 +231,7 @@ def records(connection: Connection, user_id: str) -> list[tuple[str, calculation
         select(Content.title, *RECORD)
         .join(ProgressRecord, ProgressRecord.content_id == Content.id)
         .where(ProgressRecord.user_id == user_id)
-        .order_by(ProgressRecord.started_at, ProgressRecord.id)
+        .order_by(ProgressRecord.started_at.nulls_last(), ProgressRecord.id)
     )
     return [(title, calculations.Record(*row)) for title, *row in connection.execute(found)]
 
@@ -244,7 +244,11 @@ def activity_days(connection: Connection, user_id: str) -> list[calculations.Act
 
 def sessions(connection: Connection, user_id: str) -> list[calculations.Session]:
     """List the sessions of a learner that are still known."""
-    found = select(*SESSION).where(Session.user_id == user_id).order_by(Session.received_at, Session.session)
+    found = (
+        select(*SESSION)
+        .where(Session.user_id == user_id)
+        .order_by(Session.received_at, Session.content_id, Session.session)
+    )
     return [calculations.Session(*row) for row in connection.execute(found)]
 
 

@@ -183,6 +183,22 @@ def test_the_export_is_made_of_what_other_answers_show(app: Flask, service: Call
     assert [answers[key]["answer"] for key in ("key-0", "key-4")] == [None, None], "they name others, too"
 
 
+def test_the_export_has_one_order(service: Callers) -> None:
+    assert service().put("/api/progress/kim/biology/cells/excuse").status_code == 200
+    updates = [
+        {"userId": "kim", "contentId": content_id, "session": "first", "occurredAt": moment(minute)}
+        for content_id, minute in (("rules", 1), ("intro", 2))
+    ]
+    assert service().post("/api/progress/batch", json={"updates": updates}).status_code == 200
+
+    document = export(service(), "kim")
+
+    assert [one["contentId"] for one in document["records"]] == ["rules", "intro", "cells"], (
+        "what is started comes first"
+    )
+    assert [one["contentId"] for one in document["sessions"]] == ["intro", "rules"]
+
+
 def test_me_stands_for_the_caller_who_exports(app: Flask, instructor: Callers) -> None:
     document = export(instructor("ines"), "me")
 
