@@ -181,6 +181,29 @@ def test_what_a_catalog_change_or_a_change_of_status_has_completed_keeps_that_da
         assert record["completedAt"] == "2026-02-02T12:00:00Z"
 
 
+@pytest.mark.parametrize("cause", ["catalog", "correction", "excuse"])
+def test_a_late_report_about_the_content_that_a_change_has_completed_moves_the_date_all_the_same(
+    cause: str, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets"])
+    send(service(), [update("sets", 3, 60)])
+    (content,) = service().get("/api/progress/sam/algebra").get_json()["contents"]
+    match cause:
+        case "catalog":
+            publish("algebra", [{"id": "sets", "completionThreshold": 50}])
+        case "correction":
+            service().patch(f"/api/progress/{content['progress']['id']}", json={"progressPercentage": 100})
+        case "excuse":
+            service().put("/api/progress/sam/algebra/sets/excuse")
+    assert service().get("/api/enrollments/sam/algebra").get_json()["completedAt"] > "2026-11"
+
+    send(service(), [update("sets", 5)])
+
+    record = service().get("/api/progress/sam/algebra").get_json()["contents"][0]["progress"]
+    enrollment = service().get("/api/enrollments/sam/algebra").get_json()
+    assert record["completedAt"] == enrollment["completedAt"] == "2026-02-06T12:00:00Z"
+
+
 def test_the_date_that_the_platform_gives_stays_and_that_of_an_update_moves(service: Callers, publish: Publish) -> None:
     publish("algebra", ["sets"])
     path = "/api/enrollments/sam/algebra"
