@@ -284,7 +284,6 @@ def _changed(before: Enrollment, after: Enrollment) -> dict[str, Any]:
         for name in SETTABLE
         if getattr(before, name) != getattr(after, name)
         and not (name in ("status", "completed_at") and calculations.completes(before, after))
-        and not (name == "enrolled_at" and after.enrolled_by_update)
     ]
     if not names:
         return {}
