@@ -158,6 +158,22 @@ def test_learners_of_the_content_are_enrolled_where_it_arrives_as_of_their_start
     assert enrollment(service(), "sam", "algebra")["enrolledAt"] == "2026-02-02T00:00:00Z"
 
 
+def test_who_counts_in_a_module_that_contents_come_from_counts_where_they_arrive(
+    service: Callers, publish: Publish
+) -> None:
+    publish("biology", ["cells"])
+    publish("botany", ["moss"])
+    for content_id in ("cells", "moss"):
+        study(service(), "sam", content_id)
+    service().put("/api/enrollments/sam/biology", json={"counted": False})
+    publish("biology", [])
+    publish("botany", [])
+
+    publish("algebra", ["cells", "moss"])
+
+    assert enrollment(service(), "sam", "algebra")["counted"] is True
+
+
 def test_figures_follow_the_content_and_activity_stays_where_it_was(
     app: Flask, service: Callers, publish: Publish
 ) -> None:
