@@ -160,12 +160,12 @@ def test_a_learner_continues_behind_what_they_are_excused_from(service: Callers)
     assert (view["totalContents"], view["completedContents"]) == (3, 3)
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(("place", "step"), [*((place, 1) for place in range(5)), (0, -1)])
 def test_an_excuse_and_reports_from_before_it_give_the_same_dates_in_whatever_order(
-    place: int, app: Flask, service: Callers, publish: Publish
+    place: int, step: int, app: Flask, service: Callers, publish: Publish
 ) -> None:
     publish("algebra", ["sets", "maps"])
-    reports = [("sets", 9), ("maps", 3), ("sets", 5), ("maps", 2)]
+    reports = [("sets", 9), ("maps", 3), ("sets", 5), ("maps", 2)][::step]
     for content_id, day in reports[:place]:
         send(service(), "sam", content_id, occurredAt=(MONDAY + timedelta(days=day)).isoformat())
     excuse(service(), "sets")
@@ -178,3 +178,22 @@ def test_an_excuse_and_reports_from_before_it_give_the_same_dates_in_whatever_or
     assert completed_at == [MONDAY + timedelta(days=5)] * 2
     assert record["status"] == "excused"
     assert app.test_cli_runner().invoke(args=["progress", "verify"]).exit_code == 0
+
+
+@pytest.mark.parametrize("percentage", [50, 100])
+def test_a_content_was_done_when_the_learner_was_excused_whatever_is_reported_afterwards(
+    percentage: int, service: Callers, publish: Publish
+) -> None:
+    publish("algebra", ["sets", "maps"])
+    began = datetime.now(UTC)
+    excuse(service(), "sets")
+    ended = datetime.now(UTC)
+
+    updates = [
+        {"userId": "sam", "contentId": "sets", "progressPercentage": percentage},
+        {"userId": "sam", "contentId": "maps", "progressPercentage": 100, "occurredAt": MONDAY.isoformat()},
+    ]
+    assert service().post("/api/progress/batch", json={"updates": updates}).status_code == 200
+
+    completed_at = read(service(), "/api/enrollments/sam/algebra")["completedAt"]
+    assert began <= datetime.fromisoformat(completed_at) <= ended

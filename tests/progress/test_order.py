@@ -79,6 +79,7 @@ updates = st.builds(
     st.none() | st.tuples(st.sampled_from(["s", "t"]), st.sampled_from([0, 30, 70, 86_400])),
 )
 LATE: list[Update] = [
+    update("extra", 11),
     update("intro", 9, session=("s", 60)),
     update("outro", 7, session=("s", 5)),
     update("quiz", 5, 100, 3),
