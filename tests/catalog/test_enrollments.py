@@ -483,6 +483,22 @@ def test_a_reset_takes_the_records_of_retired_contents_too(service: Callers, pub
     assert service().get(PATH).get_json()["progressPercentage"] == 0
 
 
+def test_a_reset_takes_what_no_record_or_no_total_tells(service: Callers, publish: Publish) -> None:
+    """Here these are a day whose record was removed, an excuse from a content that does not count, and credit."""
+    publish("algebra", ["sets", {"id": "maps", "weight": 0}])
+    study(service(), "sets", percentage=40)
+    assert service().delete("/api/progress/sam/algebra/sets").status_code == 204
+    assert service().put("/api/progress/uma/algebra/maps/excuse").status_code == 200
+    enroll(service(), "kim", status="completed")
+
+    for user_id in ("sam", "uma", "kim"):
+        assert service().delete(f"/api/progress/{user_id}/algebra").status_code == 204
+
+    assert service().get("/api/progress/sam/export").get_json()["activityDays"] == []
+    assert service().get("/api/progress/uma/algebra").get_json()["contents"][1]["status"] == "not_started"
+    assert service().get("/api/enrollments/kim/algebra").get_json()["status"] == "active"
+
+
 def test_the_statistics_and_the_dashboard_follow_a_reset_and_an_erasure(service: Callers) -> None:
     study(service(), "sets", "maps", "cells")
     study(service(), "sets", user_id="uma", percentage=20)
