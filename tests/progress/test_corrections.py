@@ -556,9 +556,10 @@ def test_the_first_update_of_an_excused_content_starts_it(service: Callers) -> N
 
 def test_a_request_to_complete_starts_an_excused_content_too(service: Callers) -> None:
     record_id = service().put(f"{MAPS}/excuse").get_json()["progress"]["id"]
+    path, body = f"/api/progress/{record_id}/complete", {"occurredAt": moment(5), "maxScore": 1}
+    assert refusal(service().put(path, json=body | {"score": 0}))[:2] == (409, "completion-criteria-not-met")
 
-    body = {"occurredAt": moment(5), "score": 1, "maxScore": 1}
-    response = service().put(f"/api/progress/{record_id}/complete", json=body)
+    response = service().put(path, json=body | {"score": 1})
 
     record = response.get_json()["progress"]
     assert (response.status_code, record["id"], record["status"]) == (200, record_id, "excused")
