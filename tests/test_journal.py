@@ -360,6 +360,25 @@ def test_an_erasure_is_all_that_is_told_of_an_erased_learner(service: Callers, t
     assert erased.data == {}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "kind"),
+    [
+        ("DELETE", "/api/progress/sam", None, "learner.erased"),
+        ("POST", "/api/progress/sam/merge", {"into": "uma"}, "learner.merged"),
+    ],
+)
+def test_what_becomes_of_a_learner_without_enrollments_is_told_where_the_journal_knows_them(
+    method: str, path: str, body: Any, kind: str, service: Callers, told: Journal
+) -> None:
+    send(service(), "sets", userId="sam")
+    call(service(), "DELETE", ENROLLMENT)
+    told()
+
+    call(service(), method, path, body)
+
+    assert [change.what for change in told()] == [(kind, "sam")]
+
+
 def test_a_published_module_is_told_before_the_completions_that_it_makes(
     publish: Publish, service: Callers, told: Journal
 ) -> None:

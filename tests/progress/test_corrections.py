@@ -695,6 +695,7 @@ def test_a_completion_that_one_of_two_merged_learners_had_is_not_told_again(
 ) -> None:
     finish(service(), 5, "kim")
     report(service(), "sets", 7, "sam", progressPercentage=50)
+    service().put(f"/api/progress/{second}/algebra/sets/excuse")
     told = len(journal(app))
 
     service().post(f"/api/progress/{first}/merge", json={"into": second})
@@ -703,16 +704,18 @@ def test_a_completion_that_one_of_two_merged_learners_had_is_not_told_again(
     assert read(service(), f"/api/enrollments/{second}/algebra")["status"] == "completed"
 
 
-def test_a_merge_keeps_excuses_credits_and_who_counts(service: Callers) -> None:
+def test_a_merge_keeps_excuses_credits_and_who_counts(service: Callers, app: Flask) -> None:
     report(service(), "sets", 5)
     service().put("/api/enrollments/sam/algebra", json={"counted": False, "status": "paused"})
     service().put("/api/progress/kim/algebra/sets/excuse")
     credit = {"status": "completed", "completedAt": moment(1), "enrolledAt": moment(0)}
     service().put("/api/enrollments/kim/biology", json=credit)
     service().put("/api/enrollments/kim/algebra", json={"enrolledAt": moment(2)})
+    told = len(journal(app))
 
     service().post("/api/progress/kim/merge", json={"into": "sam"})
 
+    assert [one[0] for one in journal(app)[told:]] == ["learner.merged"]
     algebra, biology = (read(service(), f"/api/enrollments/sam/{module_id}") for module_id in ("algebra", "biology"))
     assert (algebra["status"], algebra["counted"], algebra["enrolledAt"]) == ("paused", False, moment(2))
     assert read(service(), "/api/progress/sam/algebra")["contents"][0]["status"] == "excused"

@@ -150,12 +150,14 @@ def test_a_reset_is_in_the_history_which_goes_on(service: Callers) -> None:
 def test_a_withdrawn_enrollment_has_no_history_and_a_new_one_begins_its_own(app: Flask, service: Callers) -> None:
     send(service(), "sets", userId="sam", progressPercentage=100)
     send(service(), "cells", userId="sam", progressPercentage=50)
+    send(service(), "sets", userId="uma", progressPercentage=50)
     key = EnrollmentKey("sam", "algebra")
 
     correct(app, corrections.withdraw, key=key)
 
     assert read(service()) == NOTHING
-    assert told(service(), "/api/progress/sam/biology/history") == [("enrollment.created", None)]
+    for kept in ("sam/biology", "uma/algebra"):
+        assert told(service(), f"/api/progress/{kept}/history") == [("enrollment.created", None)]
     send(service(), "maps", userId="sam")
     assert told(service()) == [("enrollment.created", None)]
 
