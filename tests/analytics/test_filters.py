@@ -209,6 +209,19 @@ def test_the_days_of_stalled_learners_are_7_if_none_are_given(service: Callers, 
         assert read(service(), stalledOn=content_id) == read(service(), stalledOn=content_id, stalledDays=7)
 
 
+@pytest.mark.parametrize("sort", SORTS)
+def test_of_the_days_of_two_filters_both_hold(sort: str, service: Callers, publish: Publish) -> None:
+    publish("algebra", ["sets"])
+    for days in (2, 5, 9):
+        at = (datetime.now(UTC) - timedelta(days=days)).isoformat()
+        update = {"userId": f"since-{days}", "contentId": "sets", "occurredAt": at}
+        assert service().post("/api/progress", json=update).status_code == 201
+
+    for inactive, stalled in ((7, 1), (1, 7)):
+        found = read(service(), sort=sort, inactiveDays=inactive, stalledOn="sets", stalledDays=stalled)
+        assert names(found["items"]) == ["since-9"]
+
+
 def test_the_time_of_completion_is_inclusive_to_the_microsecond(service: Callers, publish: Publish) -> None:
     publish("algebra", ["sets"])
     at = "2026-03-01T12:00:00.000001Z"
