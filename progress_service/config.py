@@ -105,7 +105,7 @@ _LINK = re.compile(
     re.ASCII,
 )
 
-_ADDRESS = re.compile(r"unix:[^\s,]+|[^\s,:/\[\]]+|\[[0-9A-Fa-f:.]+\]")
+_ADDRESS = re.compile(r"unix:[^\s,]+|[\w.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class ConfigurationError(ClickException):

@@ -335,6 +335,7 @@ def test_a_boolean_that_is_none_is_refused_by_name(written: str, monkeypatch: py
     + ["USER_CLAIM=true", "USER_CLAIM="]
     + ["JWT_DECODE_ISSUER=true", "JWT_DECODE_AUDIENCE=true", "JWT_DECODE_AUDIENCE= , "]
     + [f"BIND={written}" for written in ("", "0.0.0.0:80", "::1", "http://h", "unix:", "unix:/a b", "a,", "[x]", "a b")]
+    + ["BIND=*", "BIND=\udcff"]
     + [f"FORWARDED_ALLOW_IPS={written}" for written in ("", "proxy", "10.0.0.1/8", "::1,", "*.1", "true")]
     + [f"ROLE_NAMES={written}" for written in ("", "{", "[]", "5", '"x"', "true", '{"x": 1}', '{"x": ["admin"]}')]
     + [f"ROLE_NAMES={written}" for written in ('{"x": "boss"}', '{"x": "admin", "x": "student"}', '[["x", "admin"]]')],
