@@ -100,7 +100,7 @@ def primary() -> Iterator[PostgresServer]:
         yield primary
 
 
-def test_a_postgresql_under_load_is_brought_back_to_a_moment(primary: PostgresServer) -> None:
+def test_a_postgresql_under_load_is_brought_back_to_a_moment_and_then_to_a_later_one(primary: PostgresServer) -> None:
     backup, load = primary.directory / "backup", Load()
     program, *arguments = blocks("sh")[0].replace("/backup", str(backup)).split()
     with school(primary.url) as (app, service):
@@ -108,8 +108,10 @@ def test_a_postgresql_under_load_is_brought_back_to_a_moment(primary: PostgresSe
             load.more()
             address = ("-h", str(primary.directory), "-U", "postgres")
             primary.output(program, *arguments, *address)
-            load.more()
-            ((moment, seconds),) = primary.execute("SELECT now()::text, extract(epoch FROM now())::float8")
+            moments = []
+            for _ in range(2):
+                load.more()
+                moments += primary.execute("SELECT now()::text, extract(epoch FROM now())::float8")
             load.more()
         wait_until_settled(app)
         feed = service.get("/api/changes?limit=1000").get_json()
@@ -117,19 +119,20 @@ def test_a_postgresql_under_load_is_brought_back_to_a_moment(primary: PostgresSe
         wait_until(lambda: (backup / "wal" / last).exists())
         primary.crash()
 
-    recovery = settings(blocks("ini")[1], backup, recovery_target_time=moment)
-    with PostgresServer(durable=True, backup=backup / "base", settings=recovery) as restored:
-        wait_until(lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)])
-        with application(restored.url) as app:
-            command(app, "settle")
-            command(app, "verify")
-            caller = Caller(app, "service", "lms")
-            load.check(caller, answered_before=seconds, sent_before=seconds)
-            update = {"userId": "new", "contentId": "sums", "progressPercentage": 100}
-            assert caller.post("/api/progress", json=update).status_code == 201
-            wait_until_settled(app)
-            new = caller.get(f"/api/changes?after={feed['cursor']}").get_json()["changes"]
-            assert {change["userId"] for change in new} == {"new"}
+    for moment, seconds in moments:
+        recovery = settings(blocks("ini")[1], backup, recovery_target_time=moment)
+        with PostgresServer(durable=True, backup=backup / "base", settings=recovery) as restored:
+            wait_until(lambda: restored.execute("SELECT pg_is_in_recovery()") == [(False,)])
+            with application(restored.url) as app:
+                command(app, "settle")
+                command(app, "verify")
+                caller = Caller(app, "service", "lms")
+                load.check(caller, answered_before=seconds, sent_before=seconds)
+                update = {"userId": "new", "contentId": "sums", "progressPercentage": 100}
+                assert caller.post("/api/progress", json=update).status_code == 201
+                wait_until_settled(app)
+                new = caller.get(f"/api/changes?after={feed['cursor']}").get_json()["changes"]
+                assert {change["userId"] for change in new} == {"new"}
 
 
 def vacuum(database: Path, copy: Path) -> None:
