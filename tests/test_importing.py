@@ -775,7 +775,7 @@ def test_an_import_adds_what_those_that_have_overtaken_it_left_of_a_file_that_gr
 
 def test_imports_at_once_of_a_file_that_grows_count_each_line_once(app: Flask, service: Callers) -> None:
     numbers = [3, 4, 6]
-    all_have_found_nothing_stored = Barrier(len(numbers), timeout=30)
+    all_have_found_nothing_stored = Barrier(len(numbers), timeout=PATIENCE_SECONDS)
 
     def run(number: int) -> int:
         with app.app_context():
@@ -790,7 +790,7 @@ def test_imports_at_once_of_a_file_that_grows_count_each_line_once(app: Flask, s
 @pytest.mark.parametrize("usual_app", ["postgresql"], indirect=True)
 def test_of_imports_that_store_the_same_lines_at_the_same_moment_one_begins_again(app: Flask, service: Callers) -> None:
     first_calls = iter(range(2))
-    both_have_looked = Barrier(2, timeout=30)
+    both_have_looked = Barrier(2, timeout=PATIENCE_SECONDS)
 
     def store(connection: Connection, given: Sequence[dict[str, Any]], now: datetime) -> None:
         if given[0]["time_spent_seconds"] == SECONDS[2] and next(first_calls, None) is not None:
